@@ -1,0 +1,35 @@
+"""Async tests run under virtual time, unless they are marked ``realtime``."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from pathlib import Path
+
+import pytest
+
+from glebe.kube import virtualtime
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    coroutine = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
+    if pyfuncitem.get_closest_marker("realtime"):
+        asyncio.run(coroutine)
+    else:
+        virtualtime.run(coroutine)
+    return True
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Public data for benchmarks and scenarios; tests that need it are skipped where it is not."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    path = Path(os.environ.get("GLEBE_DATA", beside))
+    if not path.is_dir():
+        pytest.skip("public data not found: set GLEBE_DATA to its folder")
+    return path
