@@ -1,0 +1,199 @@
+"""What must hold after every committed write, whatever has failed in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from glebe.kube.objects import Object, annotations_of
+from glebe.kube.quantity import parse
+from glebe.platform.simulation import world as w
+from glebe.platform.simulation.world import World
+
+
+class Violation(AssertionError):
+    """An invariant does not hold; the message says which, where and when."""
+
+
+class Checker:
+    """Feeds every write to the invariants that concern its kind."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.world = World()
+        self.writes = 0
+        self._now = now
+        self._revision = 0
+        self._gpu_seconds = 0.0
+        self._held = 0
+        self._held_since = now()
+
+    def observe(self, group_resource: str, namespace: str, name: str, new: Object | None, revision: int) -> None:
+        """One committed write, in commit order; ``new`` is ``None`` for a removal.
+
+        :raises Violation: when an invariant is broken by it.
+        """
+        self.writes += 1
+        if revision <= self._revision:
+            raise Violation(f"revision {revision} after {self._revision}: revisions must grow")
+        self._revision = revision
+        old = self.world.apply(group_resource, namespace, name, new)
+        for check in _CHECKS.get(group_resource, ()):
+            problem = check(self.world, old, new)
+            if problem:
+                at = f"{self._now():.3f}"
+                raise Violation(f"t={at} rev={revision} {group_resource} {namespace}/{name}: {problem}")
+        if group_resource in ("pods", "nodes"):
+            self._account()
+
+    def allocated_gpu_seconds(self) -> float:
+        """GPU-seconds held by bound, unfinished pods on ready nodes so far: the ledger must agree."""
+        return self._gpu_seconds + self._held * (self._now() - self._held_since)
+
+    def _account(self) -> None:
+        now = self._now()
+        self._gpu_seconds += self._held * (now - self._held_since)
+        self._held_since = now
+        ready = {n["metadata"]["name"] for n in self.world.all("nodes") if _is_ready(n)}
+        pods = self.world.all("pods")
+        self._held = sum(w.gpus(p) for p in pods if p["spec"].get("nodeName") in ready and w.phase(p) not in w.TERMINAL)
+
+
+def _is_ready(node: Object) -> bool:
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+Check = Callable[[World, Object | None, Object | None], str]
+
+
+def no_node_is_overcommitted(world: World, old: Object | None, new: Object | None) -> str:
+    """No GPU, CPU or byte of a node is given twice."""
+    node_name = new["spec"].get("nodeName") if new else None
+    if not node_name or (old is not None and old["spec"].get("nodeName") == node_name):
+        return ""
+    node = world.get("nodes", "", node_name)
+    if node is None:
+        return f"bound to node {node_name}, which does not exist"
+    total: dict[str, Fraction] = {}
+    for pod in world.pods_on(node_name):
+        for resource, amount in w.requests(pod).items():
+            total[resource] = total.get(resource, Fraction(0)) + amount
+    allocatable = node["status"]["allocatable"]
+    for resource, amount in sorted(total.items()):
+        if amount > Fraction(parse(allocatable.get(resource, "0"))):
+            return f"node {node_name}: {resource} {amount} given, {allocatable.get(resource, 0)} there"
+    return ""
+
+
+def binding_never_changes(world: World, old: Object | None, new: Object | None) -> str:
+    if old and new and old["metadata"]["uid"] == new["metadata"]["uid"]:
+        before, after = old["spec"].get("nodeName"), new["spec"].get("nodeName")
+        if before and before != after:
+            return f"moved from node {before} to {after}"
+        if w.phase(old) in w.TERMINAL and w.phase(new) != w.phase(old):
+            return f"went from {w.phase(old)} back to {w.phase(new)}"
+    return ""
+
+
+def gangs_are_released_whole(world: World, old: Object | None, new: Object | None) -> str:
+    """A queued pod loses its gate only when its workload holds quota and every pod of the gang exists."""
+    if new is None or not w.is_queued(new) or w.is_gated(new) or (old is not None and not w.is_gated(old)):
+        return ""
+    if old is None:
+        return "a queued pod was created without a scheduling gate"
+    job_uid = w.owner_uid(new)
+    workload = world.workload_of_job(job_uid)
+    if workload is None or not w.holds_quota(workload):
+        return "released, but its workload holds no quota"
+    count = sum(p["count"] for p in workload["status"]["admission"]["podSetAssignments"])
+    pods = list(world.pods_of_job(job_uid))
+    indexes = {annotations_of(p).get("batch.kubernetes.io/job-completion-index") for p in pods}
+    done = _completed_indexes(world, job_uid)
+    if len(indexes | done) < count:
+        return f"released with {len(indexes | done)} of {count} pods of its gang"
+    return ""
+
+
+def _completed_indexes(world: World, job_uid: str) -> set[str | None]:
+    for job in world.all("jobs.batch"):
+        if job["metadata"]["uid"] == job_uid:
+            done: set[str | None] = set()
+            for part in filter(None, str((job.get("status") or {}).get("completedIndexes", "")).split(",")):
+                first, _, last = part.partition("-")
+                done.update(str(i) for i in range(int(first), int(last or first) + 1))
+            return done
+    return set()
+
+
+def one_live_pod_per_index(world: World, old: Object | None, new: Object | None) -> str:
+    if new is None or old is not None or not w.owner_uid(new):
+        return ""
+    index = annotations_of(new).get("batch.kubernetes.io/job-completion-index")
+    if index is None:
+        return ""
+    twins = [
+        p["metadata"]["name"]
+        for p in world.pods_of_job(w.owner_uid(new))
+        if annotations_of(p).get("batch.kubernetes.io/job-completion-index") == index
+        and w.phase(p) not in w.TERMINAL
+        and not w.is_deleting(p)
+    ]
+    return f"index {index} runs twice: {', '.join(sorted(twins))}" if len(twins) > 1 else ""
+
+
+def quota_is_kept(world: World, old: Object | None, new: Object | None) -> str:
+    """Per queue: nominal plus borrowing limit; per cohort: the sum of nominal quotas."""
+    if new is None or not w.holds_quota(new):
+        return ""
+    used = _usage_by_queue(world)
+    total_nominal = total_used = 0
+    for queue in world.all("clusterqueues.kueue.x-k8s.io"):
+        quota = queue["spec"]["resourceGroups"][0]["flavors"][0]["resources"][0]
+        nominal, mine = int(parse(quota["nominalQuota"])), used.get(queue["metadata"]["name"], 0)
+        total_nominal += nominal
+        total_used += mine
+        limit = quota.get("borrowingLimit")
+        if limit is not None and mine > nominal + int(parse(limit)):
+            return f"queue {queue['metadata']['name']} uses {mine} of {nominal}+{limit} GPUs"
+    if total_used > total_nominal:
+        return f"the cohort uses {total_used} of {total_nominal} GPUs"
+    return ""
+
+
+def _usage_by_queue(world: World) -> dict[str, int]:
+    used: dict[str, int] = {}
+    for workload in world.all("workloads.kueue.x-k8s.io"):
+        if not w.holds_quota(workload):
+            continue
+        admission = workload["status"]["admission"]
+        for assignment in admission["podSetAssignments"]:
+            amount = int(parse(assignment["resourceUsage"].get(w.GPU, "0")))
+            used[admission["clusterQueue"]] = used.get(admission["clusterQueue"], 0) + amount
+    return used
+
+
+def jobs_only_move_forward(world: World, old: Object | None, new: Object | None) -> str:
+    if not old or not new or old["metadata"]["uid"] != new["metadata"]["uid"]:
+        return ""
+    before, after = old.get("status") or {}, new.get("status") or {}
+    for count in ("succeeded", "failed"):
+        if after.get(count, 0) < before.get(count, 0):
+            return f"status.{count} went from {before.get(count)} to {after.get(count, 0)}"
+    if w.is_finished(old) and not w.is_finished(new):
+        return "was finished and is not any more"
+    completions = new["spec"].get("completions")
+    if completions is not None and after.get("succeeded", 0) > completions:
+        return f"{after['succeeded']} pods succeeded of {completions}"
+    return ""
+
+
+_CHECKS: dict[str, tuple[Check, ...]] = {
+    "pods": (
+        no_node_is_overcommitted,
+        binding_never_changes,
+        gangs_are_released_whole,
+        one_live_pod_per_index,
+    ),
+    "workloads.kueue.x-k8s.io": (quota_is_kept,),
+    "jobs.batch": (jobs_only_move_forward,),
+}
