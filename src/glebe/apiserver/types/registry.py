@@ -20,8 +20,6 @@ from glebe.kube.resources import Resource
 if TYPE_CHECKING:
     from glebe.apiserver.types.schema import Schema
 
-_NO_SUBRESOURCES: Mapping[str, SubresourceInfo] = MappingProxyType({})
-
 
 @dataclass(frozen=True, slots=True)
 class SubresourceInfo:
@@ -80,7 +78,9 @@ class ResourceInfo:
     #: dotted paths that field selectors may name, besides metadata.name and metadata.namespace
     selectable_fields: tuple[str, ...] = ()
     scale: ScalePaths | None = None
-    subresource_infos: Mapping[str, SubresourceInfo] = field(default=_NO_SUBRESOURCES, compare=False, repr=False)
+    subresource_infos: Mapping[str, SubresourceInfo] = field(
+        default_factory=lambda: MappingProxyType({}), compare=False, repr=False
+    )
     #: a custom resource's own openAPIV3Schema
     raw_schema: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
