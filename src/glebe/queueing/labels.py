@@ -1,0 +1,46 @@
+"""Names of labels, annotations, gates and conditions: Kueue's where Kueue has one, ``glebe.dev`` else."""
+
+from __future__ import annotations
+
+PREFIX = "kueue.x-k8s.io/"
+
+# What users write on a job.
+QUEUE_NAME = PREFIX + "queue-name"
+PRIORITY_CLASS = PREFIX + "priority-class"
+MAX_EXEC_TIME = PREFIX + "max-exec-time-seconds"
+CLASS = "glebe.dev/class"
+EXPECTED_RUN_TIME = "glebe.dev/expected-run-time"
+
+# What users write on a pod template.
+REQUIRED_TOPOLOGY = PREFIX + "podset-required-topology"
+PREFERRED_TOPOLOGY = PREFIX + "podset-preferred-topology"
+UNCONSTRAINED_TOPOLOGY = PREFIX + "podset-unconstrained-topology"
+
+# What Glebe writes.
+POD_SET = PREFIX + "podset"
+LOCAL_QUEUE = PREFIX + "local-queue-name"
+CLUSTER_QUEUE = PREFIX + "cluster-queue-name"
+WORKLOAD = PREFIX + "workload"
+JOB_UID = PREFIX + "job-uid"
+MANAGED = PREFIX + "managed"
+SUBMITTED_BY = "glebe.dev/submitted-by"
+SUBMITTED_AT = "glebe.dev/submitted-at"
+
+#: Every pod of a queued job carries this gate until its whole gang may start.
+GATE = PREFIX + "topology"
+
+HOSTNAME = "kubernetes.io/hostname"
+COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+JOB_CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
+
+#: The LocalQueue that is taken when a job names none, where a namespace has one of this name.
+DEFAULT_QUEUE = "default"
+DEFAULT_POD_SET = "main"
+
+# Workload conditions.
+QUOTA_RESERVED = "QuotaReserved"
+ADMITTED = "Admitted"
+PODS_READY = "PodsReady"
+EVICTED = "Evicted"
+REQUEUED = "Requeued"
+FINISHED = "Finished"

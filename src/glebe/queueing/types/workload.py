@@ -1,0 +1,265 @@
+"""One entry of a queue: Workload."""
+
+# ruff: noqa: RUF012 - msgspec copies empty mutable defaults for every instance
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta
+
+from glebe.kube.crdgen import Rule
+from glebe.queueing.types.common import (
+    ATOMIC,
+    OPEN,
+    Base,
+    Conditions,
+    Count,
+    LabelKey,
+    ObjectName,
+    Quantity,
+    ShortName,
+    Time,
+    list_map,
+)
+
+Int32 = Annotated[int, Meta(extra_json_schema={"format": "int32"})]
+Positive = Annotated[int, Meta(ge=1, extra_json_schema={"format": "int32"})]
+
+
+class PodSetTopologyRequest(Base):
+    """How close the pods of a set must be."""
+
+    required: LabelKey | None = None
+    """Level within one domain of which all pods must run."""
+    preferred: LabelKey | None = None
+    """Level within one domain of which the pods should run; else the next wider level, at last several domains."""
+    unconstrained: bool | None = None
+    """Any nodes of the flavor will do."""
+    pod_index_label: LabelKey | None = None
+    """Label that holds a pod's rank."""
+    sub_group_index_label: LabelKey | None = None
+    """Label that holds the rank of a pod's group."""
+    sub_group_count: Count | None = None
+    """Number of groups."""
+    pod_set_group_name: Annotated[str, Meta(max_length=256)] | None = None
+    """Pod sets of one group get the same flavor and domain."""
+    pod_set_slice_required_topology: LabelKey | None = None
+    """Level within one domain of which each slice must run."""
+    pod_set_slice_size: Count | None = None
+    """Pods per slice."""
+
+
+class PodSet(Base):
+    """Pods that are alike."""
+
+    template: Annotated[dict[str, Any], Meta(extra_json_schema=OPEN)]
+    """The pods' template, as in the job."""
+    name: ShortName = "main"
+    """Name within the workload."""
+    count: Count = 1
+    """Number of pods that run at once."""
+    min_count: Positive | None = None
+    """The fewest pods with which the workload may start."""
+    topology_request: PodSetTopologyRequest | None = None
+    """How close the pods must be."""
+
+    validations: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.minCount) || self.minCount <= self.count", "minCount must be at most count"),
+    )
+
+
+class PriorityClassRef(Base):
+    """Where the priority comes from."""
+
+    group: Literal["kueue.x-k8s.io", "scheduling.k8s.io", "glebe.dev"]
+    """API group of the class."""
+    kind: Literal["WorkloadPriorityClass", "PriorityClass", "WorkloadClass"]
+    """Kind of the class."""
+    name: ObjectName
+    """Name of the class."""
+
+
+class WorkloadSpec(Base):
+    """What waits and runs."""
+
+    pod_sets: Annotated[list[PodSet], Meta(min_length=1, max_length=8, extra_json_schema=list_map("name"))]
+    """The pods, which start together or not at all."""
+    queue_name: ObjectName | None = None
+    """LocalQueue in the workload's namespace."""
+    priority_class_ref: PriorityClassRef | None = None
+    """Where the priority comes from."""
+    priority: Int32 | None = None
+    """Greater goes first."""
+    active: Annotated[bool, Meta(extra={"default": True})] | None = None
+    """False keeps the workload from starting and evicts it when it runs."""
+    maximum_execution_time_seconds: Positive | None = None
+    """After this time admitted, all runs added up, the workload is deactivated."""
+
+    validations: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.priorityClassRef) || has(self.priority)", "priority is required with priorityClassRef"),
+    )
+
+
+class LevelValues(Base):
+    """Values of one level: either one for all domains, or prefix + root + suffix each."""
+
+    universal_value: Annotated[str, Meta(max_length=63)] | None = None
+    """The value of every domain."""
+    prefix: Annotated[str, Meta(max_length=63)] | None = None
+    """Common beginning."""
+    suffix: Annotated[str, Meta(max_length=63)] | None = None
+    """Common end."""
+    roots: Annotated[list[str], Meta(min_length=1, max_length=100000, extra_json_schema=ATOMIC)] | None = None
+    """What differs, by domain."""
+
+
+class AssignmentSlice(Base):
+    """Some of the domains, written compactly."""
+
+    domain_count: Positive
+    """Number of domains."""
+    values_per_level: Annotated[list[LevelValues], Meta(min_length=1, max_length=16, extra_json_schema=ATOMIC)]
+    """Domain values, one entry per level."""
+    pod_counts: Annotated[list[int], Meta(min_length=1, max_length=100000, extra_json_schema=ATOMIC)] | None = None
+    """Pods by domain, when they differ."""
+    universal_pod_count: Positive | None = None
+    """Pods in every domain, when they are equal."""
+
+    validations: ClassVar[tuple[Rule, ...]] = (
+        Rule("has(self.podCounts) != has(self.universalPodCount)", "give one of podCounts and universalPodCount"),
+    )
+
+
+class TopologyAssignment(Base):
+    """How many pods go where, in rank order."""
+
+    levels: Annotated[list[LabelKey], Meta(min_length=1, max_length=16, extra_json_schema=ATOMIC)]
+    """Node labels that tell a domain; only the hostname where the topology has it."""
+    slices: Annotated[list[AssignmentSlice], Meta(max_length=1000, extra_json_schema=ATOMIC)]
+    """The domains."""
+
+
+class PodSetAssignment(Base):
+    """What one pod set was given."""
+
+    name: ShortName = "main"
+    """The pod set."""
+    flavors: dict[str, ObjectName] = {}
+    """Flavor by resource."""
+    resource_usage: dict[str, Quantity] = {}
+    """Resources of all its pods."""
+    count: Count | None = None
+    """Number of pods."""
+    topology_assignment: TopologyAssignment | None = None
+    """Nodes of its pods."""
+    delayed_topology_request: Literal["Pending", "Ready"] | None = None
+    """Accepted for compatibility; not used."""
+
+
+class Admission(Base):
+    """What the workload was given."""
+
+    cluster_queue: ObjectName
+    """The queue whose quota it holds."""
+    pod_set_assignments: Annotated[list[PodSetAssignment], Meta(max_length=8, extra_json_schema=list_map("name"))]
+    """By pod set."""
+
+
+class RequeueState(Base):
+    """Past evictions."""
+
+    count: Count | None = None
+    """How often the workload was requeued."""
+    requeue_at: Time | None = None
+    """Not before this time."""
+
+
+class Forecast(Base):
+    """When the workload is expected to start, and what it waits for."""
+
+    position: Count | None = None
+    """Place in its ClusterQueue, from 1."""
+    gpus_ahead: Count | None = None
+    """GPUs that workloads before it in the queue ask for."""
+    start_p50: Time | None = None
+    """Expected start: as likely earlier as later. Missing when it never starts as things are."""
+    start_p90: Time | None = None
+    """Start that is kept in nine cases of ten."""
+    reason: str = ""
+    """Machine-readable cause of the wait."""
+    message: Annotated[str, Meta(max_length=32768)] = ""
+    """The cause in a sentence."""
+    remedy: Annotated[str, Meta(max_length=32768)] = ""
+    """What would help."""
+    computed_at: Time | None = None
+    """When the forecast was made."""
+
+
+class ReclaimablePod(Base):
+    """Pods whose resources are no longer needed."""
+
+    name: ShortName
+    """The pod set."""
+    count: Count
+    """Number of pods."""
+
+
+class EvictionCount(Base):
+    """Evictions for one cause."""
+
+    reason: str
+    """Reason of the condition Evicted."""
+    count: Count
+    """How many."""
+    underlying_cause: str = ""
+    """The cause in more detail."""
+
+
+class SchedulingStats(Base):
+    """Counts over the workload's life."""
+
+    evictions: Annotated[
+        list[EvictionCount], Meta(max_length=256, extra_json_schema=list_map("reason", "underlyingCause"))
+    ] = []
+    """Evictions by cause."""
+
+
+class UnhealthyNode(Base):
+    """A node that failed under the workload."""
+
+    name: str
+    """The node."""
+
+
+class WorkloadStatus(Base):
+    """Where the workload stands."""
+
+    conditions: Conditions = []
+    """QuotaReserved, Admitted, PodsReady, Evicted, Requeued, Finished."""
+    admission: Admission | None = None
+    """What it was given, while it holds quota."""
+    requeue_state: RequeueState | None = None
+    """Past evictions."""
+    reclaimable_pods: Annotated[list[ReclaimablePod], Meta(max_length=8, extra_json_schema=list_map("name"))] = []
+    """Pods whose resources are no longer needed."""
+    admission_checks: Annotated[
+        list[Annotated[dict[str, Any], Meta(extra_json_schema=OPEN)]], Meta(max_length=8, extra_json_schema=ATOMIC)
+    ] = []
+    """Accepted for compatibility; not used."""
+    accumulated_past_execution_time_seconds: Count | None = None
+    """Seconds admitted in earlier runs."""
+    scheduling_stats: SchedulingStats | None = None
+    """Counts over the workload's life."""
+    unhealthy_nodes: Annotated[list[UnhealthyNode], Meta(max_length=8, extra_json_schema=list_map("name"))] = []
+    """Nodes that failed under the workload."""
+    forecast: Forecast | None = None
+    """When it is expected to start (Glebe's addition to Kueue's kind)."""
+
+
+class Workload(Base):
+    """One entry of a queue: the pods of one job, which start together or not at all."""
+
+    spec: WorkloadSpec | None = None
+    """What waits and runs."""
+    status: WorkloadStatus | None = None
+    """Where it stands."""

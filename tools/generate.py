@@ -1,0 +1,73 @@
+"""Writes everything that is generated from the code; ``--check`` fails where a file differs from what it should be.
+
+A generator is a function that returns the files it owns (path from the repository's root -> text). Add new ones to
+``GENERATORS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from glebe.kube.crdgen import Kind, custom_resource_definition, to_yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Modules with a table ``KINDS`` of custom kinds.
+KIND_TABLES = ("glebe.queueing.kinds", "glebe.metering.kinds")
+
+
+def crds() -> dict[str, str]:
+    """One CRD per file below ``src/glebe/crds``, named GROUP_PLURAL.yaml."""
+    files: dict[str, str] = {}
+    for module in KIND_TABLES:
+        try:
+            table = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            continue
+        kinds: tuple[Kind, ...] = table.KINDS
+        for kind in kinds:
+            name = f"src/glebe/crds/{kind.resource.group}_{kind.resource.plural}.yaml"
+            files[name] = to_yaml([custom_resource_definition(kind)])
+    return files
+
+
+GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (crds,)
+
+
+def generate() -> dict[str, str]:
+    """Every generated file."""
+    files: dict[str, str] = {}
+    for generator in GENERATORS:
+        files.update(generator())
+    return files
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is not up to date")
+    check = parser.parse_args().check
+    files = generate()
+    stale = [path for path, text in files.items() if not _is(ROOT / path, text)]
+    for path in stale:
+        if check:
+            print(f"{path} is not up to date: run tools/generate.py", file=sys.stderr)
+        else:
+            target = ROOT / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(files[path], encoding="utf-8")
+            print(f"wrote {path}")
+    return 1 if check and stale else 0
+
+
+def _is(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text(encoding="utf-8") == text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
