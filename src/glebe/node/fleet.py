@@ -1,0 +1,212 @@
+"""The fleet file: which nodes there are.
+
+``pools`` are simulated nodes, ``local`` is this machine as a real node (process runtime). See ``examples/`` and
+``docs/`` for a commented file.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from glebe.gpu import catalogue
+from glebe.node import runtimes
+from glebe.node.fields import Fields, FleetError, unique
+from glebe.node.spec import BLOCK_LABEL, GPU_RESOURCE, POOL_LABEL, RACK_LABEL, NodeSpec, standard_labels
+
+__all__ = ["DEFAULT_FLEET", "Fleet", "FleetError", "load_fleet", "local_spec", "parse_fleet"]
+
+API_VERSION = "glebe.dev/v1alpha1"
+MAX_PODS = "110"
+
+#: The fleet of ``glebe up`` without ``--fleet``: 16 simulated 8-GPU H100 nodes in 4 racks, and this machine.
+DEFAULT_FLEET = """\
+apiVersion: glebe.dev/v1alpha1
+kind: Fleet
+pools:
+- name: h100
+  count: 16
+  gpu: {model: h100-sxm5-80gb, count: 8}
+  cpu: "192"
+  memory: 2Ti
+  topology: {nodesPerRack: 4, racksPerBlock: 4}
+local: {enabled: true, name: local}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The simulated nodes in the order of the file, and this machine's node if it takes part."""
+
+    nodes: tuple[NodeSpec, ...]
+    local: NodeSpec | None = None
+
+
+def load_fleet(path: Path | str) -> Fleet:
+    """Read a fleet file.
+
+    :raises FleetError: when it cannot be read or used; the message names file, field and remedy.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise FleetError(
+            str(path), "", f"cannot read the fleet file: {why}", "check the path given to --fleet"
+        ) from None
+    return parse_fleet(text, str(path))
+
+
+def parse_fleet(text: str, file: str = "fleet") -> Fleet:
+    """Parse the text of a fleet file; ``file`` is its name in errors.
+
+    :raises FleetError: see :func:`load_fleet`.
+    """
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise FleetError(file, where, f"not YAML: {getattr(error, 'problem', error)}", "correct the syntax") from None
+    if document is None:
+        raise FleetError(file, "", "the file is empty", f'start it with "apiVersion: {API_VERSION}", "kind: Fleet"')
+    root = Fields(file, "", document)
+    root.only("apiVersion", "kind", "metadata", "pools", "local")
+    for key, wanted in (("apiVersion", API_VERSION), ("kind", "Fleet")):
+        if root.text(key, "") != wanted:
+            raise root.error(key, f'must be "{wanted}"', f'write "{key}: {wanted}"')
+    pools = [Fields(file, f"pools[{i}]", value) for i, value in enumerate(root.items("pools"))]
+    unique(file, [(pool.at("name"), pool.name("name")) for pool in pools])
+    nodes = [node for pool in pools for node in _pool(pool)]
+    local = _local(root.child("local"))
+    if not nodes and local is None:
+        raise FleetError(file, "", "the fleet has no nodes", "add a pool, or local: {enabled: true}")
+    named = [(f"pools (node {node.name})", node.name) for node in nodes]
+    unique(file, named + ([("local.name", local.name)] if local else []))
+    return Fleet(tuple(nodes), local)
+
+
+def _pool(pool: Fields) -> list[NodeSpec]:
+    pool.only("name", "count", "gpu", "cpu", "memory", "topology", "labels", "taints", "startDelay", "runTime")
+    name, count = pool.name("name"), pool.integer("count", low=1)
+    capacity = {"cpu": pool.quantity("cpu", "64"), "memory": pool.quantity("memory", "512Gi"), "pods": MAX_PODS}
+    labels = {POOL_LABEL: name}
+    labels.update(_gpu(pool, capacity))
+    labels.update(pool.string_map("labels"))
+    topology = pool.child("topology")
+    per_rack, per_block = 0, 0
+    if topology is not None:
+        topology.only("nodesPerRack", "racksPerBlock")
+        per_rack = topology.integer("nodesPerRack", low=1)
+        per_block = topology.integer("racksPerBlock", max(1, -(-count // per_rack)), low=1)
+    base = NodeSpec(
+        name=name,
+        capacity=capacity,
+        taints=tuple(_taint(pool, i, value) for i, value in enumerate(pool.items("taints"))),
+        start_delay=runtimes.seconds(_run_time(pool, "startDelay", "1s", runtimes.seconds)),
+        run_time=_run_time(pool, "runTime", "60s", runtimes.check),
+    )
+    width = max(2, len(str(count - 1)))
+    nodes = []
+    for index in range(count):
+        node_name = f"{name}-{index:0{width}d}"
+        place: dict[str, str] = {}
+        if per_rack:
+            rack = index // per_rack
+            place = {BLOCK_LABEL: f"{name}-block-{rack // per_block:02d}", RACK_LABEL: f"{name}-rack-{rack:02d}"}
+        own = {**standard_labels(node_name, "simulated"), **place, **labels}
+        nodes.append(replace(base, name=node_name, labels=own, address=_address(index)))
+    return nodes
+
+
+def _address(index: int) -> str:
+    """A made-up host address in 10.0.0.0/8; pods on it do not listen anywhere."""
+    return f"10.{index >> 16 & 255}.{index >> 8 & 255}.{index & 255}"
+
+
+def _gpu(pool: Fields, capacity: dict[str, str]) -> dict[str, str]:
+    gpu = pool.child("gpu")
+    if gpu is None:
+        return {}
+    gpu.only("model", "count")
+    model, count = gpu.text("model"), gpu.integer("count", low=1, high=72)
+    try:
+        board = catalogue.find(model)
+    except catalogue.UnknownBoard as error:
+        known = f"known models are: {', '.join(catalogue.BOARDS)}"
+        hint = f"did you mean {' or '.join(error.suggestions)}? {known}" if error.suggestions else known
+        raise gpu.error("model", f'unknown GPU model "{model}"', hint) from None
+    capacity[GPU_RESOURCE] = str(count)
+    return catalogue.node_labels(board, count)
+
+
+def _taint(pool: Fields, index: int, value: Any) -> dict[str, str]:
+    taint = Fields(pool.file, pool.at(f"taints[{index}]"), value)
+    taint.only("key", "value", "effect")
+    out = {"key": taint.text("key"), "value": taint.text("value", ""), "effect": taint.text("effect", "NoSchedule")}
+    effects = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+    if out["effect"] not in effects:
+        raise taint.error("effect", f'"{out["effect"]}" is not an effect', f"use one of {', '.join(effects)}")
+    return {key: text for key, text in out.items() if text}
+
+
+def _run_time(pool: Fields, key: str, default: str, use: Any) -> str:
+    value = pool.value.get(key, default)
+    text = value if isinstance(value, str) else str(value)
+    try:
+        use(text)
+    except ValueError as error:
+        raise pool.error(key, str(error).partition(": ")[0], runtimes.HELP) from None
+    return text
+
+
+def _local(local: Fields | None) -> NodeSpec | None:
+    if local is None:
+        return None
+    local.only("enabled", "name", "cpu", "memory", "labels", "taints")
+    if not local.boolean("enabled", True):
+        return None
+    machine = local_spec(local.name("name", "local"))
+    capacity = dict(machine.capacity)
+    for key in ("cpu", "memory"):
+        capacity[key] = local.quantity(key, capacity[key])
+    taints = tuple(_taint(local, i, value) for i, value in enumerate(local.items("taints")))
+    labels = {**machine.labels, **local.string_map("labels")}
+    return replace(machine, capacity=capacity, labels=labels, taints=taints)
+
+
+def local_spec(name: str = "local") -> NodeSpec:
+    """This machine as a node: its processors, memory and NVIDIA GPUs (as the driver lists them under /proc)."""
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    labels = standard_labels(name, "process", arch)
+    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    capacity = {"cpu": str(os.cpu_count() or 1), "memory": f"{pages * page // 1024}Ki", "pods": MAX_PODS}
+    gpus = local_gpus()
+    if gpus:
+        capacity[GPU_RESOURCE] = str(len(gpus))
+        board = catalogue.by_product(gpus[0].replace(" ", "-"))
+        if board is not None:
+            labels.update(catalogue.node_labels(board, len(gpus)))
+    info = {"architecture": arch, "kernelVersion": platform.release(), "osImage": _os_name()}
+    return NodeSpec(name=name, capacity=capacity, labels=labels, address="127.0.0.1", start_delay=0.0, info=info)
+
+
+def local_gpus(root: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """The model names of this machine's NVIDIA GPUs, e.g. ``NVIDIA H200``, in the order of their bus addresses."""
+    models = []
+    for info in sorted(root.glob("*/information")):
+        text = info.read_text(encoding="utf-8", errors="replace")
+        models.append(next((x.split(":", 1)[1].strip() for x in text.splitlines() if x.startswith("Model:")), "GPU"))
+    return models
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        return "Linux"
