@@ -9,7 +9,12 @@ SEEDS ?= 1000
 help:  ## say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
+# Debian ships venv without pip unless python3-venv is installed; root gets it, anybody else is told.
 $(VENV)/run: pyproject.toml
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && apt-get install -qq -y python3-venv >/dev/null 2>&1; } || { \
+	  [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null; } || { \
+	  echo "Python's venv module lacks pip here. As root: apt-get install python3-venv, then run make again." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .
 	touch $@

@@ -25,6 +25,7 @@ class Checker:
         self._revision = 0
         self._gpu_seconds = 0.0
         self._held = 0
+        self.gpu_changes = 0  # GPUs that changed hands, summed: the bound for rounding differences
         self._held_since = now()
 
     def observe(self, group_resource: str, namespace: str, name: str, new: Object | None, revision: int) -> None:
@@ -53,9 +54,11 @@ class Checker:
         now = self._now()
         self._gpu_seconds += self._held * (now - self._held_since)
         self._held_since = now
+        before = self._held
         ready = {n["metadata"]["name"] for n in self.world.all("nodes") if _is_ready(n)}
         pods = self.world.all("pods")
         self._held = sum(w.gpus(p) for p in pods if p["spec"].get("nodeName") in ready and w.phase(p) not in w.TERMINAL)
+        self.gpu_changes += abs(self._held - before)
 
 
 def _is_ready(node: Object) -> bool:

@@ -1,0 +1,75 @@
+"""What must be true once faults have stopped and the platform had time: nothing undone, nothing left over."""
+
+from __future__ import annotations
+
+from glebe.kube.objects import Object, condition_is_true, get_condition
+from glebe.metering import report
+from glebe.platform.simulation import world as w
+from glebe.platform.simulation.invariants import Checker
+from glebe.platform.simulation.world import World
+
+#: Reasons of a workload that never starts as it is written: its job may stay suspended for ever.
+NEVER = frozenset({"ExceedsMaxQuota", "ExceedsCapacity", "NoMatchingFlavor"})
+
+
+def outcome(job: Object) -> str:
+    """One word for a job: Complete, Failed, Suspended or Active."""
+    for condition in ("Complete", "Failed"):
+        if condition_is_true(job, condition):
+            return condition
+    return "Suspended" if job["spec"].get("suspend") else "Active"
+
+
+def unfinished(world: World) -> list[str]:
+    """What still has to happen, in words; empty when the platform is at rest."""
+    left: list[str] = []
+    jobs = {job["metadata"]["uid"]: job for job in world.all("jobs.batch")}
+    for uid, job in jobs.items():
+        if not w.is_finished(job) and not _never_starts(world, uid):
+            left.append(f"job {job['metadata']['name']} is {outcome(job)}: {_why(world, uid)}")
+    for pod in world.all("pods"):
+        name, owner = pod["metadata"]["name"], w.owner_uid(pod)
+        if owner not in jobs:
+            left.append(f"pod {name} outlived its job")
+        elif w.phase(pod) not in w.TERMINAL and w.is_finished(jobs[owner]):
+            left.append(f"pod {name} still runs, its job is {outcome(jobs[owner])}")
+    for workload in world.all("workloads.kueue.x-k8s.io"):
+        job_of = jobs.get(w.owner_uid(workload))
+        if job_of is None:
+            left.append(f"workload {workload['metadata']['name']} outlived its job")
+        elif w.is_finished(job_of) and w.holds_quota(workload):
+            left.append(f"workload {workload['metadata']['name']} holds quota for a finished job")
+    return left
+
+
+def _never_starts(world: World, job_uid: str) -> bool:
+    workload = world.workload_of_job(job_uid)
+    condition = get_condition(workload, "QuotaReserved") if workload else None
+    return condition is not None and condition["status"] == "False" and condition["reason"] in NEVER
+
+
+def _why(world: World, job_uid: str) -> str:
+    workload = world.workload_of_job(job_uid)
+    if workload is None:
+        return "it has no workload"
+    condition = get_condition(workload, "QuotaReserved")
+    return f"{condition['status']} {condition['reason']}: {condition['message']}" if condition else "not looked at"
+
+
+def ledger_disagrees(checker: Checker, now: float) -> str:
+    """Compare the ledger's published reports with the checker's own integral; a text when they differ.
+
+    Kubernetes' timestamps have whole seconds, so each change of a pod or node may be off by one second.
+    """
+    reports = list(checker.world.all("usagereports.glebe.dev"))
+    if not reports:
+        return "the ledger published no report"
+    usage = report.at(reports, now)
+    parts = usage.allocated_gpu_seconds + usage.idle_gpu_seconds + usage.unhealthy_gpu_seconds
+    if usage.owned_gpu_seconds != parts:
+        return f"ledger: owned {usage.owned_gpu_seconds} GPU-s, states add up to {parts}"
+    mine = checker.allocated_gpu_seconds()
+    slack = checker.gpu_changes * 2.0
+    if abs(usage.allocated_gpu_seconds - mine) > slack:
+        return f"ledger: allocated {usage.allocated_gpu_seconds} GPU-s, independently {mine:.0f} (slack {slack:.0f})"
+    return ""
