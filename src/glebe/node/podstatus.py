@@ -1,0 +1,247 @@
+"""From what containers do to what a Pod's status says: the kubelet's rules as pure functions.
+
+Both runtimes keep a :class:`Container` per container and let :func:`pod_status` derive phase, conditions and container
+statuses from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from glebe.kube.clock import format_time
+from glebe.kube.objects import Object, set_condition
+
+
+class State(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    TERMINATED = "terminated"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How one run of a container ended. Times are seconds since the epoch."""
+
+    code: int
+    finished_at: float
+    started_at: float | None = None
+    reason: str = ""
+    message: str = ""
+    signal: int = 0
+
+    def to_object(self, container_id: str) -> dict[str, Any]:
+        """``ContainerStateTerminated``."""
+        out: dict[str, Any] = {"exitCode": self.code, "reason": self.reason or default_reason(self.code)}
+        if self.signal:
+            out["signal"] = self.signal
+        if self.message:
+            out["message"] = self.message
+        out["startedAt"] = format_time(self.started_at) if self.started_at is not None else None
+        out["finishedAt"] = format_time(self.finished_at)
+        out["containerID"] = container_id
+        return out
+
+
+def default_reason(code: int) -> str:
+    """What container runtimes say for an exit code."""
+    return "Completed" if code == 0 else "Error"
+
+
+@dataclass(slots=True)
+class Container:
+    """One container of a pod as its runtime sees it now.
+
+    ``reason``/``message`` explain WAITING; ``exit`` is set in TERMINATED; ``last`` is the run before this one.
+    """
+
+    name: str
+    image: str = ""
+    state: State = State.WAITING
+    reason: str = ""
+    message: str = ""
+    started_at: float | None = None
+    exit: Exit | None = None
+    last: Exit | None = None
+    restarts: int = 0
+    id: str = ""
+
+    def start(self, now: float) -> None:
+        self.state, self.started_at, self.exit = State.RUNNING, now, None
+        self.reason = self.message = ""
+
+    def wait(self, reason: str, message: str = "") -> None:
+        self.state, self.reason, self.message = State.WAITING, reason, message
+        self.exit = None
+
+    def end(self, how: Exit) -> None:
+        self.state, self.exit = State.TERMINATED, how
+        self.reason = self.message = ""
+
+    def back_off(self, message: str) -> None:
+        """After an end that is to be followed by another start."""
+        self.last = self.exit
+        self.wait("CrashLoopBackOff", message)
+
+    @property
+    def succeeded(self) -> bool:
+        return self.state is State.TERMINATED and self.exit is not None and self.exit.code == 0
+
+    def to_object(self) -> dict[str, Any]:
+        """``ContainerStatus``."""
+        running = self.state is State.RUNNING
+        if running:
+            state = {"running": {"startedAt": format_time(self.started_at or 0.0)}}
+        elif self.state is State.TERMINATED and self.exit is not None:
+            state = {"terminated": self.exit.to_object(self.id)}
+        else:
+            waiting = {"reason": self.reason or "ContainerCreating"}
+            if self.message:
+                waiting["message"] = self.message
+            state = {"waiting": waiting}
+        return {
+            "name": self.name,
+            "image": self.image,
+            "imageID": "",
+            "containerID": self.id,
+            "ready": running,
+            "started": running,
+            "restartCount": self.restarts,
+            "state": state,
+            "lastState": {"terminated": self.last.to_object(self.id)} if self.last is not None else {},
+        }
+
+
+@dataclass(slots=True)
+class PodState:
+    """A pod as its node sees it: containers, address, and ``verdict`` when the node itself ended the pod.
+
+    ``verdict`` is (reason, message) such as DeadlineExceeded: the phase is then Failed whatever the exit codes.
+    """
+
+    init: list[Container]
+    main: list[Container]
+    started_at: float
+    host_ip: str = ""
+    pod_ip: str = ""
+    verdict: tuple[str, str] | None = None
+    disrupted: str = ""  # message of the condition DisruptionTarget, when the node broke the pod
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def containers_of(pod: Object) -> tuple[list[Container], list[Container]]:
+    """Fresh (init, main) containers for a pod that has not begun."""
+    spec = pod["spec"]
+
+    def fresh(items: Sequence[dict[str, Any]], reason: str) -> list[Container]:
+        return [Container(item["name"], item.get("image", ""), reason=reason) for item in items]
+
+    init = spec.get("initContainers") or []
+    return fresh(init, "PodInitializing"), fresh(spec["containers"], "PodInitializing" if init else "ContainerCreating")
+
+
+def restarts_after(policy: str, code: int) -> bool:
+    """Whether a container that ended with ``code`` is started again under this restartPolicy."""
+    return policy == "Always" or (policy == "OnFailure" and code != 0)
+
+
+def phase_of(policy: str, init: Sequence[Container], main: Sequence[Container]) -> str:
+    """The pod's phase (upstream: kubelet ``getPhase``)."""
+    for container in init:
+        if container.succeeded:
+            continue
+        failed = container.state is State.TERMINATED and policy == "Never"
+        return "Failed" if failed else "Pending"
+    if any(c.state is State.WAITING and c.last is None for c in main):
+        return "Pending"
+    if any(c.state is State.RUNNING for c in main):
+        return "Running"
+    # Every container has ended, or waits for another start after an end.
+    if policy == "Always" or any(c.state is State.WAITING for c in main):
+        return "Running"
+    if all(c.succeeded for c in main):
+        return "Succeeded"
+    return "Failed" if policy == "Never" else "Running"
+
+
+def pod_status(pod: Object, state: PodState, now: float) -> dict[str, Any]:
+    """The status to write, given the pod as last seen; conditions of others are kept."""
+    policy = pod["spec"].get("restartPolicy", "Always")
+    phase = "Failed" if state.verdict else phase_of(policy, state.init, state.main)
+    status: dict[str, Any] = {
+        "phase": phase,
+        "conditions": _conditions(pod, state, phase, now),
+        "startTime": format_time(state.started_at),
+        "qosClass": qos_class(pod),
+        "containerStatuses": [c.to_object() for c in state.main],
+    }
+    if state.init:
+        status["initContainerStatuses"] = [c.to_object() | {"ready": c.succeeded} for c in state.init]
+    if state.host_ip:
+        status["hostIP"] = state.host_ip
+        status["hostIPs"] = [{"ip": state.host_ip}]
+    if state.pod_ip:
+        status["podIP"] = state.pod_ip
+        status["podIPs"] = [{"ip": state.pod_ip}]
+    if state.verdict:
+        status["reason"], status["message"] = state.verdict
+    return status
+
+
+def _conditions(pod: Object, state: PodState, phase: str, now: float) -> list[dict[str, Any]]:
+    stamp = format_time(now)
+    out = list((pod.get("status") or {}).get("conditions") or [])
+    if not any(c.get("type") == "PodScheduled" and c.get("status") == "True" for c in out):
+        out = set_condition(out, "PodScheduled", "True", "", "", stamp)
+    done = phase in ("Succeeded", "Failed")
+    initialized = all(c.succeeded for c in state.init)
+    unready = [c.name for c in state.main if c.state is not State.RUNNING]
+    sandbox = any(c.state is not State.WAITING or c.last for c in [*state.init, *state.main]) and not done
+    if done:
+        why = ("PodCompleted", "") if phase == "Succeeded" else ("PodFailed", "")
+    elif unready:
+        why = ("ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]")
+    else:
+        why = ("", "")
+    ready = "True" if not done and not unready and initialized else "False"
+    table = (
+        ("PodReadyToStartContainers", "True" if sandbox else "False", "", ""),
+        ("Initialized", "True" if initialized else "False", *_init_reason(state, phase)),
+        ("Ready", ready, *why),
+        ("ContainersReady", ready, *why),
+    )
+    for kind, value, reason, message in table:
+        out = set_condition(out, kind, value, reason, message, stamp)
+    if state.disrupted:
+        out = set_condition(out, "DisruptionTarget", "True", "TerminationByKubelet", state.disrupted, stamp)
+    return [{key: value for key, value in c.items() if value != "" or key == "status"} for c in out]
+
+
+def _init_reason(state: PodState, phase: str) -> tuple[str, str]:
+    waiting = [c.name for c in state.init if not c.succeeded]
+    if waiting:
+        return "ContainersNotInitialized", f"containers with incomplete status: [{' '.join(waiting)}]"
+    return ("PodCompleted", "") if phase == "Succeeded" else ("", "")
+
+
+def qos_class(pod: Object) -> str:
+    """Guaranteed, Burstable or BestEffort, from the cpu and memory of all containers."""
+    spec = pod["spec"]
+    any_set, guaranteed = False, True
+    for container in [*(spec.get("initContainers") or []), *spec["containers"]]:
+        resources = container.get("resources") or {}
+        requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+        for name in ("cpu", "memory"):
+            any_set = any_set or name in requests or name in limits
+            if name not in limits or requests.get(name, limits[name]) != limits[name]:
+                guaranteed = False
+    if not any_set:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def is_terminal(pod: Object) -> bool:
+    """Whether the pod has run to its end."""
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
