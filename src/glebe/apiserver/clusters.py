@@ -1,0 +1,162 @@
+"""Logical clusters: their register, their first namespaces, their custom kinds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import orjson
+
+from glebe.apiserver import media
+from glebe.apiserver.namespaces import DEFAULT
+from glebe.apiserver.routing import ROOT
+from glebe.apiserver.store import Entry, Key, Mismatch
+from glebe.kube import errors
+from glebe.kube.objects import Object
+from glebe.kube.transport import Request, Response, User
+
+if TYPE_CHECKING:
+    from glebe.apiserver.server import ApiServer
+
+#: Where the register itself is stored: a cluster that no path can name.
+_REGISTER = ("clusters.glebe.dev", "")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_CRDS = "customresourcedefinitions.apiextensions.k8s.io"
+
+
+class Clusters:
+    """The logical clusters of one server."""
+
+    def __init__(self, server: ApiServer, initial: Sequence[str]) -> None:
+        self._server = server
+        self._initial = initial
+        self._names: set[str] = set()
+
+    async def start(self) -> None:
+        """Read the register, create what the server was told to have, serve the custom kinds that are stored."""
+        for entry in self._server.store.range(*_REGISTER).entries:
+            self._names.add(entry.view()["metadata"]["name"])
+        for name in self._initial:
+            if name not in self._names:
+                await self.create(name)
+        for name in self.names():
+            for entry in self._server.store.range(_CRDS, name).entries:
+                self.custom_kind_changed(name, entry, None)
+
+    def exists(self, name: str) -> bool:
+        return name in self._names
+
+    def names(self) -> list[str]:
+        return sorted(self._names)
+
+    async def create(self, name: str) -> Object:
+        """Register a cluster and give it its first namespaces.
+
+        :raises ApiError: 409 when it exists, 422 for a bad name.
+        """
+        if not _NAME.fullmatch(name):
+            why = "a cluster's name is a DNS label: lower case letters, digits and '-', at most 63"
+            cause = errors.Cause("FieldValueInvalid", f'Invalid value: "{name}": {why}', "metadata.name")
+            raise errors.invalid("glebe.dev", "LogicalCluster", name, [cause])
+        server = self._server
+        obj: Object = {
+            "apiVersion": "glebe.dev/v1alpha1",
+            "kind": "LogicalCluster",
+            "metadata": {"name": name, "uid": server.env.new_uid(), "creationTimestamp": server.now_text()},
+        }
+        try:
+            entry = await server.store.put(Key(*_REGISTER, "", name), _stamped(obj), 0)
+        except Mismatch:
+            raise errors.already_exists("glebe.dev", "clusters", name) from None
+        for namespace in DEFAULT:
+            await self._create_namespace(name, namespace)
+        self._names.add(name)
+        return entry.load()
+
+    async def _create_namespace(self, cluster: str, name: str) -> None:
+        meta = {
+            "name": name,
+            "uid": self._server.env.new_uid(),
+            "creationTimestamp": self._server.now_text(),
+            "labels": {"kubernetes.io/metadata.name": name},
+        }
+        obj = {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": meta,
+            "spec": {"finalizers": ["kubernetes"]},
+            "status": {"phase": "Active"},
+        }
+        try:
+            await self._server.store.put(Key("namespaces", cluster, "", name), _stamped(obj), 0)
+        except Mismatch:
+            pass  # a start that was interrupted between the namespaces and the register
+
+    async def delete(self, name: str) -> None:
+        """Forget a cluster with everything in it.
+
+        :raises ApiError: 404; 403 for the root cluster.
+        """
+        if name not in self._names:
+            raise errors.not_found("glebe.dev", "clusters", name)
+        if name == ROOT:
+            raise errors.forbidden("glebe.dev", "clusters", name, "the root cluster may not be deleted")
+        server = self._server
+        # Out of sight first: nothing new may come in while its content goes.
+        self._names.discard(name)
+        await server.store.drop(name)
+        key = Key(*_REGISTER, "", name)
+        entry = server.store.get(key)
+        if entry is not None:
+            await server.store.delete(key, _stamped(entry.load()), None)
+        server.registry.remove_cluster(name)
+
+    def custom_kind_changed(self, cluster: str, entry: Entry | None, previous: Entry | None) -> None:
+        """Serve (or stop serving) what a CustomResourceDefinition declares."""
+        if entry is not None:
+            self._server.registry.set_crd(cluster, entry.load())
+        elif previous is not None:
+            self._server.registry.remove_crd(cluster, previous.load())
+
+    async def serve(self, request: Request, user: User) -> Response:
+        """``/clusters`` and ``/clusters/NAME``."""
+        if "system:masters" not in user.groups:
+            raise errors.forbidden(
+                "glebe.dev", "clusters", "", "only members of system:masters manage logical clusters"
+            )
+        name = request.path[len("/clusters/") :]
+        if request.method == "GET" and not name:
+            return self._list()
+        if request.method == "GET":
+            entry = self._server.store.get(Key(*_REGISTER, "", name))
+            if entry is None:
+                raise errors.not_found("glebe.dev", "clusters", name)
+            return _answer(entry.load())
+        if request.method == "POST" and not name:
+            body = media.decode(request.body, request.headers.get("content-type", ""))
+            asked = (body.get("metadata") or {}).get("name") or body.get("name") or ""
+            return _answer(await self.create(str(asked)), 201)
+        if request.method == "DELETE" and name:
+            await self.delete(name)
+            return _answer({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
+        raise errors.method_not_allowed()
+
+    def _list(self) -> Response:
+        page = self._server.store.range(*_REGISTER)
+        meta = {"resourceVersion": str(page.revision)}
+        items = [e.load() for e in page.entries]
+        body = {"apiVersion": "glebe.dev/v1alpha1", "kind": "LogicalClusterList", "metadata": meta, "items": items}
+        return _answer(body)
+
+
+def _stamped(obj: Object):  # type: ignore[no-untyped-def]
+    def make(revision: int) -> bytes:
+        obj["metadata"]["resourceVersion"] = str(revision)
+        return orjson.dumps(obj)
+
+    return make
+
+
+def _answer(obj: Object, code: int = 200) -> Response:
+    return Response(code, {"content-type": media.JSON}, orjson.dumps(obj))

@@ -1,0 +1,168 @@
+"""delete and deletecollection: grace periods, finalizers, propagation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from glebe.apiserver import options, selection
+from glebe.apiserver.call import Call, respond, respond_entry, respond_object
+from glebe.apiserver.namespaces import IMMORTAL
+from glebe.apiserver.options import DeleteOptions
+from glebe.apiserver.reading import find
+from glebe.apiserver.store import Entry, Key, Mismatch
+from glebe.apiserver.strategy import strategy_for
+from glebe.apiserver.writing import admit, encoder
+from glebe.kube import errors
+from glebe.kube.clock import format_time
+from glebe.kube.objects import Object
+from glebe.kube.transport import Response
+
+_ORPHAN, _FOREGROUND = "orphan", "foregroundDeletion"
+_ATTEMPTS = 8
+#: Kinds whose deletion answers with the object instead of a Status.
+_RETURNED = frozenset({"pods", "serviceaccounts", "resourcequotas", "podtemplates", "persistentvolumes", "services"})
+
+
+async def delete(call: Call) -> Response:
+    chosen = options.delete_options(call.request)
+    call.dry_run = chosen.dry_run
+    _warn_orphans(call, chosen)
+    return await delete_one(call, call.key(), chosen)
+
+
+async def delete_collection(call: Call) -> Response:
+    """Delete everything that the selectors choose; answers with the list of what was there."""
+    chosen = options.delete_options(call.request)
+    call.dry_run = chosen.dry_run
+    entries, revision, _, _ = find(call, selection.parse(call.request, call.info), 0)
+    for entry in entries:
+        meta = entry.view()["metadata"]
+        key = Key(call.info.group_resource, call.cluster, meta.get("namespace", ""), meta["name"])
+        try:
+            await delete_one(call, key, chosen)
+        except errors.ApiError as error:
+            if not errors.is_not_found(error):
+                raise
+    items = [e.load() for e in entries]
+    body = {
+        "kind": call.info.list_kind,
+        "apiVersion": call.info.api_version,
+        "metadata": {"resourceVersion": str(revision)},
+        "items": items,
+    }
+    return respond(body, call.wanted if not call.wanted.shape else type(call.wanted)())
+
+
+async def delete_one(call: Call, key: Key, chosen: DeleteOptions) -> Response:
+    """Remove the object, or mark it and leave the rest to its finalizers or its node."""
+    store, info = call.server.store, call.info
+    for _ in range(_ATTEMPTS):
+        entry = store.get(key)
+        if entry is None:
+            raise call.not_found(key.name)
+        _check_preconditions(call, entry, chosen, key.name)
+        if info.group_resource == "namespaces" and key.name in IMMORTAL:
+            raise errors.forbidden("", "namespaces", key.name, "this namespace may not be deleted")
+        await admit(call, "DELETE", None, entry.view())
+        try:
+            return await _attempt(call, key, entry, chosen)
+        except Mismatch:
+            continue
+    raise errors.modified(info.group, info.plural, key.name)
+
+
+async def _attempt(call: Call, key: Key, entry: Entry, chosen: DeleteOptions) -> Response:
+    obj = entry.load()
+    before = entry.view()
+    ends_now = mark(call, obj, chosen)
+    store, server = call.server.store, call.server
+    if ends_now:
+        if not call.dry_run:
+            entry = await store.delete(key, encoder(call, obj), entry.revision)
+            server.written(call, None, entry)
+        return _deleted(call, obj, entry)
+    if obj == before:
+        return respond_entry(call, entry)
+    if call.dry_run:
+        return respond_object(call, obj)
+    done = await store.put(key, encoder(call, obj), entry.revision)
+    server.written(call, done, entry)
+    return respond_entry(call, done)
+
+
+def mark(call: Call, obj: Object, chosen: DeleteOptions) -> bool:
+    """Change ``obj`` as its deletion demands; True when nothing holds it and it can be removed at once."""
+    strategy = strategy_for(call.info)
+    meta = obj["metadata"]
+    now = call.server.env.clock.now()
+    _set_propagation(meta, chosen, strategy.default_orphans)
+    grace = strategy.grace_period(obj, chosen.grace_period)
+    held = bool(meta.get("finalizers")) or not strategy.may_vanish(obj)
+    if "deletionTimestamp" in meta:
+        # Marked before: the period may only become shorter, counted from now.
+        left = meta.get("deletionGracePeriodSeconds", 0)
+        if grace is not None and chosen.grace_period is not None and grace < left:
+            meta["deletionTimestamp"] = format_time(now + grace)
+            meta["deletionGracePeriodSeconds"] = left = grace
+        return not held and not left
+    if not held and not grace:
+        return True
+    grace = grace or 0
+    meta["deletionTimestamp"] = format_time(now + grace)
+    meta["deletionGracePeriodSeconds"] = grace
+    if meta.get("generation"):
+        meta["generation"] += 1
+    strategy.on_delete(obj, format_time(now))
+    return False
+
+
+def _set_propagation(meta: dict[str, Any], chosen: DeleteOptions, default_orphans: bool) -> None:
+    """The policy becomes a finalizer for the garbage collector."""
+    finalizers = list(meta.get("finalizers") or ())
+    policy = chosen.propagation
+    if not policy:
+        if _ORPHAN in finalizers or _FOREGROUND in finalizers:
+            return
+        policy = "Orphan" if default_orphans else "Background"
+    kept = [f for f in finalizers if f not in (_ORPHAN, _FOREGROUND)]
+    if policy == "Orphan":
+        kept.append(_ORPHAN)
+    elif policy == "Foreground":
+        kept.append(_FOREGROUND)
+    if kept:
+        meta["finalizers"] = kept
+    else:
+        meta.pop("finalizers", None)
+
+
+def _warn_orphans(call: Call, chosen: DeleteOptions) -> None:
+    if call.info.group_resource == "jobs.batch" and not chosen.propagation:
+        call.warn(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them"
+            " or set propagationPolicy=Orphan to suppress this warning"
+        )
+
+
+def _check_preconditions(call: Call, entry: Entry, chosen: DeleteOptions, name: str) -> None:
+    meta = entry.view()["metadata"]
+    why = ""
+    if chosen.uid and chosen.uid != meta["uid"]:
+        why = f"Precondition failed: UID in precondition: {chosen.uid}, UID in object meta: {meta['uid']}"
+    elif chosen.resource_version and chosen.resource_version != meta["resourceVersion"]:
+        why = (
+            f"Precondition failed: ResourceVersion in precondition: {chosen.resource_version}, "
+            f"ResourceVersion in object meta: {meta['resourceVersion']}"
+        )
+    if why:
+        raise errors.conflict(call.info.group, call.info.plural, name, why)
+
+
+def _deleted(call: Call, obj: Object, entry: Entry) -> Response:
+    info = call.info
+    if info.group_resource in _RETURNED:
+        return respond_object(call, obj) if call.dry_run else respond_entry(call, entry)
+    details: dict[str, Any] = {"name": obj["metadata"]["name"], "kind": info.plural, "uid": obj["metadata"]["uid"]}
+    if info.group:
+        details["group"] = info.group
+    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+    return respond(status, type(call.wanted)(call.wanted.media))

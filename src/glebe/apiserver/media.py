@@ -1,0 +1,145 @@
+"""Content negotiation: what a client sends and what it is ready to take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import orjson
+import yaml
+
+from glebe.kube.errors import ApiError, bad_request, unsupported_media_type
+
+JSON = "application/json"
+YAML = "application/yaml"
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+BODY_TYPES = [JSON, YAML]
+PATCH_TYPES = {
+    "application/json-patch+json": "json",
+    "application/merge-patch+json": "merge",
+    "application/strategic-merge-patch+json": "strategic",
+    "application/apply-patch+yaml": "apply",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The form of a response: ``media`` is JSON or YAML; ``shape`` is "", Table, PartialObjectMetadata(List)."""
+
+    media: str = JSON
+    shape: str = ""
+    version: str = "v1"
+    pretty: bool = False
+
+
+_PLAIN = Wanted()
+
+
+@lru_cache(maxsize=256)
+def negotiate(accept: str) -> Wanted:
+    """The first acceptable form that we can give.
+
+    :raises ApiError: 406 when there is none.
+    """
+    if not accept or accept == JSON:
+        return _PLAIN
+    for clause in _by_quality(accept):
+        media, params = _parse(clause)
+        shape = params.get("as", "")
+        if media in (JSON, "*/*", "application/*") or (media in (YAML, "text/yaml", "application/x-yaml")):
+            out = YAML if "yaml" in media else JSON
+            if not shape:
+                return Wanted(out)
+            group, version = params.get("g", "meta.k8s.io"), params.get("v", "v1")
+            known = shape in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
+            if known and group == "meta.k8s.io" and version in ("v1", "v1beta1"):
+                return Wanted(out, shape, version)
+    raise ApiError(
+        406,
+        "NotAcceptable",
+        "only the following media types are accepted: application/json, application/yaml",
+    )
+
+
+def _by_quality(accept: str) -> list[str]:
+    clauses = [c.strip() for c in accept.split(",") if c.strip()]
+    return sorted(clauses, key=lambda c: -_quality(c))
+
+
+def _quality(clause: str) -> float:
+    text = _parse(clause)[1].get("q", "1")
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _parse(clause: str) -> tuple[str, dict[str, str]]:
+    media, *rest = (part.strip() for part in clause.split(";"))
+    params = dict(part.split("=", 1) for part in rest if "=" in part)
+    return media.lower(), params
+
+
+def content_type(header: str) -> str:
+    return header.split(";", 1)[0].strip().lower()
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML as Kubernetes reads it: no timestamps, keys are strings."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
+
+
+def load_yaml(body: bytes) -> Any:
+    """Decode one YAML document.
+
+    :raises ApiError: 400.
+    """
+    try:
+        return yaml.load(body, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise bad_request(f"error converting YAML to JSON: {' '.join(str(error).split())}") from None
+
+
+def load_json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise bad_request(f"couldn't get version/kind; json parse error: {error}") from None
+
+
+def decode(body: bytes, header: str) -> dict[str, Any]:
+    """The object in a request's body.
+
+    :raises ApiError: 400 for what cannot be read, 415 for what we do not speak (protobuf bodies included).
+    """
+    media = content_type(header)
+    if media in ("", JSON, "text/json"):
+        value = load_json(body) if body[:1] != b"" else None
+    elif media in (YAML, "text/yaml", "application/x-yaml"):
+        value = load_yaml(body)
+    else:
+        raise unsupported_media_type(media, BODY_TYPES)
+    if not isinstance(value, dict):
+        what = "the body is empty" if value is None else f"expected an object, got {type(value).__name__}"
+        raise bad_request(f"couldn't get version/kind; {what}")
+    return value
+
+
+def encode(value: Any, wanted: Wanted) -> tuple[bytes, str]:
+    """(body, content type)."""
+    if wanted.media == YAML:
+        return dump_yaml(value), YAML
+    if wanted.pretty:
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n", JSON
+    return orjson.dumps(value), JSON
+
+
+def dump_yaml(value: Any) -> bytes:
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return yaml.dump(value, Dumper=dumper, sort_keys=True, default_flow_style=False, allow_unicode=True).encode()

@@ -1,0 +1,187 @@
+"""get and list."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import orjson
+
+from glebe.apiserver import media, selection
+from glebe.apiserver.call import Call, partial, respond, respond_entry, stored_version, table_of
+from glebe.apiserver.store import Compacted, Entry, FutureRevision, Page
+from glebe.kube.errors import ApiError, Cause, bad_request, gone
+from glebe.kube.objects import Object
+from glebe.kube.transport import Response
+
+_EXPIRED = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
+    "the continue parameter."
+)
+
+
+async def get(call: Call) -> Response:
+    entry = call.server.store.get(call.key())
+    if entry is None:
+        raise call.not_found()
+    _not_older_than(call)
+    return respond_entry(call, entry)
+
+
+async def list_objects(call: Call) -> Response:
+    chosen = selection.parse(call.request, call.info)
+    limit = _number(call, "limit")
+    entries, revision, token, remaining = find(call, chosen, limit)
+    meta: dict[str, Any] = {"resourceVersion": str(revision)}
+    if token:
+        meta["continue"] = token
+        if remaining is not None:
+            meta["remainingItemCount"] = remaining
+    return _respond_list(call, entries, meta)
+
+
+def find(call: Call, chosen: selection.Selection, limit: int) -> tuple[list[Entry], int, str, int | None]:
+    """(entries, revision, continue token, remaining items or None when a filter makes that unknown)."""
+    store, info = call.server.store, call.info
+    namespace = call.route.namespace if info.namespaced else ""
+    revision, after = _start(call)
+    if chosen.all and chosen.name == "":
+        page = _range(call, namespace, after, limit, revision)
+        token = _token(page.revision, page.next_key) if page.next_key else ""
+        return page.entries, page.revision, token, page.remaining
+    found: list[Entry] = []
+    while True:
+        page = _range(call, namespace, after, max(limit, 500) if limit else 0, revision)
+        for entry in page.entries:
+            if chosen.name and entry.view()["metadata"]["name"] != chosen.name:
+                continue
+            if not chosen.matches(entry):
+                continue
+            found.append(entry)
+            if limit and len(found) == limit:
+                meta = entry.view()["metadata"]
+                last = (meta.get("namespace", ""), meta["name"])
+                more = page.next_key is not None or entry is not page.entries[-1]
+                return found, page.revision, _token(page.revision, last) if more else "", None
+        if page.next_key is None:
+            return found, page.revision or store.revision, "", None
+        after, revision = page.next_key, page.revision
+
+
+def _range(call: Call, namespace: str, after: tuple[str, str] | None, limit: int, revision: int) -> Page:
+    try:
+        return call.server.store.range(
+            call.info.group_resource, call.cluster, namespace, after=after, limit=limit, revision=revision
+        )
+    except Compacted as error:
+        raise gone(_EXPIRED if call.request.param("continue") else str(error)) from None
+    except FutureRevision as error:
+        raise too_large(error.asked, error.current) from None
+
+
+def too_large(asked: int, current: int) -> ApiError:
+    """The asked resourceVersion has not happened (yet)."""
+    cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+    return ApiError(
+        504,
+        "Timeout",
+        f"Too large resource version: {asked}, current: {current}",
+        details={"causes": [cause]},
+        retry_after=1,
+    )
+
+
+def _start(call: Call) -> tuple[int, tuple[str, str] | None]:
+    """(exact revision or 0 for now, key to start after), by the rules of resourceVersion and continue."""
+    request = call.request
+    token, version, match = (request.param(n) for n in ("continue", "resourceVersion", "resourceVersionMatch"))
+    if token:
+        if version and version != "0":
+            raise bad_request("specifying resource version is not allowed when using continue")
+        if match:
+            raise _forbidden_match(call, "resourceVersionMatch is forbidden when continue is provided")
+        return _read_token(token)
+    if match and not version:
+        raise _forbidden_match(call, "resourceVersionMatch is forbidden unless resourceVersion is provided")
+    if match == "Exact":
+        if version == "0":
+            raise _forbidden_match(
+                call, 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"', "FieldValueForbidden"
+            )
+        return revision_of(version), None
+    if match not in ("", "NotOlderThan"):
+        cause = Cause(
+            "FieldValueNotSupported",
+            f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""',
+            "resourceVersionMatch",
+        )
+        raise call.invalid("", [cause])
+    _not_older_than(call)
+    # Upstream's legacy rule: a limit with a version and no match means exactly that version.
+    if version not in ("", "0") and not match and _number(call, "limit"):
+        return revision_of(version), None
+    return 0, None
+
+
+def _forbidden_match(call: Call, why: str, reason: str = "FieldValueForbidden") -> ApiError:
+    return call.invalid("", [Cause(reason, f"Forbidden: {why}", "resourceVersionMatch")])
+
+
+def _not_older_than(call: Call) -> None:
+    asked, current = revision_of(call.request.param("resourceVersion")), call.server.store.revision
+    if asked > current:
+        raise too_large(asked, current)
+
+
+def revision_of(text: str) -> int:
+    """A resourceVersion parameter as a number; "" is 0."""
+    if not text:
+        return 0
+    if not text.isascii() or not text.isdigit():
+        raise bad_request(f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
+    return int(text)
+
+
+def _number(call: Call, name: str) -> int:
+    text = call.request.param(name)
+    try:
+        return max(0, int(text)) if text else 0
+    except ValueError:
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax ({name})') from None
+
+
+def _token(revision: int, last: tuple[str, str]) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps({"v": "glebe/v1", "rv": revision, "after": last})).decode().rstrip("=")
+
+
+def _read_token(text: str) -> tuple[int, tuple[str, str]]:
+    try:
+        token = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        namespace, name = token["after"]
+        return int(token["rv"]), (str(namespace), str(name))
+    except (ValueError, KeyError, TypeError):
+        raise bad_request("continue key is not valid: it must be the metadata.continue of an earlier list") from None
+
+
+def _respond_list(call: Call, entries: list[Entry], meta: Object) -> Response:
+    info, wanted = call.info, call.wanted
+    if wanted.shape == "" and wanted.media == media.JSON and not wanted.pretty:
+        if stored_version(info):
+            values = [e.value for e in entries]
+        else:
+            values = [orjson.dumps({**e.load(), "apiVersion": info.api_version}) for e in entries]
+        head = orjson.dumps({"kind": info.list_kind, "apiVersion": info.api_version, "metadata": meta})
+        body = b"".join((head[:-1], b',"items":[', b",".join(values), b"]}"))
+        return Response(200, {"content-type": media.JSON}, body)
+    items = [e.load() for e in entries]
+    for item in items:
+        item["apiVersion"] = info.api_version
+    if wanted.shape == "Table":
+        return respond(table_of(call, items, meta), wanted)
+    if wanted.shape:
+        version = f"meta.k8s.io/{wanted.version}"
+        parts = [partial(item, wanted.version) for item in items]
+        return respond(
+            {"kind": "PartialObjectMetadataList", "apiVersion": version, "metadata": meta, "items": parts}, wanted
+        )
+    return respond({"kind": info.list_kind, "apiVersion": info.api_version, "metadata": meta, "items": items}, wanted)

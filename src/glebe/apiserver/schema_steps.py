@@ -1,0 +1,70 @@
+"""The steps of a write that come from the kind's schema: default, prune, validate, field ownership."""
+
+from __future__ import annotations
+
+from glebe.apiserver import options
+from glebe.apiserver.call import Call
+from glebe.kube.errors import ApiError
+from glebe.kube.objects import Object
+
+
+def default(call: Call, obj: Object) -> None:
+    """Fill in the schema's defaults."""
+    from glebe.apiserver.types.defaults import apply_defaults
+
+    apply_defaults(call.info, obj)
+
+
+def prune(call: Call, obj: Object, duplicates: list[str] | None = None) -> None:
+    """Drop unknown fields, and say so as ``fieldValidation`` asks.
+
+    :raises ApiError: 400 under Strict.
+    """
+    try:
+        from glebe.apiserver.types.prune import prune as prune_unknown
+    except ImportError:
+        return
+
+    unknown = prune_unknown(call.info, obj)
+    mode = options.field_validation(call.request)
+    if mode == "Ignore" or not (unknown or duplicates):
+        return
+    texts = [f'unknown field "{path}"' for path in unknown]
+    texts += [f'duplicate field "{path}"' for path in duplicates or ()]
+    if mode == "Strict":
+        listed = ", ".join(texts)
+        kind = call.info.kind
+        message = (
+            f'{kind} in version "{call.info.version}" cannot be handled as a {kind}: strict decoding error: {listed}'
+        )
+        raise ApiError(400, "BadRequest", message)
+    for text in texts:
+        call.warn(text)
+
+
+def validate(call: Call, obj: Object, old: Object | None, subresource: str) -> None:
+    """Check schema and kind-specific rules.
+
+    :raises ApiError: 422 with all causes.
+    """
+    try:
+        from glebe.apiserver.types.validation import validate as validate_object
+    except ImportError:
+        return
+
+    causes = validate_object(call.info, obj, old, subresource)
+    if causes:
+        raise call.invalid(obj["metadata"].get("name", ""), causes)
+
+
+def own_fields(call: Call, live: Object | None, new: Object, subresource: str) -> None:
+    """Record in ``metadata.managedFields`` who wrote what."""
+    try:
+        from glebe.apiserver.apply import update_managed_fields
+    except ImportError:
+        return
+
+    now = call.server.now_text()
+    update_managed_fields(
+        call.info, live, new, call.field_manager(), operation="Update", now=now, subresource=subresource
+    )

@@ -1,0 +1,97 @@
+"""Label and field selectors of lists and watches."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from glebe.apiserver.store import Entry
+from glebe.apiserver.types.registry import ResourceInfo
+from glebe.kube.errors import bad_request
+from glebe.kube.objects import Object
+from glebe.kube.selectors import FieldSelector, LabelSelector
+from glebe.kube.transport import Request
+
+#: Fields whose absence means something else than "".
+_ABSENT = {"spec.unschedulable": "false", "spec.hostNetwork": "false"}
+
+
+class Selection(Protocol):
+    """Which objects a list or watch is about, beyond its namespace."""
+
+    name: str
+    """The only name that can match, or ""."""
+    all: bool
+    """Nothing is filtered (beyond :attr:`name`)."""
+
+    def matches(self, entry: Entry) -> bool: ...
+
+
+class _Everything:
+    name = ""
+    all = True
+
+    def matches(self, entry: Entry) -> bool:
+        return True
+
+
+EVERYTHING = _Everything()
+
+
+class _Selected:
+    def __init__(self, labels: LabelSelector | None, fields: FieldSelector | None, name: str) -> None:
+        self._labels = labels
+        self._fields = fields
+        self.name = name
+        self.all = labels is None and fields is None
+
+    def matches(self, entry: Entry) -> bool:
+        obj = entry.view()
+        if self._labels is not None and not self._labels.matches(obj["metadata"].get("labels") or {}):
+            return False
+        return self._fields is None or self._fields.matches(lambda path: field_of(obj, path))
+
+
+def field_of(obj: Object, path: str) -> str:
+    """The text of a selectable field; "" when it is absent."""
+    value: Any = obj
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+        if value is None:
+            return _ABSENT.get(path, "")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def parse(request: Request, info: ResourceInfo) -> Selection:
+    """The request's selectors.
+
+    :raises ApiError: 400 for bad syntax or a field that the kind cannot be selected by.
+    """
+    label_text, field_text = request.param("labelSelector"), request.param("fieldSelector")
+    if not label_text and not field_text:
+        return EVERYTHING
+    labels = fields = None
+    name = ""
+    if label_text:
+        try:
+            labels = LabelSelector.parse(label_text)
+        except ValueError as error:
+            raise bad_request(f'unable to parse requirement: {error} (labelSelector "{label_text}")') from None
+    if field_text:
+        try:
+            fields = FieldSelector.parse(field_text)
+        except ValueError as error:
+            raise bad_request(f"invalid field selector: {error}") from None
+        name = _check_fields(fields, info)
+        if name and len(fields.terms) == 1:
+            fields = None
+    return _Selected(labels, fields, name)
+
+
+def _check_fields(fields: FieldSelector, info: ResourceInfo) -> str:
+    """Refuse unknown fields; return the name when the selector pins it."""
+    for term in fields.terms:
+        if term.path not in ("metadata.name", "metadata.namespace") and term.path not in info.selectable_fields:
+            raise bad_request(f"field label not supported: {term.path}")
+    return fields.required("metadata.name") or ""

@@ -1,0 +1,237 @@
+"""The API server: one coroutine from request to response."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import orjson
+
+from glebe.apiserver import deleting, health, media, patching, reading, routing, watching, writing
+from glebe.apiserver.admission import AdmissionPlugin
+from glebe.apiserver.call import Call
+from glebe.apiserver.clusters import Clusters
+from glebe.apiserver.routing import Route
+from glebe.apiserver.store import Compacted, Entry, Key, Store, StoreUnavailable
+from glebe.apiserver.subresources import PodLogs, subresource_handler
+from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
+from glebe.kube import errors
+from glebe.kube.clock import Env, format_time
+from glebe.kube.objects import Object
+from glebe.kube.transport import Request, Response, User
+
+log = logging.getLogger("glebe.apiserver")
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+_MASTERS = "system:masters"
+_VERBS: dict[str, Handler] = {
+    "get": reading.get,
+    "list": reading.list_objects,
+    "watch": watching.watch,
+    "create": writing.create,
+    "update": writing.update,
+    "patch": patching.patch,
+    "delete": deleting.delete,
+    "deletecollection": deleting.delete_collection,
+}
+
+
+class Authenticator(Protocol):
+    async def authenticate(self, request: Request, cluster: str) -> User | None:
+        """Who asks; None when the credentials are missing or wrong."""
+        ...
+
+
+class Authorizer(Protocol):
+    async def authorize(
+        self,
+        user: User,
+        cluster: str,
+        verb: str,
+        group: str,
+        resource: str,
+        subresource: str,
+        namespace: str,
+        name: str,
+        path: str,
+    ) -> tuple[bool, str]:
+        """(allowed, reason)."""
+        ...
+
+
+class ApiServer:
+    """Serves many logical clusters from one store.
+
+    :param authenticator: None means that only trusted transports (which set ``Request.user``) are served.
+    :param authorizer: None means that everyone who is known may do everything.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        env: Env,
+        registry: TypeRegistry,
+        *,
+        authenticator: Authenticator | None = None,
+        authorizer: Authorizer | None = None,
+        admission: Sequence[AdmissionPlugin] = (),
+        pod_logs: PodLogs | None = None,
+        clusters: Sequence[str] = (routing.ROOT,),
+    ) -> None:
+        self.store = store
+        self.env = env
+        self.registry = registry
+        self.authenticator = authenticator
+        self.authorizer = authorizer
+        self.admission = tuple(admission)
+        self.pod_logs = pod_logs
+        self.clusters = Clusters(self, clusters)
+        self.ready = False
+        self._now = ("", -1)
+
+    async def start(self) -> None:
+        """Open the store and register the clusters given at construction."""
+        await self.store.start()
+        await self.clusters.start()
+        self.ready = True
+
+    async def close(self) -> None:
+        """End all watches and close the store."""
+        self.ready = False
+        await self.store.close()
+
+    # -- for the rooms inside the server -------------------------------------------------------------------------
+
+    def now_text(self) -> str:
+        """The present as ``metav1.Time``; formatted once per second."""
+        now = int(self.env.clock.now())
+        if now != self._now[1]:
+            self._now = (format_time(now), now)
+        return self._now[0]
+
+    def read(self, cluster: str, group_resource: str, namespace: str, name: str) -> Object | None:
+        """A stored object, shared: read only."""
+        entry = self.store.get(Key(group_resource, cluster, namespace, name))
+        return None if entry is None else entry.view()
+
+    def read_all(self, cluster: str, group_resource: str, namespace: str | None = None) -> list[Object]:
+        """All stored objects of a resource, shared: read only."""
+        return [e.view() for e in self.store.range(group_resource, cluster, namespace or "").entries]
+
+    def written(self, call: Call, entry: Entry | None, previous: Entry | None) -> None:
+        """A write was acknowledged (``entry`` None: deleted): follow it up inside the server."""
+        if call.info.group_resource == "customresourcedefinitions.apiextensions.k8s.io":
+            self.clusters.custom_kind_changed(call.cluster, entry, previous)
+
+    # -- requests -------------------------------------------------------------------------------------------------
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request; never raises for anything a client can cause."""
+        warnings: list[str] = []
+        try:
+            response = await self._route(request, warnings)
+        except errors.ApiError as error:
+            response = self._failure(error)
+        except StoreUnavailable as error:
+            log.error("storage: %s", error)
+            response = self._failure(errors.ApiError(503, "ServiceUnavailable", str(error), retry_after=5))
+        except Compacted as error:
+            response = self._failure(errors.gone(str(error)))
+        except Exception as error:
+            log.exception("request %s %s failed", request.method, request.path)
+            response = self._failure(errors.internal(f"{type(error).__name__}: {error}"))
+        if warnings:
+            response.headers["warning"] = ", ".join(f'299 - "{_escaped(w)}"' for w in warnings)
+        return response
+
+    @staticmethod
+    def _failure(error: errors.ApiError) -> Response:
+        headers = {"content-type": media.JSON}
+        if error.retry_after is not None:
+            headers["retry-after"] = str(error.retry_after)
+        return Response(error.code, headers, orjson.dumps(error.status()))
+
+    async def _route(self, request: Request, warnings: list[str]) -> Response:
+        route = routing.parse(request)
+        if not route.resource and health.is_health(route.path):
+            return health.answer(self, route.path, request)
+        if route.cluster and not self.clusters.exists(route.cluster):
+            raise errors.not_found("glebe.dev", "clusters", route.cluster)
+        user = await self._authenticate(request, route)
+        await self._authorize(user, route)
+        if not route.cluster or route.path == "/clusters":
+            return await self.clusters.serve(request, user)
+        if not route.resource:
+            return self._discovery(request, route)
+        info = self.registry.lookup(route.cluster, route.group, route.version, route.resource)
+        if info is None:
+            raise errors.path_not_found()
+        return await self._dispatch(request, route, info, user, warnings)
+
+    async def _dispatch(
+        self, request: Request, route: Route, info: ResourceInfo, user: User, warnings: list[str]
+    ) -> Response:
+        if route.namespace and not info.namespaced and info.group_resource != "namespaces":
+            raise errors.path_not_found()
+        wanted = media.negotiate(request.headers.get("accept", ""))
+        if request.param("pretty") in ("true", "1"):
+            wanted = media.Wanted(wanted.media, wanted.shape, wanted.version, True)
+        call = Call(self, request, route, info, user, wanted, warnings)
+        if route.subresource:
+            return await subresource_handler(call)(call)
+        handler = _VERBS.get(route.verb)
+        if handler is None or (info.verbs and route.verb not in info.verbs):
+            raise errors.method_not_allowed()
+        if info.namespaced and not route.namespace and route.verb not in ("list", "watch"):
+            raise errors.method_not_allowed()
+        return await handler(call)
+
+    async def _authenticate(self, request: Request, route: Route) -> User:
+        if request.user is not None:
+            return request.user
+        if self.authenticator is None:
+            raise errors.unauthorized()
+        user = await self.authenticator.authenticate(request, route.cluster)
+        if user is None:
+            raise errors.unauthorized()
+        return user
+
+    async def _authorize(self, user: User, route: Route) -> None:
+        if self.authorizer is None or _MASTERS in user.groups:
+            return
+        allowed, reason = await self.authorizer.authorize(
+            user,
+            route.cluster,
+            route.verb,
+            route.group,
+            route.resource,
+            route.subresource,
+            route.namespace,
+            route.name,
+            "" if route.resource else route.path,
+        )
+        if not allowed:
+            raise _denied(user, route, reason)
+
+    def _discovery(self, request: Request, route: Route) -> Response:
+        from glebe.apiserver.browsing import browse  # late: discovery and OpenAPI are big and rarely asked
+
+        return browse(self, request, route)
+
+
+def _denied(user: User, route: Route, reason: str) -> errors.ApiError:
+    if not route.resource:
+        message = f'forbidden: User "{user.name}" cannot {route.verb} path "{route.path}"'
+        return errors.ApiError(403, "Forbidden", message + (f": {reason}" if reason else ""))
+    resource = f"{route.resource}/{route.subresource}" if route.subresource else route.resource
+    where = f'in the namespace "{route.namespace}"' if route.namespace else "at the cluster scope"
+    why = f'User "{user.name}" cannot {route.verb} resource "{resource}" in API group "{route.group}" {where}'
+    if reason:
+        why += f": {reason}"
+    return errors.forbidden(route.group, route.resource, route.name, why)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")

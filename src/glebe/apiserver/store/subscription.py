@@ -1,0 +1,93 @@
+"""One watcher's queue between the store and a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from glebe.apiserver.store.base import Event
+
+#: A watcher that lags this many events behind is cut off: it may resume or list again, the server must not pile up.
+MAX_LAG = 20_000
+
+
+class Subscription:
+    """Events of one table, in order, from a revision on. Must be closed by whoever opened it."""
+
+    __slots__ = ("_deadline", "_loop", "_on_close", "_timer", "_waiter", "ended", "name", "namespace", "queue")
+
+    def __init__(
+        self, namespace: str, name: str, backlog: list[Event], on_close: Callable[[Subscription], None]
+    ) -> None:
+        self.namespace = namespace
+        self.name = name
+        self.queue: deque[Event] = deque(e for e in backlog if self._wants(e))
+        self.ended = ""
+        """Why no more events will come: "slow", "dropped", "closed"; "" while it runs."""
+        self._on_close = on_close
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _wants(self, event: Event) -> bool:
+        if self.namespace and event.namespace != self.namespace:
+            return False
+        return not self.name or event.name == self.name
+
+    def push(self, event: Event) -> None:
+        """Called by the store for every change of the table."""
+        if self.namespace and event.namespace != self.namespace:
+            return
+        if self.name and event.name != self.name:
+            return
+        if len(self.queue) >= MAX_LAG:
+            self.end("slow")
+            return
+        self.queue.append(event)
+        self._wake()
+
+    def end(self, why: str) -> None:
+        """Let the reader finish what is queued and then stop."""
+        if not self.ended:
+            self.ended = why
+            self._on_close(self)
+        self._wake()
+
+    def close(self) -> None:
+        self.queue.clear()
+        self.end("closed")
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def wait(self, deadline: float) -> None:
+        """Return when there is something in the queue, the subscription ended, or the loop's time is ``deadline``."""
+        if self.queue or self.ended:
+            return
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        if loop.time() >= deadline:
+            return
+        # The timer is kept across waits: arming one per event would cost more than the event.
+        if self._timer is None or self._deadline > deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._deadline = deadline
+            self._timer = loop.call_at(deadline, self._on_timer)
+        self._waiter = loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._wake()

@@ -1,0 +1,82 @@
+"""The kinds with small rules of their own; pods and jobs have modules."""
+
+from __future__ import annotations
+
+from glebe.apiserver.strategy.base import Strategy, forbidden
+from glebe.apiserver.strategy.job import JobStrategy
+from glebe.apiserver.strategy.pod import PodStrategy
+from glebe.apiserver.types.registry import ResourceInfo
+from glebe.kube.errors import Cause
+from glebe.kube.objects import Object
+
+
+class NodeStrategy(Strategy):
+    """A kubelet registers its node together with its status."""
+
+    def prepare_create(self, obj: Object, now: str) -> None:
+        pass
+
+
+class NamespaceStrategy(Strategy):
+    """``spec.finalizers`` hold a namespace until its content is gone; only ``finalize`` changes them."""
+
+    def prepare_create(self, obj: Object, now: str) -> None:
+        obj["status"] = {"phase": "Active"}
+        spec = obj.setdefault("spec", {})
+        finalizers = spec.setdefault("finalizers", [])
+        if "kubernetes" not in finalizers:
+            finalizers.append("kubernetes")
+        obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
+
+    def prepare_update(self, obj: Object, old: Object, now: str) -> None:
+        super().prepare_update(obj, old, now)
+        obj["spec"] = old.get("spec", {})
+        obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
+
+    def on_delete(self, obj: Object, now: str) -> None:
+        obj.setdefault("status", {})["phase"] = "Terminating"
+
+    def may_vanish(self, obj: Object) -> bool:
+        return not (obj.get("spec") or {}).get("finalizers")
+
+
+class DataStrategy(Strategy):
+    """ConfigMap and Secret: ``immutable: true`` freezes the data."""
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[Cause]:
+        causes = []
+        if self.info.plural == "secrets" and obj.get("type") != old.get("type"):
+            causes.append(Cause("FieldValueInvalid", f'Invalid value: "{obj.get("type")}": field is immutable', "type"))
+        if not old.get("immutable"):
+            return causes
+        why = "field is immutable when `immutable` is set"
+        if not obj.get("immutable"):
+            causes.append(forbidden("immutable", why))
+        causes.extend(forbidden(n, why) for n in ("data", "binaryData") if (obj.get(n) or {}) != (old.get(n) or {}))
+        return causes
+
+
+class OrphaningStrategy(Strategy):
+    """ReplicationController: by default its pods survive it."""
+
+    def __init__(self, info: ResourceInfo) -> None:
+        super().__init__(info)
+        self.default_orphans = True
+
+
+class PersistentVolumeStrategy(Strategy):
+    def prepare_create(self, obj: Object, now: str) -> None:
+        obj["status"] = {"phase": "Pending"}
+
+
+KINDS: dict[str, type[Strategy]] = {
+    "pods": PodStrategy,
+    "jobs.batch": JobStrategy,
+    "nodes": NodeStrategy,
+    "namespaces": NamespaceStrategy,
+    "configmaps": DataStrategy,
+    "secrets": DataStrategy,
+    "replicationcontrollers": OrphaningStrategy,
+    "persistentvolumes": PersistentVolumeStrategy,
+    "persistentvolumeclaims": PersistentVolumeStrategy,
+}

@@ -1,0 +1,48 @@
+"""core/v1 Pod."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from glebe.apiserver.strategy.base import Strategy
+from glebe.kube.objects import Object
+
+_FINISHED = ("Succeeded", "Failed")
+
+
+class PodStrategy(Strategy):
+    def prepare_create(self, obj: Object, now: str) -> None:
+        status: dict[str, Any] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
+        obj["status"] = status
+
+    def grace_period(self, obj: Object, asked: int | None) -> int | None:
+        """Pods on a node end when the node says so; others at once."""
+        spec = obj.get("spec") or {}
+        period = asked if asked is not None else spec.get("terminationGracePeriodSeconds", 30)
+        if not spec.get("nodeName") or (obj.get("status") or {}).get("phase") in _FINISHED:
+            return 0
+        return max(1, int(period)) if period < 0 else int(period)
+
+
+def qos_class(spec: Object) -> str:
+    """Guaranteed, Burstable or BestEffort, by the cpu and memory of all containers."""
+    from glebe.kube.quantity import parse
+
+    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    guaranteed, best_effort = bool(containers), True
+    for container in containers:
+        resources = container.get("resources") or {}
+        requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+        for name in ("cpu", "memory"):
+            try:
+                limit = parse(limits[name]) if name in limits else 0
+                request = parse(requests[name]) if name in requests else limit
+            except (ValueError, TypeError):
+                return "Burstable"
+            if limit or request:
+                best_effort = False
+            if not limit or request != limit:
+                guaranteed = False
+    if best_effort:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"

@@ -1,0 +1,229 @@
+"""watch: from a subscription of the store to a stream of frames."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import orjson
+
+from glebe.apiserver import media, selection
+from glebe.apiserver.call import Call, partial, stored_version, table_of
+from glebe.apiserver.reading import revision_of
+from glebe.apiserver.store import Compacted, Entry, Event, Subscription
+from glebe.kube.errors import Cause, gone
+from glebe.kube.objects import Object
+from glebe.kube.transport import Response
+
+#: How often a watcher that asked for bookmarks gets one.
+BOOKMARK_SECONDS = 60.0
+#: Watches without a timeout of their own end after this long at least, and twice that at most.
+MIN_TIMEOUT = 1800.0
+
+_INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+_TYPES = {"ADDED": b'{"type":"ADDED","object":', "MODIFIED": b'{"type":"MODIFIED","object":'}
+_TYPES["DELETED"] = b'{"type":"DELETED","object":'
+_CHUNK = 256
+"""At most so many frames go into one chunk."""
+
+
+async def watch(call: Call) -> Response:
+    chosen = selection.parse(call.request, call.info)
+    if call.route.name and not chosen.name:
+        chosen = _Named(call.route.name, chosen)
+    plan = _Plan(call)
+    content_type = media.JSON
+    if call.wanted.shape:
+        content_type += f";as={call.wanted.shape};v={call.wanted.version};g=meta.k8s.io"
+    headers = {"content-type": content_type, "cache-control": "no-cache, private"}
+    try:
+        subscription = _subscribe(call, plan, chosen.name)
+    except Compacted as error:
+        status = gone(str(error)).status()
+        return Response(200, headers, stream=_one(frame("ERROR", orjson.dumps(status))))
+    stream = _Stream(call, plan, chosen, subscription)
+    return Response(200, headers, stream=stream)
+
+
+class _Named:
+    """A watch on one object by its path."""
+
+    all = True
+
+    def __init__(self, name: str, inner: selection.Selection) -> None:
+        self.name = name
+        self._inner = inner
+        self.all = inner.all
+
+    def matches(self, entry: Entry) -> bool:
+        return self._inner.matches(entry)
+
+
+class _Plan:
+    """What the watch's parameters mean.
+
+    :raises ApiError: 422 for combinations that upstream refuses.
+    """
+
+    def __init__(self, call: Call) -> None:
+        request = call.request
+        self.bookmarks = request.param("allowWatchBookmarks") in ("true", "1")
+        send, match = request.param("sendInitialEvents"), request.param("resourceVersionMatch")
+        text = request.param("resourceVersion")
+        self.revision = revision_of(text)
+        if send:
+            if match != "NotOlderThan":
+                message = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+                raise call.invalid("", [Cause("FieldValueForbidden", f"Forbidden: {message}", "resourceVersionMatch")])
+            self.initial = send in ("true", "1")
+        else:
+            if match:
+                message = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+                raise call.invalid("", [Cause("FieldValueForbidden", f"Forbidden: {message}", "resourceVersionMatch")])
+            self.initial = self.revision == 0
+        self.mark_end = bool(send) and self.initial and self.bookmarks
+        seconds = request.param("timeoutSeconds")
+        if seconds.isdigit() and int(seconds) > 0:
+            self.timeout = float(seconds)
+        else:
+            self.timeout = MIN_TIMEOUT * (1.0 + call.server.env.rng.random())
+
+
+def _subscribe(call: Call, plan: _Plan, name: str) -> Subscription:
+    store = call.server.store
+    namespace = call.route.namespace if call.info.namespaced else ""
+    start = store.revision if plan.initial or plan.revision == 0 else plan.revision
+    return store.watch(call.info.group_resource, call.cluster, namespace, name, revision=start)
+
+
+async def _one(chunk: bytes) -> AsyncIterator[bytes]:
+    yield chunk
+
+
+def frame(kind: str, value: bytes) -> bytes:
+    """One line of a watch stream."""
+    return b"".join((_TYPES.get(kind) or b'{"type":"%s","object":' % kind.encode(), value, b"}\n"))
+
+
+class _Stream:
+    """One watcher's stream. An iterator of its own: a generator that never started would not clean up."""
+
+    def __init__(self, call: Call, plan: _Plan, chosen: selection.Selection, subscription: Subscription) -> None:
+        self._call = call
+        self._plan = plan
+        self._chosen = chosen
+        self._subscription = subscription
+        self._columns_sent = False
+        self._plain = not call.wanted.shape and stored_version(call.info)
+        self._initial: list[Entry] = []
+        store_revision = call.server.store.revision
+        if plan.initial:
+            namespace = call.route.namespace if call.info.namespaced else ""
+            # Taken here, together with the subscription: nothing may happen between the two.
+            self._initial = call.server.store.range(call.info.group_resource, call.cluster, namespace).entries
+        self._start = store_revision
+        self._frames = self._run()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await self._frames.__anext__()
+
+    async def aclose(self) -> None:
+        self._subscription.close()
+        await self._frames.aclose()
+
+    async def _run(self) -> AsyncGenerator[bytes, None]:
+        subscription, plan = self._subscription, self._plan
+        loop = asyncio.get_running_loop()
+        end = loop.time() + plan.timeout
+        next_mark = loop.time() + BOOKMARK_SECONDS if plan.bookmarks else end
+        try:
+            for chunk in self._initial_chunks():
+                yield chunk
+            queue = subscription.queue
+            while True:
+                if queue:
+                    frames = []
+                    while queue and len(frames) < _CHUNK:
+                        line = self._frame(queue.popleft())
+                        if line:
+                            frames.append(line)
+                    if frames:
+                        yield b"".join(frames)
+                    continue
+                now = loop.time()
+                if subscription.ended or now >= end:
+                    return
+                if plan.bookmarks and now >= next_mark:
+                    next_mark = now + BOOKMARK_SECONDS
+                    yield self._bookmark(self._call.server.store.revision, False)
+                    continue
+                await subscription.wait(min(end, next_mark))
+        finally:
+            subscription.close()
+
+    def _initial_chunks(self) -> list[bytes]:
+        chosen, frames = self._chosen, []
+        for entry in self._initial:
+            if chosen.name and entry.view()["metadata"]["name"] != chosen.name:
+                continue
+            if chosen.all or chosen.matches(entry):
+                frames.append(self._encode("ADDED", entry))
+        self._initial = []
+        if self._plan.mark_end:
+            frames.append(self._bookmark(self._start, True))
+        return [b"".join(frames[i : i + _CHUNK]) for i in range(0, len(frames), _CHUNK)]
+
+    def _frame(self, event: Event) -> bytes:
+        """The event as this watcher sees it; b"" when it does not."""
+        if self._chosen.all:
+            if not self._plain:
+                return self._encode(event.type, event.entry)
+            line = event.frames.get("")
+            if line is None:
+                line = event.frames[""] = frame(event.type, event.entry.value)
+            return line
+        before = event.previous is not None and self._chosen.matches(event.previous)
+        if event.deleted:
+            return self._encode("DELETED", event.entry) if before else b""
+        after = self._chosen.matches(event.entry)
+        if after:
+            return self._encode("MODIFIED" if before else "ADDED", event.entry)
+        if before and event.previous is not None:
+            # It left the selection: the watcher sees the state that it knew vanish, at this event's revision.
+            gone_object = event.previous.load()
+            gone_object["metadata"]["resourceVersion"] = str(event.revision)
+            return self._encode("DELETED", Entry(event.revision, orjson.dumps(gone_object)))
+        return b""
+
+    def _encode(self, kind: str, entry: Entry) -> bytes:
+        if self._plain:
+            return frame(kind, entry.value)
+        obj = {**entry.load(), "apiVersion": self._call.info.api_version}
+        return frame(kind, orjson.dumps(self._shape(obj)))
+
+    def _shape(self, obj: Object) -> Object:
+        wanted = self._call.wanted
+        if wanted.shape == "Table":
+            table = table_of(self._call, [obj], {"resourceVersion": obj["metadata"].get("resourceVersion", "")})
+            if self._columns_sent:
+                table.pop("columnDefinitions", None)
+            self._columns_sent = True
+            return table
+        return partial(obj, wanted.version) if wanted.shape else obj
+
+    def _bookmark(self, revision: int, initial_end: bool) -> bytes:
+        meta: dict[str, Any] = {"resourceVersion": str(revision), "creationTimestamp": None}
+        if initial_end:
+            meta["annotations"] = {_INITIAL_EVENTS_END: "true"}
+        obj: Object = {"kind": self._call.info.kind, "apiVersion": self._call.info.api_version, "metadata": meta}
+        if self._call.wanted.shape == "Table":
+            row = {"cells": [], "object": partial(obj)}
+            obj = {"kind": "Table", "apiVersion": f"meta.k8s.io/{self._call.wanted.version}", "rows": [row]}
+            obj["metadata"] = {"resourceVersion": str(revision)}
+        elif self._call.wanted.shape:
+            obj = partial(obj, self._call.wanted.version)
+        return frame("BOOKMARK", orjson.dumps(obj))

@@ -1,0 +1,254 @@
+"""create, update and patch: the common path of every write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from glebe.apiserver import media, options, schema_steps
+from glebe.apiserver.admission import AdmissionAttributes
+from glebe.apiserver.call import Call, respond_entry, respond_object, stored_version
+from glebe.apiserver.metadata import check_identity, check_update, fill_create, fill_update
+from glebe.apiserver.namespaces import require_namespace
+from glebe.apiserver.store import Entry, Make, Mismatch
+from glebe.apiserver.strategy import strategy_for
+from glebe.kube import errors
+from glebe.kube.objects import Object
+from glebe.kube.transport import Response
+
+#: How often a write without a resourceVersion of its own is tried again when it loses a race.
+_ATTEMPTS = 8
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
+
+
+def encoder(call: Call, obj: Object) -> Make:
+    """Bytes of ``obj`` under a revision, in the stored version."""
+    if not stored_version(call.info):
+        group = call.info.group
+        obj = {**obj, "apiVersion": f"{group}/{call.info.storage_version}" if group else call.info.storage_version}
+    meta = obj["metadata"]
+
+    def make(revision: int) -> bytes:
+        meta["resourceVersion"] = str(revision)
+        return orjson.dumps(obj)
+
+    return make
+
+
+async def create(call: Call) -> Response:
+    obj = decode_body(call)
+    return await create_object(call, obj)
+
+
+async def create_object(call: Call, obj: Object) -> Response:
+    """Store a new object."""
+    info, server = call.info, call.server
+    call.dry_run = options.dry_run(call.request)
+    check_identity(call, obj)
+    meta = obj["metadata"]
+    if info.namespaced:
+        require_namespace(call)
+    generated = not meta.get("name") and bool(meta.get("generateName"))
+    for attempt in range(_ATTEMPTS):
+        if generated:
+            meta["name"] = meta["generateName"][:58] + "".join(server.env.rng.choices(_SUFFIX, k=5))
+        if attempt == 0:
+            await _prepare_create(call, obj)
+        name = meta["name"]
+        if call.dry_run:
+            if server.store.get(call.key(name)) is not None:
+                raise errors.already_exists(info.group, info.plural, name)
+            return respond_object(call, obj, 201)
+        try:
+            entry = await server.store.put(call.key(name), encoder(call, obj), 0)
+        except Mismatch:
+            if generated and attempt + 1 < _ATTEMPTS:
+                continue
+            raise errors.already_exists(info.group, info.plural, name) from None
+        server.written(call, entry, None)
+        return respond_entry(call, entry, 201)
+    raise AssertionError("unreachable")
+
+
+async def _prepare_create(call: Call, obj: Object) -> None:
+    strategy = strategy_for(call.info)
+    now = call.server.now_text()
+    schema_steps.prune(call, obj, call.duplicates)
+    fill_create(call, obj, strategy.counts_generation, now)
+    strategy.prepare_create(obj, now)
+    schema_steps.default(call, obj)
+    await admit(call, "CREATE", obj, None)
+    schema_steps.validate(call, obj, None, "")
+    causes = strategy.validate_create(obj)
+    if causes:
+        raise call.invalid(obj["metadata"].get("name", ""), causes)
+    schema_steps.own_fields(call, None, obj, "")
+
+
+async def update(call: Call) -> Response:
+    body = decode_body(call)
+    check_identity(call, body)
+    strategy = strategy_for(call.info)
+    call.dry_run = options.dry_run(call.request)
+    entry = call.server.store.get(call.key())
+    if entry is None:
+        if strategy.create_on_update and not call.route.subresource:
+            return await create_object(call, body)
+        raise call.not_found()
+    if strategy.needs_lock and not body["metadata"].get("resourceVersion"):
+        cause = errors.Cause(
+            "FieldValueInvalid", "Invalid value: 0: must be specified for an update", "metadata.resourceVersion"
+        )
+        raise call.invalid(call.route.name, [cause])
+    source = orjson.dumps(body)
+    return await change(call, lambda old: orjson.loads(source))
+
+
+async def change(call: Call, make: Callable[[Object], Object], *, decoded: bool = True) -> Response:
+    """Read, ``make`` the new object from a copy of the old one, check, store; again when somebody was faster.
+
+    The new object's ``metadata.resourceVersion``, when given and not the old one's, is an optimistic lock.
+    """
+    store = call.server.store
+    for _ in range(_ATTEMPTS):
+        entry = store.get(call.key())
+        if entry is None:
+            raise call.not_found()
+        old = entry.load()
+        old["apiVersion"] = call.info.api_version
+        new = make(entry.load())
+        locked = _check_lock(call, new, old)
+        result = await _attempt(call, entry, new, old)
+        if result is not None:
+            return result
+        if locked:
+            break
+    raise errors.modified(call.info.group, call.info.plural, call.route.name)
+
+
+def _check_lock(call: Call, new: Object, old: Object) -> bool:
+    """Does the writer name the version that it has seen?"""
+    meta, before = new["metadata"], old["metadata"]
+    version = meta.get("resourceVersion")
+    if version and version != before["resourceVersion"]:
+        raise errors.modified(call.info.group, call.info.plural, call.route.name)
+    uid = meta.get("uid")
+    if uid and uid != before["uid"]:
+        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {before['uid']}"
+        raise errors.conflict(call.info.group, call.info.plural, call.route.name, why)
+    return bool(version) and call.request.method == "PUT"
+
+
+async def _attempt(call: Call, entry: Entry, new: Object, old: Object) -> Response | None:
+    """One try to replace ``entry``; None when it was replaced by someone else in the meantime."""
+    server, store = call.server, call.server.store
+    subresource = call.route.subresource
+    await prepare_update(call, new, old)
+    if unchanged(new, old):
+        return respond_entry(call, entry)
+    schema_steps.own_fields(call, old, new, subresource)
+    if call.dry_run:
+        return respond_object(call, new)
+    try:
+        if _is_over(call, new, old):
+            done = await store.delete(call.key(), encoder(call, new), entry.revision)
+            server.written(call, None, entry)
+        else:
+            done = await store.put(call.key(), encoder(call, new), entry.revision)
+            server.written(call, done, entry)
+    except Mismatch:
+        return None
+    return respond_entry(call, done)
+
+
+async def prepare_update(call: Call, new: Object, old: Object) -> None:
+    """All steps of an update up to field ownership, in place."""
+    strategy = strategy_for(call.info)
+    subresource, now = call.route.subresource, call.server.now_text()
+    schema_steps.prune(call, new, call.duplicates)
+    fill_update(call, new, old)
+    if subresource == "status":
+        strategy.prepare_status(new, old, now)
+    else:
+        strategy.prepare_update(new, old, now)
+    schema_steps.default(call, new)
+    await admit(call, "UPDATE", new, old)
+    causes = check_update(new, old)
+    causes += strategy.validate_update(new, old, subresource)
+    if causes:
+        raise call.invalid(call.route.name, causes)
+    schema_steps.validate(call, new, old, subresource)
+
+
+def unchanged(new: Object, old: Object) -> bool:
+    """Is the write a no-op? Who owns which field does not count (the caller would otherwise write for ever)."""
+    a, b = new["metadata"], old["metadata"]
+    for name in {**a, **b}:
+        if name not in ("managedFields", "resourceVersion") and a.get(name) != b.get(name):
+            return False
+    return all(name == "metadata" or new.get(name) == old.get(name) for name in {**new, **old})
+
+
+def _is_over(call: Call, new: Object, old: Object) -> bool:
+    """Does this update end an object that was marked for deletion (its last finalizer went)?"""
+    meta = new["metadata"]
+    if "deletionTimestamp" not in old["metadata"] or meta.get("finalizers"):
+        return False
+    if meta.get("deletionGracePeriodSeconds"):
+        return False
+    return strategy_for(call.info).may_vanish(new)
+
+
+async def admit(call: Call, operation: str, obj: Object | None, old: Object | None) -> None:
+    """Ask the admission plugins."""
+    plugins = call.server.admission
+    if not plugins:
+        return
+    name = obj["metadata"].get("name", "") if obj is not None else call.route.name
+    attributes = AdmissionAttributes(
+        operation,
+        call.cluster,
+        call.info,
+        call.route.subresource,
+        call.route.namespace,
+        name,
+        obj,
+        old,
+        call.user,
+        call.dry_run,
+        call.warn,
+    )
+    for plugin in plugins:
+        await plugin.admit(attributes)
+
+
+def decode_body(call: Call) -> Object:
+    """The object in the body, with its type checked against the path."""
+    obj = media.decode(call.request.body, call.request.headers.get("content-type", ""))
+    check_type(call, obj)
+    return obj
+
+
+def check_type(call: Call, obj: Object) -> None:
+    """``apiVersion`` and ``kind`` must be the path's; what is missing is filled in for built-in kinds."""
+    info = call.info
+    version, kind = obj.get("apiVersion"), obj.get("kind")
+    if version and version != info.api_version:
+        raise errors.bad_request(
+            f"the API version in the data ({version}) does not match the expected API version ({info.api_version})"
+        )
+    if kind and kind != info.kind:
+        raise errors.bad_request(
+            f'{kind} in version "{info.version}" cannot be handled as a {info.kind}: '
+            f"no kind {kind} is served at this path"
+        )
+    if info.is_custom and not (version and kind):
+        raise errors.bad_request("Object 'Kind' is missing" if not kind else "Object 'apiVersion' is missing")
+    obj["apiVersion"], obj["kind"] = info.api_version, info.kind
+    meta: Any = obj.get("metadata")
+    if meta is None:
+        obj["metadata"] = {}
+    elif not isinstance(meta, dict):
+        raise errors.bad_request(f"metadata: expected an object, got {type(meta).__name__}")
