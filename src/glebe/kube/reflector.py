@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from glebe.kube.backoff import Backoff
-from glebe.kube.client import Client, Selectors, WatchEvent
+from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object
 from glebe.kube.resources import Resource
 from glebe.kube.transport import ConnectionLost
+from glebe.kube.wire import Selectors, WatchEvent
 
 log = logging.getLogger("glebe.kube.reflector")
 
