@@ -11,6 +11,9 @@ import ast
 import importlib.util
 import json
 import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +61,127 @@ def _verbs(raw: list[str]) -> list[str]:
     return sorted({_VERBS.get(v, v) for v in raw if not v.startswith("global_")})
 
 
+@cache
+def definitions() -> dict[str, dict[str, Any]]:
+    """Every schema of the release, in OpenAPI's form: ``$ref`` is a bare name, no null types, no apiVersion enums."""
+    folder = _package("kubernetes_validate") / "kubernetes-json-schema" / f"{RELEASE}-local"
+    raw = json.loads((folder / "_definitions.json").read_text())["$defs"]
+    enums = {field: values for values, fields in facts.ENUMS.items() for field in fields}
+    out = {}
+    for name, definition in raw.items():
+        short = ".".join(name.split(".")[-3:])
+        clean = _openapi(definition)
+        clean.update(_SPECIAL.get(short.rpartition(".")[2], {}) if "properties" not in clean else {})
+        for field, prop in clean.get("properties", {}).items():
+            prop.pop("enum", None)
+            if values := enums.get(f"{short}.{field}"):
+                (prop["items"] if "items" in prop else prop)["enum"] = list(values)
+        out[name] = clean
+    return out
+
+
+#: Definitions whose JSON form differs from their schema: what a reader of these files needs to know.
+_SPECIAL: dict[str, dict[str, Any]] = {
+    "Quantity": {"type": "string", "format": "quantity"},
+    "IntOrString": {"type": "string", "format": "int-or-string"},
+}
+
+
+def _openapi(schema: dict[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in sorted(schema.items()):
+        if key == "$ref":
+            out[key] = value.rpartition("/")[2]
+        elif key == "type" and isinstance(value, list):
+            out[key] = next(v for v in value if v != "null")
+        elif key == "properties":
+            out[key] = {name: _openapi(prop) for name, prop in sorted(value.items())}
+        elif key in ("items", "additionalProperties") and isinstance(value, dict):
+            out[key] = _openapi(value)
+        elif key != "oneOf":
+            out[key] = value
+    return out
+
+
+def _kinds() -> dict[tuple[str, str, str], str]:
+    """(group, version, kind) -> definition."""
+    return {
+        (gvk["group"], gvk["version"], gvk["kind"]): name
+        for name, definition in definitions().items()
+        for gvk in definition.get("x-kubernetes-group-version-kind", ())
+        if len(definition["x-kubernetes-group-version-kind"]) == 1
+    }
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(ref := schema.get("$ref"), str):
+            yield ref
+        for key, value in schema.items():
+            yield from (
+                (r for v in value.values() for r in _references(v)) if key == "properties" else _references(value)
+            )
+
+
+def _reachable(roots: Iterable[str]) -> list[str]:
+    """The definitions that the served resources need."""
+    seen: set[str] = set()
+    todo = list(roots)
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            todo += _references(definitions()[name])
+    return sorted(seen)
+
+
+_ALWAYS = tuple(
+    f"io.k8s.apimachinery.pkg.apis.meta.v1.{kind}"
+    for kind in ("ObjectMeta", "ListMeta", "Status", "DeleteOptions", "WatchEvent", "APIGroupList", "APIResourceList")
+)
+
+
+def schema_files(rows: list[dict[str, Any]]) -> dict[str, bytes]:
+    """Per package of definitions (``io.k8s.api.batch.v1``) one file of schemas and one of their descriptions.
+
+    Descriptions are needed by OpenAPI only and are the bulk, so they are kept apart and compressed.
+    """
+    kinds = _kinds()
+    roots = {*_ALWAYS, *(row["schema"] for row in rows)}
+    for row in rows:
+        roots.add(kinds.get((row["group"], row["version"], f"{row['kind']}List"), row["schema"]))
+        for sub in row.get("subresources", {}).values():
+            roots.add(kinds[tuple(sub["kind"])])
+    schemas: dict[str, dict[str, Any]] = {}
+    docs: dict[str, dict[str, Any]] = {}
+    for name in _reachable(sorted(roots)):
+        package, _, kind = name.rpartition(".")
+        definition = json.loads(json.dumps(definitions()[name]))
+        described = [definition.pop("description", ""), {}]
+        for field, prop in definition.get("properties", {}).items():
+            if text := prop.pop("description", ""):
+                described[1][field] = text
+        schemas.setdefault(package, {})[kind] = definition
+        docs.setdefault(package, {})[kind] = described
+    out = {f"schema-{package}.json": _compact(content) for package, content in schemas.items()}
+    return out | {f"docs-{package}.json.z": zlib.compress(_compact(content), 9) for package, content in docs.items()}
+
+
+def _compact(content: Any) -> bytes:
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+
+
 def resources() -> list[dict[str, Any]]:
     """One row per served resource, in discovery's order."""
     infos = _api_infos()
+    kinds = _kinds()
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for namespaced, info in infos:
         group, version, kind = info["resource"]
+        schema = kinds.get((group, version, kind))
         if "parent" in info or version not in facts.GROUPS.get(group, ()) or (group, kind) in facts.OMITTED:
+            continue
+        if schema is None:  # newer than RELEASE
             continue
         row: dict[str, Any] = {
             "group": group,
@@ -72,6 +189,7 @@ def resources() -> list[dict[str, Any]]:
             "plural": info["plural"],
             "kind": kind,
             "verbs": _verbs(info["verbs"]),
+            "schema": schema,
         }
         if namespaced:
             row["namespaced"] = True
@@ -85,7 +203,9 @@ def resources() -> list[dict[str, Any]]:
     for _, info in infos:
         if "parent" not in info or info["action"] in facts.OMITTED_SUBRESOURCES:
             continue
-        group, version, _ = info["parent"]
+        group, version, parent_kind = info["parent"]
+        if (group, parent_kind, info["action"]) in facts.OMITTED:
+            continue
         parent = rows.get((group, version, info["plural"]))
         if parent is not None:
             parent.setdefault("subresources", {})[info["action"]] = {
@@ -104,16 +224,29 @@ def resources() -> list[dict[str, Any]]:
 
 def files() -> dict[str, bytes]:
     """Name -> content of every generated file."""
-    rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in resources())
-    return {"resources.json": f"[\n{rows}\n]\n".encode()}
+    rows = resources()
+    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    return {"resources.json": f"[\n{lines}\n]\n".encode(), **schema_files(rows)}
+
+
+def _same(path: Path, content: bytes) -> bool:
+    """Equal once decompressed: zlib's output may differ between its versions."""
+    if not path.is_file():
+        return False
+    old = path.read_bytes()
+    return old == content or (path.suffix == ".z" and zlib.decompress(old) == zlib.decompress(content))
 
 
 def main() -> int:
     check = "--check" in sys.argv[1:]
-    stale = []
-    for name, content in files().items():
+    wanted = files()
+    stale = [path.name for path in DATA.glob("*") if path.name not in wanted]
+    if not check:
+        for name in stale:
+            (DATA / name).unlink()
+    for name, content in wanted.items():
         path = DATA / name
-        if path.is_file() and path.read_bytes() == content:
+        if _same(path, content):
             continue
         stale.append(name)
         if not check:

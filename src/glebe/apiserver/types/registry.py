@@ -78,6 +78,8 @@ class ResourceInfo:
     #: dotted paths that field selectors may name, besides metadata.name and metadata.namespace
     selectable_fields: tuple[str, ...] = ()
     scale: ScalePaths | None = None
+    #: the full name of a built-in kind's schema, e.g. io.k8s.api.batch.v1.Job
+    definition: str = ""
     subresource_infos: Mapping[str, SubresourceInfo] = field(
         default_factory=lambda: MappingProxyType({}), compare=False, repr=False
     )
@@ -137,6 +139,7 @@ def _builtin(row: dict[str, Any]) -> ResourceInfo:
         short_names=tuple(row.get("short", ())),
         categories=tuple(row.get("categories", ())),
         subresources=tuple(subresources),
+        definition=row["schema"],
         storage_version=row.get("storage", row["version"]),
         selectable_fields=tuple(row.get("fields", ())),
         subresource_infos=MappingProxyType(subresources),

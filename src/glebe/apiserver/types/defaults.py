@@ -1,0 +1,356 @@
+"""What upstream fills in when a client leaves it out (``SetDefaults_*``), for the built-in kinds that have any.
+
+Each function changes its object in place, adds only what is missing, and so may run any number of times. Custom
+resources take their defaults from their schema (:mod:`glebe.apiserver.types.structural`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from glebe.apiserver.types import structural
+from glebe.apiserver.types.poddefaults import pod_spec
+from glebe.apiserver.types.registry import ResourceInfo
+from glebe.kube.objects import Object
+
+Defaulter = Callable[[Object], None]
+
+
+def apply_defaults(info: ResourceInfo, obj: Object) -> None:
+    """Fill in the defaults of ``obj``'s kind, in place. Types must be right (:func:`decode.prune` sees to it)."""
+    if info.is_custom:
+        if info.schema is not None:
+            structural.apply_defaults(info.schema, obj)
+        return
+    defaulter = DEFAULTERS.get((info.group, info.kind))
+    if defaulter is not None:
+        defaulter(obj)
+
+
+def _spec(obj: Object) -> dict[str, Any]:
+    spec: dict[str, Any] = obj.setdefault("spec", {})
+    return spec
+
+
+def _template(spec: dict[str, Any]) -> None:
+    template = spec.get("template")
+    if template is not None and "spec" in template:
+        pod_spec(template["spec"], template=True)
+
+
+def _pod(obj: Object) -> None:
+    if "spec" in obj:
+        pod_spec(obj["spec"])
+
+
+def _job_spec(spec: dict[str, Any]) -> None:
+    # completions and parallelism default to 1 together; with completions set alone it is parallelism's default only
+    if "completions" not in spec and "parallelism" not in spec:
+        spec["completions"] = spec["parallelism"] = 1
+    spec.setdefault("parallelism", 1)
+    indexed_limit = "backoffLimitPerIndex" in spec
+    spec.setdefault("backoffLimit", 2**31 - 1 if indexed_limit else 6)
+    spec.setdefault("completionMode", "NonIndexed")
+    spec.setdefault("suspend", False)
+    spec.setdefault("manualSelector", False)
+    policy = "podFailurePolicy" in spec
+    spec.setdefault("podReplacementPolicy", "Failed" if policy else "TerminatingOrFailed")
+    for rule in (spec.get("podFailurePolicy") or {}).get("rules") or ():
+        for pattern in rule.get("onPodConditions") or ():
+            pattern.setdefault("status", "True")
+    _template(spec)
+
+
+def _job(obj: Object) -> None:
+    if "spec" in obj:
+        _job_spec(obj["spec"])
+        labels = (obj["spec"].get("template") or {}).get("metadata", {}).get("labels")
+        if labels and "labels" not in obj.get("metadata", {}):
+            obj.setdefault("metadata", {})["labels"] = dict(labels)
+
+
+def _cron_job(obj: Object) -> None:
+    spec = _spec(obj)
+    spec.setdefault("concurrencyPolicy", "Allow")
+    spec.setdefault("suspend", False)
+    spec.setdefault("successfulJobsHistoryLimit", 3)
+    spec.setdefault("failedJobsHistoryLimit", 1)
+    job = (spec.get("jobTemplate") or {}).get("spec")
+    if job is not None:
+        _template(job)
+
+
+def _rolling(strategy: dict[str, Any], **amounts: Any) -> None:
+    strategy.setdefault("type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        for key, value in amounts.items():
+            rolling.setdefault(key, value)
+
+
+def _deployment(obj: Object) -> None:
+    spec = _spec(obj)
+    spec.setdefault("replicas", 1)
+    _rolling(spec.setdefault("strategy", {}), maxUnavailable="25%", maxSurge="25%")
+    spec.setdefault("revisionHistoryLimit", 10)
+    spec.setdefault("progressDeadlineSeconds", 600)
+    _template(spec)
+
+
+def _stateful_set(obj: Object) -> None:
+    spec = _spec(obj)
+    spec.setdefault("replicas", 1)
+    spec.setdefault("podManagementPolicy", "OrderedReady")
+    _rolling(spec.setdefault("updateStrategy", {}), partition=0)
+    spec.setdefault("revisionHistoryLimit", 10)
+    retention = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
+    retention.setdefault("whenDeleted", "Retain")
+    retention.setdefault("whenScaled", "Retain")
+    for claim in spec.get("volumeClaimTemplates") or ():
+        claim.setdefault("apiVersion", "v1")
+        claim.setdefault("kind", "PersistentVolumeClaim")
+        _claim(claim)
+    _template(spec)
+
+
+def _daemon_set(obj: Object) -> None:
+    spec = _spec(obj)
+    _rolling(spec.setdefault("updateStrategy", {}), maxUnavailable=1, maxSurge=0)
+    spec.setdefault("revisionHistoryLimit", 10)
+    _template(spec)
+
+
+def _replica_set(obj: Object) -> None:
+    spec = _spec(obj)
+    spec.setdefault("replicas", 1)
+    _template(spec)
+
+
+def _replication_controller(obj: Object) -> None:
+    spec = _spec(obj)
+    spec.setdefault("replicas", 1)
+    labels = (spec.get("template") or {}).get("metadata", {}).get("labels")
+    if labels:
+        spec.setdefault("selector", dict(labels))
+        if not obj["metadata"].get("labels"):
+            obj["metadata"]["labels"] = dict(labels)
+    _template(spec)
+
+
+def _pod_template(obj: Object) -> None:
+    if "template" in obj:
+        _template(obj)
+
+
+def _service(obj: Object) -> None:
+    spec = _spec(obj)
+    spec.setdefault("sessionAffinity", "None")
+    if spec["sessionAffinity"] == "ClientIP":
+        client = spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {})
+        client.setdefault("timeoutSeconds", 10800)
+    kind = spec.setdefault("type", "ClusterIP")
+    for port in spec.get("ports") or ():
+        port.setdefault("protocol", "TCP")
+        if port.get("targetPort") in (None, 0, "") and "port" in port:
+            port["targetPort"] = port["port"]
+    if kind in ("NodePort", "LoadBalancer"):
+        spec.setdefault("externalTrafficPolicy", "Cluster")
+    if kind == "LoadBalancer":
+        spec.setdefault("allocateLoadBalancerNodePorts", True)
+    if kind != "ExternalName":
+        spec.setdefault("internalTrafficPolicy", "Cluster")
+
+
+def _secret(obj: Object) -> None:
+    for key, text in (obj.pop("stringData", None) or {}).items():
+        obj.setdefault("data", {})[key] = structural.base64_text(text)
+    obj.setdefault("type", "Opaque")
+
+
+def _node(obj: Object) -> None:
+    status = obj.get("status")
+    if status and "capacity" in status:
+        status.setdefault("allocatable", dict(status["capacity"]))
+
+
+def _namespace(obj: Object) -> None:
+    meta = obj.setdefault("metadata", {})
+    if name := meta.get("name"):
+        meta.setdefault("labels", {})["kubernetes.io/metadata.name"] = name
+
+
+def _claim(obj: Object) -> None:
+    obj.setdefault("status", {}).setdefault("phase", "Pending")
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("volumeMode", "Filesystem")
+
+
+def _volume(obj: Object) -> None:
+    obj.setdefault("status", {}).setdefault("phase", "Pending")
+    spec = _spec(obj)
+    spec.setdefault("persistentVolumeReclaimPolicy", "Retain")
+    spec.setdefault("volumeMode", "Filesystem")
+
+
+def _limit_range(obj: Object) -> None:
+    for item in (obj.get("spec") or {}).get("limits") or ():
+        if item.get("type") != "Container":
+            continue
+        limits, requests = dict(item.get("default") or {}), dict(item.get("defaultRequest") or {})
+        for key, value in (item.get("max") or {}).items():
+            limits.setdefault(key, value)
+        for key, value in limits.items():
+            requests.setdefault(key, value)
+        for key, value in (item.get("min") or {}).items():
+            requests.setdefault(key, value)
+        if limits:
+            item["default"] = limits
+        if requests:
+            item["defaultRequest"] = requests
+
+
+def _endpoints(obj: Object) -> None:
+    for subset in obj.get("subsets") or ():
+        for port in subset.get("ports") or ():
+            port.setdefault("protocol", "TCP")
+
+
+def _endpoint_slice(obj: Object) -> None:
+    for port in obj.get("ports") or ():
+        port.setdefault("name", "")
+        port.setdefault("protocol", "TCP")
+
+
+def _binding(obj: Object) -> None:
+    ref = obj.setdefault("roleRef", {})
+    ref.setdefault("apiGroup", "rbac.authorization.k8s.io")
+    for subject in obj.get("subjects") or ():
+        if subject.get("kind") in ("User", "Group"):
+            subject.setdefault("apiGroup", "rbac.authorization.k8s.io")
+
+
+def _priority_class(obj: Object) -> None:
+    obj.setdefault("value", 0)
+    obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
+
+
+def _storage_class(obj: Object) -> None:
+    obj.setdefault("reclaimPolicy", "Delete")
+    obj.setdefault("volumeBindingMode", "Immediate")
+
+
+def _csi_driver(obj: Object) -> None:
+    spec = _spec(obj)
+    for key, value in (
+        ("attachRequired", True),
+        ("podInfoOnMount", False),
+        ("storageCapacity", False),
+        ("fsGroupPolicy", "ReadWriteOnceWithFSType"),
+        ("requiresRepublish", False),
+        ("seLinuxMount", False),
+    ):
+        spec.setdefault(key, value)
+    spec.setdefault("volumeLifecycleModes", ["Persistent"])
+
+
+def _network_policy(obj: Object) -> None:
+    spec = _spec(obj)
+    if not spec.get("policyTypes"):
+        spec["policyTypes"] = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
+    for rule in (*(spec.get("ingress") or ()), *(spec.get("egress") or ())):
+        for port in rule.get("ports") or ():
+            port.setdefault("protocol", "TCP")
+
+
+def _autoscaler(obj: Object) -> None:
+    _spec(obj).setdefault("minReplicas", 1)
+
+
+def _webhooks(obj: Object) -> None:
+    mutating = obj.get("kind") == "MutatingWebhookConfiguration"
+    for hook in obj.get("webhooks") or ():
+        hook.setdefault("failurePolicy", "Fail")
+        hook.setdefault("matchPolicy", "Equivalent")
+        hook.setdefault("namespaceSelector", {})
+        hook.setdefault("objectSelector", {})
+        hook.setdefault("timeoutSeconds", 10)
+        if mutating:
+            hook.setdefault("reinvocationPolicy", "Never")
+        service = (hook.get("clientConfig") or {}).get("service")
+        if service is not None:
+            service.setdefault("port", 443)
+        for rule in hook.get("rules") or ():
+            rule.setdefault("scope", "*")
+
+
+def _admission_policy(obj: Object) -> None:
+    spec = _spec(obj)
+    spec.setdefault("failurePolicy", "Fail")
+    _match_resources(spec.get("matchConstraints"))
+
+
+def _admission_binding(obj: Object) -> None:
+    _match_resources(_spec(obj).get("matchResources"))
+
+
+def _match_resources(match: dict[str, Any] | None) -> None:
+    if match is None:
+        return
+    match.setdefault("matchPolicy", "Equivalent")
+    match.setdefault("namespaceSelector", {})
+    match.setdefault("objectSelector", {})
+    for rule in (*(match.get("resourceRules") or ()), *(match.get("excludeResourceRules") or ())):
+        rule.setdefault("scope", "*")
+
+
+def _crd(obj: Object) -> None:
+    spec = _spec(obj)
+    names = spec.setdefault("names", {})
+    if kind := names.get("kind"):
+        names.setdefault("singular", kind.lower())
+        names.setdefault("listKind", f"{kind}List")
+    conversion = spec.setdefault("conversion", {})
+    conversion.setdefault("strategy", "None")
+    service = ((conversion.get("webhook") or {}).get("clientConfig") or {}).get("service")
+    if service is not None:
+        service.setdefault("port", 443)
+
+
+_RBAC = "rbac.authorization.k8s.io"
+_ADMISSION = "admissionregistration.k8s.io"
+
+DEFAULTERS: dict[tuple[str, str], Defaulter] = {
+    ("", "Pod"): _pod,
+    ("", "PodTemplate"): _pod_template,
+    ("", "ReplicationController"): _replication_controller,
+    ("", "Service"): _service,
+    ("", "Secret"): _secret,
+    ("", "Node"): _node,
+    ("", "Namespace"): _namespace,
+    ("", "PersistentVolumeClaim"): _claim,
+    ("", "PersistentVolume"): _volume,
+    ("", "LimitRange"): _limit_range,
+    ("", "Endpoints"): _endpoints,
+    ("discovery.k8s.io", "EndpointSlice"): _endpoint_slice,
+    ("batch", "Job"): _job,
+    ("batch", "CronJob"): _cron_job,
+    ("apps", "Deployment"): _deployment,
+    ("apps", "StatefulSet"): _stateful_set,
+    ("apps", "DaemonSet"): _daemon_set,
+    ("apps", "ReplicaSet"): _replica_set,
+    ("autoscaling", "HorizontalPodAutoscaler"): _autoscaler,
+    ("networking.k8s.io", "NetworkPolicy"): _network_policy,
+    ("scheduling.k8s.io", "PriorityClass"): _priority_class,
+    ("storage.k8s.io", "StorageClass"): _storage_class,
+    ("storage.k8s.io", "CSIDriver"): _csi_driver,
+    (_RBAC, "RoleBinding"): _binding,
+    (_RBAC, "ClusterRoleBinding"): _binding,
+    (_ADMISSION, "MutatingWebhookConfiguration"): _webhooks,
+    (_ADMISSION, "ValidatingWebhookConfiguration"): _webhooks,
+    (_ADMISSION, "ValidatingAdmissionPolicy"): _admission_policy,
+    (_ADMISSION, "MutatingAdmissionPolicy"): _admission_policy,
+    (_ADMISSION, "ValidatingAdmissionPolicyBinding"): _admission_binding,
+    (_ADMISSION, "MutatingAdmissionPolicyBinding"): _admission_binding,
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): _crd,
+}
