@@ -16,13 +16,9 @@ from typing import Any
 from glebe.kube.duration import parse_duration
 from glebe.kube.objects import Object
 from glebe.kube.quantity import parse
+from glebe.queueing import labels as names
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-MAX_TIME_LABEL = "kueue.x-k8s.io/max-exec-time-seconds"
-CLASS_LABEL = "glebe.dev/class"
-EXPECTED_ANNOTATION = "glebe.dev/expected-run-time"
-SIM_RUN_TIME_ANNOTATION = "sim.glebe.dev/run-time"
-RANK_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+RANK_ANNOTATION = names.COMPLETION_INDEX  # a label of the pod, too
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 GPU_RESOURCE = "nvidia.com/gpu"
 
@@ -32,6 +28,7 @@ LEVELS = {
     "rack": "topology.glebe.dev/rack",
     "host": "kubernetes.io/hostname",
 }
+TOPOLOGY_ANNOTATIONS = {"required": names.REQUIRED_TOPOLOGY, "preferred": names.PREFERRED_TOPOLOGY}
 DEFAULT_IMAGE = "python:3.11-slim"
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -112,16 +109,16 @@ def _service(request: JobRequest) -> Object:
 
 
 def _job(request: JobRequest) -> Object:
-    labels = {"app.kubernetes.io/managed-by": "glebe", QUEUE_LABEL: request.queue}
+    labels = {"app.kubernetes.io/managed-by": "glebe", names.QUEUE_NAME: request.queue}
     if request.job_class:
-        labels[CLASS_LABEL] = request.job_class
+        labels[names.CLASS] = request.job_class
     if request.max_time:
-        labels[MAX_TIME_LABEL] = str(max(1, int(parse_duration(request.max_time))))
-    annotations = {EXPECTED_ANNOTATION: request.expected} if request.expected else {}
+        labels[names.MAX_EXEC_TIME] = str(max(1, int(parse_duration(request.max_time))))
+    annotations = {names.EXPECTED_RUN_TIME: request.expected} if request.expected else {}
     pod_annotations: dict[str, str] = {}
     if request.topology:
         mode, level = request.topology
-        pod_annotations[f"kueue.x-k8s.io/podset-{mode}-topology"] = LEVELS.get(level, level)
+        pod_annotations[TOPOLOGY_ANNOTATIONS[mode]] = LEVELS.get(level, level)
     metadata: dict[str, Any] = {"name": request.name, "namespace": request.namespace, "labels": labels}
     if annotations:
         metadata["annotations"] = annotations
@@ -221,7 +218,7 @@ def _check(request: JobRequest) -> None:
             raise BadRequest(
                 "--expected", f"{request.expected!r} is not a duration or a range", "write 20m, or 20m..35m"
             )
-    if request.topology and request.topology[0] not in ("required", "preferred"):
+    if request.topology and request.topology[0] not in TOPOLOGY_ANNOTATIONS:
         raise BadRequest(
             "--topology", f"{request.topology[0]!r} is not a mode", "write --topology required rack, or preferred"
         )

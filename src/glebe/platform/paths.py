@@ -8,11 +8,12 @@ process that runs on the directory.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 
-def default_data_dir(environ: dict[str, str] | None = None) -> Path:
+def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:
     """``$GLEBE_DATA_DIR`` or ``~/.glebe``."""
     env = os.environ if environ is None else environ
     return Path(env["GLEBE_DATA_DIR"]) if env.get("GLEBE_DATA_DIR") else Path.home() / ".glebe"
@@ -54,15 +55,11 @@ class DataDir:
         return self.root / "fleet.yaml"
 
 
-def default_kubeconfig(environ: dict[str, str] | None = None) -> Path | None:
-    """The kubeconfig of a command without ``--kubeconfig``: ``$KUBECONFIG``, the default data directory's, ``~/.kube``.
+def default_kubeconfig(environ: Mapping[str, str] | None = None) -> Path | None:
+    """The kubeconfig of the default data directory, unless ``$KUBECONFIG`` is set or there is none.
 
-    ``None`` when there is none: the caller says how to get one.
+    ``None`` leaves the choice to kubectl's own rules (:func:`glebe.kube.kubeconfig.default_paths`).
     """
     env = os.environ if environ is None else environ
-    if env.get("KUBECONFIG"):
-        return Path(env["KUBECONFIG"].split(os.pathsep)[0])
-    for path in (DataDir(default_data_dir(env)).kubeconfig, Path.home() / ".kube" / "config"):
-        if path.is_file():
-            return path
-    return None
+    path = DataDir(default_data_dir(env)).kubeconfig
+    return None if env.get("KUBECONFIG") or not path.is_file() else path

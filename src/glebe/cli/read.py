@@ -1,0 +1,83 @@
+"""What the verbs read from the API before they print it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from glebe.cli.exits import Exit, Failure
+from glebe.kube import resources as r
+from glebe.kube.client import Client
+from glebe.kube.errors import ApiError
+from glebe.kube.objects import Object, labels_of
+from glebe.kube.resources import Resource
+from glebe.platform.jobspec import JOB_NAME_LABEL, RANK_ANNOTATION
+from glebe.platform.nodeview import node_views
+from glebe.platform.views import JobView, job_view, job_views
+
+
+async def items(client: Client, resource: Resource, namespace: str | None = None, **selectors: str) -> list[Object]:
+    """All objects of a collection, page by page."""
+    return list((await client.list_all(resource, namespace, **selectors)).items)
+
+
+async def read_jobs(client: Client, namespace: str | None) -> list[JobView]:
+    """Every job of one namespace (or of all), oldest first."""
+    jobs, workloads, pods = await asyncio.gather(
+        items(client, r.JOBS, namespace),
+        items(client, r.WORKLOADS, namespace),
+        items(client, r.PODS, namespace, label_selector=JOB_NAME_LABEL),
+    )
+    return job_views(jobs, workloads, pods)
+
+
+async def read_job(client: Client, namespace: str, name: str) -> tuple[JobView, Object, Object | None, list[Object]]:
+    """One Job with its view, its Workload and its pods.
+
+    :raises Failure: when there is no such Job, naming where to look.
+    """
+    try:
+        job = await client.get(r.JOBS, name, namespace)
+    except ApiError as error:
+        if error.code != 404:
+            raise
+        raise Failure(
+            Exit.NOT_FOUND,
+            f'there is no job "{name}" in namespace {namespace}',
+            "glebe jobs -A shows all jobs; -n NAMESPACE chooses another namespace",
+        ) from error
+    workloads = await items(client, r.WORKLOADS, namespace)
+    workload = next((w for w in workloads if _owned_by(w, job["metadata"]["uid"])), None)
+    pods = await job_pods(client, namespace, name)
+    return job_view(job, workload, pods), job, workload, pods
+
+
+async def job_pods(client: Client, namespace: str, name: str) -> list[Object]:
+    """The pods of one Job, by rank, the newest first within a rank."""
+    pods = await items(client, r.PODS, namespace, label_selector=f"{JOB_NAME_LABEL}={name}")
+    pods.sort(key=lambda pod: pod["metadata"].get("creationTimestamp", ""), reverse=True)
+    return sorted(pods, key=rank_of)
+
+
+def rank_of(pod: Object) -> int:
+    """The completion index of a pod of an Indexed Job; 0 for others."""
+    return int(labels_of(pod).get(RANK_ANNOTATION, "0"))
+
+
+def has_started(pod: Object) -> bool:
+    """Whether a container of the pod runs or has run: only then is there a log."""
+    return any(
+        "running" in (status.get("state") or {}) or "terminated" in (status.get("state") or {})
+        for status in (pod.get("status") or {}).get("containerStatuses") or ()
+    )
+
+
+async def fleet_summary(client: Client) -> str:
+    """``96 of 128 GPUs are free.``"""
+    nodes, pods = await asyncio.gather(items(client, r.NODES), items(client, r.PODS))
+    views = [view for view in node_views(nodes, pods) if view.state == "Ready"]
+    total = sum(view.gpus for view in views)
+    return f"{total - sum(view.gpus_used for view in views)} of {total} GPUs are free."
+
+
+def _owned_by(obj: Object, uid: str) -> bool:
+    return any(reference.get("uid") == uid for reference in obj["metadata"].get("ownerReferences") or ())

@@ -1,0 +1,44 @@
+"""``glebe up``: a private GPU cloud in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glebe.cli.app import app
+from glebe.cli.command import fail
+from glebe.cli.exits import Exit, Failure
+
+
+@app.command()
+def up(
+    data_dir: Annotated[
+        str, typer.Option("--data-dir", help="Where everything is kept (else $GLEBE_DATA_DIR, else ~/.glebe).")
+    ] = "",
+    fleet: Annotated[
+        str, typer.Option("--fleet", help="Fleet file (else the last one, else 16 simulated 8-GPU nodes and this one).")
+    ] = "",
+    listen: Annotated[
+        str, typer.Option("--listen", help="HOST:PORT of the API; port 0 lets the system choose.")
+    ] = "127.0.0.1:0",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the controllers do.")] = False,
+) -> None:
+    """Run the platform until Ctrl-C; the next up on the same directory continues."""
+    from glebe.platform.paths import default_data_dir
+    from glebe.platform.up import StartError, UpConfig, main
+
+    config = UpConfig(
+        data_dir=Path(data_dir) if data_dir else default_data_dir(),
+        fleet=Path(fleet) if fleet else None,
+        listen=listen,
+        quiet=quiet,
+        verbose=verbose,
+    )
+    try:
+        raise typer.Exit(main(config))
+    except StartError as error:
+        code = Exit.CONFLICT if error.conflict else Exit.BAD_INPUT
+        raise typer.Exit(fail(Failure(code, str(error), error.remedy))) from error

@@ -1,0 +1,74 @@
+"""``glebe why JOB``: everything about one job's wait or run, with the reason first."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from glebe.cli.app import app
+from glebe.cli.command import Session, verb
+from glebe.cli.exits import Exit
+
+
+@verb(app)
+async def why(session: Session, job: Annotated[str, typer.Argument(help="Name of the job.")]) -> int:
+    """Say why a job waits, runs or failed, and what would help."""
+    from glebe.cli.read import items, read_job
+    from glebe.kube import resources as r
+    from glebe.kube.clock import SystemClock
+    from glebe.platform.views import State
+
+    now = SystemClock().now()
+    async with session.connect() as client:
+        view, obj, workload, pods = await read_job(client, session.namespace, job)
+        about = {o["metadata"].get("uid") for o in (obj, workload, *pods) if o}
+        events = [e for e in await items(client, r.EVENTS, session.namespace) if _about(e) in about]
+    events.sort(key=lambda event: _last(event))
+    recent = [
+        {"time": _last(e), "about": e["involvedObject"]["name"], "reason": e.get("reason"), "message": e.get("message")}
+        for e in events[-8:]
+    ]
+    if not session.out.for_people:
+        session.out.document(asdict(view) | {"events": recent})
+    else:
+        _explain(session, view, recent, now)
+    return Exit.NEVER_STARTS if view.state is State.NEVER else Exit.OK
+
+
+def _explain(session: Session, view: Any, events: list[dict[str, Any]], now: float) -> None:
+    from glebe.cli.words import ago, run_time, start_interval
+
+    out = session.out
+    out.line(f"{view.name} ({view.namespace}): {view.state}")
+    facts: list[tuple[str, Any]] = [
+        ("because", f"{view.message} [{view.reason}]" if view.message else view.reason),
+        ("would help", view.remedy),
+        ("position", view.position),
+        ("GPUs ahead", view.gpus_ahead),
+        ("start", start_interval(view.start_p50, view.start_p90, now) if not view.started else ""),
+        ("P50", view.start_p50 if not view.started else ""),
+        ("P90", view.start_p90 if not view.started else ""),
+        ("forecast made", f"{ago(now)(view.computed_at)} ago" if view.computed_at else ""),
+        ("asks for", f"{view.pods} pods, {view.gpus} GPUs, together"),
+        ("queue", f"{view.queue} -> {view.cluster_queue}" if view.cluster_queue else view.queue or "none"),
+        ("started", view.started),
+        ("run time", run_time(view, now)),
+        ("nodes", ", ".join(view.nodes)),
+    ]
+    for title, value in facts:
+        if value not in ("", None):
+            out.line(f"  {title + ':':15}{value}")
+    if events:
+        out.line("events:")
+        for event in events:
+            out.line(f"  {ago(now)(event['time'])} ago  {event['about']}  {event['reason']}: {event['message']}")
+
+
+def _about(event: dict[str, Any]) -> str | None:
+    return (event.get("involvedObject") or {}).get("uid")
+
+
+def _last(event: dict[str, Any]) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp") or "")

@@ -1,0 +1,248 @@
+"""What people ask about jobs, queues and nodes, read out of the objects: pure functions, shared by every front end.
+
+Nothing is decided here. A job's place, start and reason are the ones that its Workload's status carries; this
+module only joins Job, Workload, Pods and Nodes into one flat record per thing. The records are what ``-o json`` prints,
+so their field names are an interface: times are RFC 3339 texts, durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from glebe.kube.objects import Object, annotations_of, get_condition, is_deleting, labels_of
+from glebe.kube.quantity import to_int
+from glebe.platform.jobspec import GPU_RESOURCE
+from glebe.queueing import labels as names
+
+
+class State(StrEnum):
+    """Where a job is, in the words that every front end uses."""
+
+    WAITING = "Waiting"
+    NEVER = "Never starts"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    DELETING = "Deleting"
+
+
+ENDED = frozenset({State.SUCCEEDED, State.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """One job of any kind that the queue knows, or a Job that bypasses the queue (then ``queue`` is empty)."""
+
+    name: str
+    namespace: str
+    kind: str
+    state: State
+    queue: str
+    cluster_queue: str
+    job_class: str
+    priority: int
+    pods: int
+    pods_ready: int
+    gpus: int
+    position: int | None  # from 1, within the ClusterQueue, while it waits
+    gpus_ahead: int | None
+    start_p50: str | None
+    start_p90: str | None
+    expected_run_time: str
+    created: str
+    started: str | None
+    finished: str | None
+    reason: str  # machine reason
+    message: str  # the binding constraint, or how it ended, in one sentence
+    remedy: str  # what would help
+    computed_at: str | None
+    nodes: tuple[str, ...]  # where it runs or is placed
+    workload: str
+
+
+def job_views(jobs: Iterable[Object], workloads: Iterable[Object], pods: Iterable[Object] = ()) -> list[JobView]:
+    """One view per job; workloads whose job is not among ``jobs`` stand for themselves. Oldest first."""
+    by_owner: dict[str, Object] = {}
+    alone: list[Object] = []
+    for workload in workloads:
+        owner = _owner(workload)
+        if owner is None:
+            alone.append(workload)
+        else:
+            by_owner[owner["uid"]] = workload
+    pods_of = _pods_by_owner(pods)
+    views = []
+    for job in jobs:
+        uid = job["metadata"].get("uid", "")
+        views.append(job_view(job, by_owner.pop(uid, None), pods_of.get(uid, ())))
+    views += [job_view(None, workload) for workload in [*by_owner.values(), *alone]]
+    return sorted(views, key=lambda view: (view.created, view.namespace, view.name))
+
+
+def job_view(job: Object | None, workload: Object | None, pods: Iterable[Object] = ()) -> JobView:
+    """Join one job with its workload and pods; either of job and workload may be missing, not both."""
+    whole = job or workload
+    assert whole is not None
+    owner = _owner(workload) if workload else None
+    status = (workload or {}).get("status") or {}
+    spec = (workload or {}).get("spec") or {}
+    forecast = status.get("forecast") or {}
+    admission = status.get("admission") or {}
+    pod_sets = spec.get("podSets") or ([_job_pod_set(job)] if job else [])
+    own_pods = [pod for pod in pods if not is_deleting(pod)]
+    state, reason, message = _state(job, workload)
+    waiting = state in (State.WAITING, State.NEVER)
+    meta = whole["metadata"]
+    return JobView(
+        name=meta["name"] if job or owner is None else owner["name"],
+        namespace=meta.get("namespace", ""),
+        kind=job["kind"] if job else (owner or whole)["kind"],
+        state=state,
+        queue=spec.get("queueName") or labels_of(whole).get(names.QUEUE_NAME, ""),
+        cluster_queue=admission.get("clusterQueue") or forecast.get("clusterQueue", ""),
+        job_class=labels_of(whole).get(names.CLASS, ""),
+        priority=int(spec.get("priority") or 0),
+        pods=sum(int(pod_set.get("count", 1)) for pod_set in pod_sets),
+        pods_ready=sum(1 for pod in own_pods if (pod.get("status") or {}).get("phase") == "Running"),
+        gpus=sum(int(pod_set.get("count", 1)) * pod_gpus(pod_set["template"]["spec"]) for pod_set in pod_sets),
+        position=forecast.get("position") if waiting else None,
+        gpus_ahead=forecast.get("gpusAhead") if waiting else None,
+        start_p50=forecast.get("startP50"),
+        start_p90=forecast.get("startP90"),
+        expected_run_time=annotations_of(whole).get(names.EXPECTED_RUN_TIME, ""),
+        created=meta.get("creationTimestamp", ""),
+        started=None if waiting else _started(job, workload, own_pods),
+        finished=_finished(job, workload),
+        reason=reason,
+        message=message,
+        remedy=forecast.get("remedy", "") if waiting else "",
+        computed_at=forecast.get("computedAt"),
+        nodes=tuple(sorted({n for p in own_pods if (n := (p.get("spec") or {}).get("nodeName"))})),
+        workload=workload["metadata"]["name"] if workload else "",
+    )
+
+
+def _state(job: Object | None, workload: Object | None) -> tuple[State, str, str]:
+    """State, machine reason and sentence, most final first."""
+    whole = job or workload
+    assert whole is not None
+    for kind, state in (("Failed", State.FAILED), ("Complete", State.SUCCEEDED)):
+        condition = get_condition(job, kind) if job else None
+        if condition and condition.get("status") == "True":
+            return state, condition.get("reason", ""), condition.get("message", "")
+    finished = get_condition(workload, "Finished") if workload else None
+    if finished and finished.get("status") == "True":
+        state = State.FAILED if finished.get("reason") == "Failed" else State.SUCCEEDED
+        return state, finished.get("reason", ""), finished.get("message", "")
+    if is_deleting(whole):
+        return State.DELETING, "Deleting", "it is being deleted"
+    if workload is not None and not (workload.get("status") or {}).get("admission"):
+        return _waiting(workload)
+    if job is not None and (job.get("spec") or {}).get("suspend"):
+        if labels_of(job).get(names.QUEUE_NAME):
+            return State.WAITING, "Accepted", "accepted; the queue has not looked at it yet"
+        return State.SUSPENDED, "Suspended", "spec.suspend is true and it is in no queue"
+    status = (job or {}).get("status") or {}
+    if job is not None:
+        wanted = int((job.get("spec") or {}).get("parallelism") or 1)
+        ready = int(status.get("ready") or 0)
+        if ready + int(status.get("succeeded") or 0) < wanted:
+            return State.STARTING, "Starting", f"{ready} of {wanted} pods are ready"
+        return State.RUNNING, "Running", f"{ready} of {wanted} pods are running"
+    ready_condition = get_condition(whole, "PodsReady")
+    if ready_condition and ready_condition.get("status") == "True":
+        return State.RUNNING, "Running", ready_condition.get("message", "")
+    return State.STARTING, "Admitted", "admitted; its pods are starting"
+
+
+def _waiting(workload: Object) -> tuple[State, str, str]:
+    forecast = (workload.get("status") or {}).get("forecast") or {}
+    reserved = get_condition(workload, "QuotaReserved") or {}
+    reason = forecast.get("reason") or reserved.get("reason") or "Accepted"
+    message = forecast.get("message") or reserved.get("message") or "accepted; the queue has not looked at it yet"
+    if (workload.get("spec") or {}).get("active") is False:
+        return State.SUSPENDED, "Deactivated", "the workload is deactivated (spec.active is false)"
+    never = bool(forecast.get("never"))
+    if forecast and "never" not in forecast:
+        never = forecast.get("startP50") is None and reason in NEVER_REASONS
+    return (State.NEVER if never else State.WAITING), reason, message
+
+
+#: Reasons with which a workload never starts as it is written.
+NEVER_REASONS = frozenset({"ExceedsMaxQuota", "NoMatchingFlavor", "ExceedsCapacity"})
+
+
+def _started(job: Object | None, workload: Object | None, pods: list[Object]) -> str | None:
+    """When the last of its pods began to run, else when the Job was started, else when it was admitted."""
+    starts = [start for pod in pods if (start := _running_since(pod))]
+    if starts and pods and len(starts) == len(pods):
+        return max(starts)
+    start = ((job or {}).get("status") or {}).get("startTime")
+    if start:
+        return str(start)
+    admitted = get_condition(workload, "Admitted") if workload else None
+    return admitted.get("lastTransitionTime") if admitted and admitted.get("status") == "True" else None
+
+
+def _running_since(pod: Object) -> str | None:
+    for container in (pod.get("status") or {}).get("containerStatuses") or ():
+        state = container.get("state") or {}
+        for phase in ("running", "terminated"):
+            if (state.get(phase) or {}).get("startedAt"):
+                return str(state[phase]["startedAt"])
+    return None
+
+
+def _finished(job: Object | None, workload: Object | None) -> str | None:
+    for obj, kinds in ((job, ("Complete", "Failed")), (workload, ("Finished",))):
+        for kind in kinds:
+            condition = get_condition(obj, kind) if obj else None
+            if condition and condition.get("status") == "True":
+                return condition.get("lastTransitionTime")
+    return None
+
+
+def _job_pod_set(job: Object) -> dict[str, Any]:
+    spec = job.get("spec") or {}
+    count = spec.get("parallelism", 1)
+    if spec.get("completions") is not None:
+        count = min(count, spec["completions"])
+    return {"name": "main", "count": count, "template": spec.get("template") or {"spec": {}}}
+
+
+def pod_gpus(pod_spec: Mapping[str, Any]) -> int:
+    """Whole GPUs that one pod asks for."""
+
+    def asked(container: Mapping[str, Any]) -> int:
+        resources = container.get("resources") or {}
+        for kind in ("requests", "limits"):
+            value = (resources.get(kind) or {}).get(GPU_RESOURCE)
+            if value is not None:
+                return to_int(value, GPU_RESOURCE)
+        return 0
+
+    running = sum(asked(container) for container in pod_spec.get("containers") or ())
+    return max([running, *(asked(container) for container in pod_spec.get("initContainers") or ())])
+
+
+def _owner(obj: Object) -> Mapping[str, Any] | None:
+    references = obj["metadata"].get("ownerReferences") or ()
+    for reference in references:
+        if reference.get("controller"):
+            return dict(reference)
+    return dict(references[0]) if references else None
+
+
+def _pods_by_owner(pods: Iterable[Object]) -> dict[str, list[Object]]:
+    out: dict[str, list[Object]] = defaultdict(list)
+    for pod in pods:
+        owner = _owner(pod)
+        if owner is not None:
+            out[owner["uid"]].append(pod)
+    return out
