@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import orjson
 from glebe.apiserver import media
 from glebe.apiserver.namespaces import DEFAULT
 from glebe.apiserver.routing import ROOT
-from glebe.apiserver.store import Entry, Key, Mismatch
+from glebe.apiserver.store import Entry, Key, Make, Mismatch
 from glebe.kube import errors
 from glebe.kube.objects import Object
 from glebe.kube.transport import Request, Response, User
@@ -88,10 +89,9 @@ class Clusters:
             "spec": {"finalizers": ["kubernetes"]},
             "status": {"phase": "Active"},
         }
-        try:
+        # It is there when a start was interrupted between the namespaces and the register.
+        with contextlib.suppress(Mismatch):
             await self._server.store.put(Key("namespaces", cluster, "", name), _stamped(obj), 0)
-        except Mismatch:
-            pass  # a start that was interrupted between the namespaces and the register
 
     async def delete(self, name: str) -> None:
         """Forget a cluster with everything in it.
@@ -150,7 +150,7 @@ class Clusters:
         return _answer(body)
 
 
-def _stamped(obj: Object):  # type: ignore[no-untyped-def]
+def _stamped(obj: Object) -> Make:
     def make(revision: int) -> bytes:
         obj["metadata"]["resourceVersion"] = str(revision)
         return orjson.dumps(obj)

@@ -59,6 +59,11 @@ def delete_options(request: Request) -> DeleteOptions:
         body = media.decode(request.body, request.headers.get("content-type", ""))
         if body.get("kind", "DeleteOptions") != "DeleteOptions":
             raise bad_request(f"expected DeleteOptions, got {body.get('kind')}")
+    return delete_options_from(body, request)
+
+
+def delete_options_from(body: dict[str, Any], request: Request) -> DeleteOptions:
+    """The same from a decoded DeleteOptions; the query fills in what it leaves out."""
     preconditions = body.get("preconditions") or {}
     options = DeleteOptions(
         grace_period=_grace(body.get("gracePeriodSeconds"), request.param("gracePeriodSeconds")),

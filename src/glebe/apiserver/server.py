@@ -12,9 +12,11 @@ from glebe.apiserver import deleting, health, media, patching, reading, routing,
 from glebe.apiserver.admission import AdmissionPlugin
 from glebe.apiserver.call import Call
 from glebe.apiserver.clusters import Clusters
+from glebe.apiserver.pods import PodLogs
 from glebe.apiserver.routing import Route
 from glebe.apiserver.store import Compacted, Entry, Key, Store, StoreUnavailable
-from glebe.apiserver.subresources import PodLogs, subresource_handler
+from glebe.apiserver.subresources import subresource_handler
+from glebe.apiserver.tokens import TokenIssuer
 from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
 from glebe.kube import errors
 from glebe.kube.clock import Env, format_time
@@ -78,6 +80,7 @@ class ApiServer:
         authorizer: Authorizer | None = None,
         admission: Sequence[AdmissionPlugin] = (),
         pod_logs: PodLogs | None = None,
+        token_issuer: TokenIssuer | None = None,
         clusters: Sequence[str] = (routing.ROOT,),
     ) -> None:
         self.store = store
@@ -87,6 +90,7 @@ class ApiServer:
         self.authorizer = authorizer
         self.admission = tuple(admission)
         self.pod_logs = pod_logs
+        self.token_issuer = token_issuer
         self.clusters = Clusters(self, clusters)
         self.ready = False
         self._now = ("", -1)

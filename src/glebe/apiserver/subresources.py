@@ -1,37 +1,27 @@
-"""What stands below one object: status, scale, binding, eviction, log, finalize, token."""
+"""What stands below one object: which handler serves which subresource."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
-from glebe.apiserver import patching, reading, writing
+from glebe.apiserver import finalize, patching, pods, reading, scale, tokens, writing
 from glebe.apiserver.call import Call
 from glebe.kube import errors
-from glebe.kube.objects import Object
 from glebe.kube.transport import Response
-
-
-class PodLogs(Protocol):
-    """Where the lines that containers print come from."""
-
-    def logs(
-        self,
-        pod: Object,
-        container: str,
-        *,
-        follow: bool,
-        tail_lines: int | None,
-        since_seconds: int | None,
-        previous: bool,
-        timestamps: bool,
-        limit_bytes: int | None,
-    ) -> AsyncIterator[bytes]: ...
-
 
 Handler = Callable[[Call], Awaitable[Response]]
 
 _STATUS: dict[str, Handler] = {"get": reading.get, "update": writing.update, "patch": patching.patch}
+_SCALE: dict[str, Handler] = {"get": scale.get, "update": scale.update, "patch": scale.patch}
+_SPECIAL: dict[tuple[str, str], dict[str, Handler]] = {
+    ("pods", "binding"): {"create": pods.bind},
+    ("pods", "eviction"): {"create": pods.evict},
+    ("pods", "log"): {"get": pods.log},
+    ("pods", "ephemeralcontainers"): _STATUS,
+    ("pods", "resize"): _STATUS,
+    ("namespaces", "finalize"): {"update": finalize.finalize},
+    ("serviceaccounts", "token"): {"create": tokens.request},
+}
 
 
 def subresource_handler(call: Call) -> Handler:
@@ -39,11 +29,16 @@ def subresource_handler(call: Call) -> Handler:
 
     :raises ApiError: 404 for an unknown subresource, 405 for a verb that it has not.
     """
-    name = call.route.subresource
+    name, verb = call.route.subresource, call.route.verb
     if name not in call.info.subresources:
         raise errors.path_not_found()
     if name == "status":
-        handler = _STATUS.get(call.route.verb)
-        if handler is not None:
-            return handler
-    raise errors.method_not_allowed()
+        table = _STATUS
+    elif name == "scale":
+        table = _SCALE
+    else:
+        table = _SPECIAL.get((call.info.group_resource, name), {})
+    handler = table.get(verb)
+    if handler is None:
+        raise errors.method_not_allowed()
+    return handler

@@ -1,0 +1,43 @@
+"""A small server-side change of one stored object, tried again when somebody else was faster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from glebe.apiserver.call import Call
+from glebe.apiserver.store import Entry, Mismatch
+from glebe.apiserver.writing import encoder
+from glebe.kube import errors
+from glebe.kube.objects import Object
+
+_ATTEMPTS = 8
+
+
+async def modify(call: Call, edit: Callable[[Object], bool | None]) -> tuple[Entry | None, Object]:
+    """Apply ``edit`` to a copy of the object and store it; (stored entry, object).
+
+    ``edit`` changes the object in place and may raise ApiError; it returns True when the object must go instead. The
+    entry is None for a dry run. No schema step runs: ``edit`` is trusted.
+    """
+    store = call.server.store
+    for _ in range(_ATTEMPTS):
+        entry = store.get(call.key())
+        if entry is None:
+            raise call.not_found()
+        obj = entry.load()
+        gone = edit(obj)
+        if call.dry_run:
+            return None, obj
+        if not gone and obj == entry.view():
+            return entry, obj
+        try:
+            if gone:
+                done = await store.delete(call.key(), encoder(call, obj), entry.revision)
+                call.server.written(call, None, entry)
+            else:
+                done = await store.put(call.key(), encoder(call, obj), entry.revision)
+                call.server.written(call, done, entry)
+        except Mismatch:
+            continue
+        return done, obj
+    raise errors.modified(call.info.group, call.info.plural, call.route.name)

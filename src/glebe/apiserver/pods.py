@@ -1,0 +1,199 @@
+"""What can be done to a pod besides writing it: bind it to a node, evict it, read its logs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+from glebe.apiserver import media, options
+from glebe.apiserver.call import Call, respond
+from glebe.apiserver.deleting import delete_one
+from glebe.apiserver.modify import modify
+from glebe.apiserver.options import delete_options_from
+from glebe.kube import errors
+from glebe.kube.objects import Object
+from glebe.kube.selectors import LabelSelector
+from glebe.kube.transport import Response
+
+_SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+
+class PodLogs(Protocol):
+    """Where the lines that containers print come from."""
+
+    def logs(
+        self,
+        pod: Object,
+        container: str,
+        *,
+        follow: bool,
+        tail_lines: int | None,
+        since_seconds: int | None,
+        previous: bool,
+        timestamps: bool,
+        limit_bytes: int | None,
+    ) -> AsyncIterator[bytes]: ...
+
+
+async def bind(call: Call) -> Response:
+    """``pods/NAME/binding``: give the pod to a node."""
+    body = media.decode(call.request.body, call.request.headers.get("content-type", ""))
+    call.dry_run = options.dry_run(call.request)
+    target, meta = body.get("target") or {}, body.get("metadata") or {}
+    name, node = call.route.name, str(target.get("name") or "")
+    if target.get("kind") not in (None, "", "Node"):
+        cause = errors.Cause(
+            "FieldValueNotSupported",
+            f'Unsupported value: "{target.get("kind")}": supported values: "Node", "<empty>"',
+            "target.kind",
+        )
+        raise errors.invalid("", "Binding", name, [cause])
+    if not node:
+        raise errors.invalid("", "Binding", name, [errors.Cause("FieldValueRequired", "Required value", "target.name")])
+    now = call.server.now_text()
+
+    def edit(pod: Object) -> None:
+        before = pod["metadata"]
+        if meta.get("uid") and meta["uid"] != before["uid"]:
+            why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {before['uid']}"
+            raise errors.conflict("", "pods/binding", name, why)
+        if "deletionTimestamp" in before:
+            why = f"pod {name} is being deleted, cannot be assigned to a host"
+            raise errors.conflict("", "pods/binding", name, why)
+        spec = pod["spec"]
+        if spec.get("nodeName"):
+            why = f'pod {name} is already assigned to node "{spec["nodeName"]}"'
+            raise errors.conflict("", "pods/binding", name, why)
+        if spec.get("schedulingGates"):
+            raise errors.conflict("", "pods/binding", name, f"pod {name} has non-empty .spec.schedulingGates")
+        spec["nodeName"] = node
+        for part in ("annotations", "labels"):
+            if meta.get(part):
+                before[part] = {**(before.get(part) or {}), **meta[part]}
+        _scheduled(pod, now)
+
+    await modify(call, edit)
+    return respond(_SUCCESS, call.wanted if not call.wanted.shape else media.Wanted(), 201)
+
+
+def _scheduled(pod: Object, now: str) -> None:
+    conditions: list[dict[str, Any]] = pod.setdefault("status", {}).setdefault("conditions", [])
+    for condition in conditions:
+        if condition.get("type") == "PodScheduled":
+            if condition.get("status") != "True":
+                condition["lastTransitionTime"] = now
+            condition["status"] = "True"
+            condition.pop("reason", None)
+            condition.pop("message", None)
+            return
+    conditions.append({"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now})
+
+
+async def evict(call: Call) -> Response:
+    """``pods/NAME/eviction``: delete, unless a disruption budget forbids it."""
+    body = media.decode(call.request.body, call.request.headers.get("content-type", ""))
+    chosen = delete_options_from(body.get("deleteOptions") or {}, call.request)
+    call.dry_run = chosen.dry_run = chosen.dry_run or options.dry_run(call.request)
+    entry = call.server.store.get(call.key())
+    if entry is None:
+        raise call.not_found()
+    _respect_budgets(call, entry.view())
+    await delete_one(call, call.key(), chosen)
+    return respond(_SUCCESS, media.Wanted(), 201)
+
+
+def _respect_budgets(call: Call, pod: Object) -> None:
+    status, meta = pod.get("status") or {}, pod["metadata"]
+    if "deletionTimestamp" in meta or status.get("phase") in ("Pending", "Succeeded", "Failed"):
+        return
+    for budget in call.server.read_all(call.cluster, "poddisruptionbudgets.policy", meta["namespace"]):
+        selector = (budget.get("spec") or {}).get("selector")
+        if selector is None or not LabelSelector.from_object(selector).matches(meta.get("labels") or {}):
+            continue
+        if (budget.get("status") or {}).get("disruptionsAllowed", 0) > 0:
+            continue
+        error = errors.too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10)
+        name = budget["metadata"]["name"]
+        message = f"The disruption budget {name} does not allow another disruption now"
+        error.details["causes"] = [{"reason": "DisruptionBudget", "message": message}]
+        raise error
+
+
+async def log(call: Call) -> Response:
+    """``pods/NAME/log``: the lines of one container as plain text."""
+    source = call.server.pod_logs
+    entry = call.server.store.get(call.key())
+    if entry is None:
+        raise call.not_found()
+    pod = entry.view()
+    container = _container(call, pod)
+    headers = {"content-type": "text/plain"}
+    if source is None or not pod["spec"].get("nodeName"):
+        return Response(200, headers)
+    param = call.request.param
+    stream = source.logs(
+        pod,
+        container,
+        follow=param("follow") in ("true", "1"),
+        tail_lines=_number(call, "tailLines"),
+        since_seconds=_number(call, "sinceSeconds"),
+        previous=param("previous") in ("true", "1"),
+        timestamps=param("timestamps") in ("true", "1"),
+        limit_bytes=_number(call, "limitBytes"),
+    )
+    # The first chunk decides the status: a source that cannot find its lines says so before anything is sent.
+    try:
+        first = await anext(stream)
+    except StopAsyncIteration:
+        return Response(200, headers)
+    return Response(200, headers, stream=_Prefixed(first, stream))
+
+
+class _Prefixed:
+    """``first`` and then the rest of ``stream``; closing it closes the source."""
+
+    def __init__(self, first: bytes, stream: AsyncIterator[bytes]) -> None:
+        self._first: bytes | None = first
+        self._stream = stream
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        return await anext(self._stream)
+
+    async def aclose(self) -> None:
+        closer = getattr(self._stream, "aclose", None)
+        if closer is not None:
+            await closer()
+
+
+def _container(call: Call, pod: Object) -> str:
+    spec, name = pod["spec"], call.route.name
+    regular = [c["name"] for c in spec.get("containers") or ()]
+    inits = [c["name"] for c in spec.get("initContainers") or ()]
+    debuggers = [c["name"] for c in spec.get("ephemeralContainers") or ()]
+    asked = call.request.param("container")
+    if asked:
+        if asked not in (*regular, *inits, *debuggers):
+            raise errors.bad_request(f"container {asked} is not valid for pod {name}")
+        return asked
+    if len(regular) == 1:
+        return str(regular[0])
+    listed = f"[{' '.join(regular)}]"
+    if inits:
+        listed += f" or one of the init containers: [{' '.join(inits)}]"
+    raise errors.bad_request(f"a container name must be specified for pod {name}, choose one of: {listed}")
+
+
+def _number(call: Call, name: str) -> int | None:
+    text = call.request.param(name)
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit():
+        cause = errors.Cause("FieldValueInvalid", f"Invalid value: {text}: must be a non-negative integer", name)
+        raise errors.invalid("", "PodLogOptions", call.route.name, [cause])
+    return int(text)
