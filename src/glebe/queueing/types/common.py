@@ -1,6 +1,5 @@
 """Pieces that several kinds share."""
 
-
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal

@@ -211,7 +211,7 @@ class EvictionCount(Base):
     """Reason of the condition Evicted."""
     count: Count
     """How many."""
-    underlying_cause: str = ""
+    underlying_cause: str
     """The cause in more detail."""
 
 

@@ -1,0 +1,124 @@
+"""From a job to its Workload: pure."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from glebe.kube.objects import Object, annotations_of, labels_of, owner_reference
+from glebe.kube.resources import PRIORITY_CLASSES, WORKLOAD_CLASSES, WORKLOAD_PRIORITY_CLASSES, WORKLOADS, Resource
+from glebe.queueing import labels
+from glebe.queueing.integrations import Integration, pod_count, read
+from glebe.queueing.runtimes import seconds_label
+
+#: Finds a cluster-scoped object by kind and name.
+Lookup = Callable[[Resource, str], Object | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Priority:
+    """A priority and the class it comes from; ``missing`` names a class that the job asks for and that is not there."""
+
+    value: int
+    ref: dict[str, str] | None = None
+    missing: str = ""
+
+
+def workload_name(integration: Integration, job: Object) -> str:
+    """``job-NAME-HASH``: stable for one job object, different for another job of the same name."""
+    meta = job["metadata"]
+    prefix = f"{integration.resource.kind.lower()}-{meta['name']}"
+    seed = "\n".join((integration.resource.kind, integration.resource.group, meta["name"], meta.get("uid", "")))
+    digest = hashlib.sha1(seed.encode(), usedforsecurity=False).hexdigest()[:5]
+    return f"{prefix[:247]}-{digest}"
+
+
+def workload_for(integration: Integration, job: Object, priority: Priority) -> Object:
+    """The Workload that queues ``job``."""
+    meta = job["metadata"]
+    spec: dict[str, Any] = {
+        "podSets": [_pod_set(job, s.name, s.template, pod_count(job, s)) for s in integration.pod_sets],
+        "queueName": labels_of(job).get(labels.QUEUE_NAME, labels.DEFAULT_QUEUE),
+        "priority": priority.value,
+        "active": True,
+    }
+    if priority.ref:
+        spec["priorityClassRef"] = dict(priority.ref)
+    bound = seconds_label(labels_of(job), labels.MAX_EXEC_TIME)
+    if bound is not None:
+        spec["maximumExecutionTimeSeconds"] = bound
+    kept = {k: v for k, v in labels_of(job).items() if k in (labels.CLASS, labels.QUEUE_NAME)}
+    workload: Object = {
+        "apiVersion": WORKLOADS.api_version,
+        "kind": WORKLOADS.kind,
+        "metadata": {
+            "name": workload_name(integration, job),
+            "namespace": meta["namespace"],
+            "labels": {labels.JOB_UID: meta["uid"], **kept},
+            "ownerReferences": [owner_reference(job)],
+        },
+        "spec": spec,
+    }
+    notes = annotations_of(job)
+    copied = {k: notes[k] for k in (labels.EXPECTED_RUN_TIME, labels.SUBMITTED_BY) if k in notes}
+    if copied:
+        workload["metadata"]["annotations"] = copied
+    return workload
+
+
+def _pod_set(job: Object, name: str, template_path: tuple[str, ...], count: int) -> dict[str, Any]:
+    template = copy.deepcopy(read(job, template_path, {}))
+    meta = {k: v for k, v in (template.get("metadata") or {}).items() if k in ("labels", "annotations") and v}
+    pod_set: dict[str, Any] = {
+        "name": name,
+        "count": count,
+        "template": {"metadata": meta, "spec": template.get("spec") or {}},
+    }
+    request = topology_request(meta.get("annotations") or {})
+    if request is not None:
+        request["podIndexLabel"] = labels.COMPLETION_INDEX
+        pod_set["topologyRequest"] = request
+    return pod_set
+
+
+def topology_request(annotations: dict[str, str]) -> dict[str, Any] | None:
+    """``topologyRequest`` from the annotations of a pod template."""
+    if level := annotations.get(labels.REQUIRED_TOPOLOGY):
+        return {"required": level}
+    if level := annotations.get(labels.PREFERRED_TOPOLOGY):
+        return {"preferred": level}
+    if annotations.get(labels.UNCONSTRAINED_TOPOLOGY) == "true":
+        return {"unconstrained": True}
+    return None
+
+
+def priority_of(integration: Integration, job: Object, find: Lookup) -> Priority:
+    """The first that is given: the priority-class label, the class, the pods' priorityClassName; else 0."""
+    job_labels = labels_of(job)
+    if name := job_labels.get(labels.PRIORITY_CLASS):
+        return _from(find, WORKLOAD_PRIORITY_CLASSES, name, ("value",))
+    if name := job_labels.get(labels.CLASS):
+        return _from(find, WORKLOAD_CLASSES, name, ("spec", "priority"))
+    for source in integration.pod_sets:
+        if name := read(job, (*source.template, "spec", "priorityClassName")):
+            return _from(find, PRIORITY_CLASSES, name, ("value",))
+    return Priority(0)
+
+
+def _from(find: Lookup, resource: Resource, name: str, path: tuple[str, ...]) -> Priority:
+    obj = find(resource, name)
+    if obj is None:
+        return Priority(0, missing=f'{resource.kind} "{name}"')
+    return Priority(int(read(obj, path, 0)), {"group": resource.group, "kind": resource.kind, "name": name})
+
+
+def in_sync(workload: Object, desired: Object) -> bool:
+    """Whether the workload still says what its job says (priority and activity may be set by hand)."""
+    have, want = workload["spec"], desired["spec"]
+    return all(have.get(f) == want.get(f) for f in ("podSets", "queueName", "maximumExecutionTimeSeconds")) and all(
+        (workload["metadata"].get("annotations") or {}).get(a) == (desired["metadata"].get("annotations") or {}).get(a)
+        for a in (labels.EXPECTED_RUN_TIME,)
+    )

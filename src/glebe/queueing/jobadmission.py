@@ -1,0 +1,100 @@
+"""What happens to a queued job when it is created: checks and changes, pure.
+
+Everything that the queue ever writes into a job besides ``spec.suspend`` is written here, at CREATE: so later writes
+cannot fight with GitOps, and pods that appear before their gang may start are gated from birth.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from glebe.kube.errors import Cause
+from glebe.kube.objects import Object, annotations_of, labels_of
+from glebe.kube.quantity import QuantityError
+from glebe.kube.resources import WORKLOAD_CLASSES
+from glebe.queueing import labels
+from glebe.queueing.construct import Lookup, priority_of
+from glebe.queueing.integrations import Integration, read
+from glebe.queueing.requests import pod_requests
+from glebe.queueing.runtimes import parse_expected, seconds_label
+
+_TOPOLOGY = (labels.REQUIRED_TOPOLOGY, labels.PREFERRED_TOPOLOGY, labels.UNCONSTRAINED_TOPOLOGY)
+
+
+def suspend_and_gate(integration: Integration, job: Object, user: str = "") -> None:
+    """Change ``job`` in place: suspended, its pods gated and labelled."""
+    _put(job, integration.suspend, True)
+    queue = labels_of(job)[labels.QUEUE_NAME]
+    for source in integration.pod_sets:
+        template = read(job, source.template)
+        if not isinstance(template, dict):
+            continue  # validation says what is wrong
+        meta = _child(template, "metadata")
+        _child(meta, "labels").update({labels.POD_SET: source.name, labels.LOCAL_QUEUE: queue})
+        if user:
+            _child(meta, "annotations").setdefault(labels.SUBMITTED_BY, user)
+        spec = _child(template, "spec")
+        gates = spec.get("schedulingGates") or []
+        if all(g.get("name") != labels.GATE for g in gates):
+            spec["schedulingGates"] = [*gates, {"name": labels.GATE}]
+    if user:
+        _child(job["metadata"], "annotations").setdefault(labels.SUBMITTED_BY, user)
+
+
+def check(integration: Integration, job: Object, find: Lookup) -> list[Cause]:
+    """What is wrong with a queued job, by field."""
+    causes: list[Cause] = []
+    job_labels, notes = labels_of(job), annotations_of(job)
+    for source in integration.pod_sets:
+        for path in source.counts:
+            value = read(job, path)
+            if isinstance(value, int) and value < 0:
+                message = f"Invalid value: {value}: must be greater than or equal to 0"
+                causes.append(Cause("FieldValueInvalid", message, ".".join(path)))
+        causes.extend(_check_template(job, source.template))
+    name = job_labels.get(labels.CLASS)
+    if name and find(WORKLOAD_CLASSES, name) is None:
+        why = f'Invalid value: "{name}": there is no WorkloadClass "{name}": see kubectl get workloadclasses, or leave the label out'
+        causes.append(Cause("FieldValueInvalid", why, f"metadata.labels[{labels.CLASS}]"))
+    elif missing := priority_of(integration, job, find).missing:
+        why = f"Invalid value: there is no {missing}: create it, or name one that exists"
+        causes.append(Cause("FieldValueInvalid", why, f"metadata.labels[{labels.PRIORITY_CLASS}]"))
+    if labels.MAX_EXEC_TIME in job_labels and seconds_label(job_labels, labels.MAX_EXEC_TIME) is None:
+        why = f'Invalid value: "{job_labels[labels.MAX_EXEC_TIME]}": must be whole seconds above zero, e.g. "3600"'
+        causes.append(Cause("FieldValueInvalid", why, f"metadata.labels[{labels.MAX_EXEC_TIME}]"))
+    if expected := notes.get(labels.EXPECTED_RUN_TIME):
+        try:
+            parse_expected(expected)
+        except ValueError as error:
+            field = f"metadata.annotations[{labels.EXPECTED_RUN_TIME}]"
+            causes.append(Cause("FieldValueInvalid", f"Invalid value: {error}", field))
+    return causes
+
+
+def _check_template(job: Object, path: tuple[str, ...]) -> list[Cause]:
+    notes = read(job, (*path, "metadata", "annotations"), {})
+    field = ".".join((*path, "metadata", "annotations"))
+    given = [a for a in _TOPOLOGY if a in notes]
+    if len(given) > 1:
+        why = f"Invalid value: {', '.join(given)}: at most one of them may be given"
+        return [Cause("FieldValueInvalid", why, field)]
+    try:
+        asked = pod_requests(read(job, (*path, "spec"), {}))
+    except (QuantityError, AttributeError, TypeError):
+        return []  # the schema says it better
+    below = [resource for resource, amount in asked.items() if amount < 0]
+    where = ".".join((*path, "spec", "containers"))
+    return [Cause("FieldValueInvalid", f"Invalid value: {r} must not be negative", where) for r in below]
+
+
+def _child(obj: dict[str, Any], name: str) -> dict[str, Any]:
+    value = obj.get(name)
+    if not isinstance(value, dict):
+        value = obj[name] = {}
+    return value
+
+
+def _put(obj: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for name in path[:-1]:
+        obj = _child(obj, name)
+    obj[path[-1]] = value

@@ -1,0 +1,1 @@
+"""Manifests of the production path: what ``glebe controller`` installs on a Kubernetes that is not embedded."""

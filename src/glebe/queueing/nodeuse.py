@@ -1,0 +1,80 @@
+"""What pods outside placed workloads hold on each node, kept up to date pod by pod."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from glebe.kube.objects import Object, controller_of, is_deleting
+from glebe.kube.quantity import QuantityError
+from glebe.queueing.requests import pod_requests
+
+_TERMINAL = ("Succeeded", "Failed")
+
+
+class NodeUse:
+    """Sums of pod requests by node and owner. ``dirty`` collects the nodes whose sum may have changed."""
+
+    def __init__(self) -> None:
+        self._use: dict[str, dict[str, dict[str, int]]] = {}  # node -> owner uid -> resource -> amount
+        self._nodes_of: dict[str, dict[str, int]] = {}  # owner uid -> node -> pods
+        self._placed: dict[str, int] = {}
+        self.dirty: dict[str, None] = {}
+
+    def pod_changed(self, old: Object | None, new: Object | None) -> None:
+        before = _hold(old) if old is not None else None
+        after = _hold(new) if new is not None else None
+        if before == after:
+            return
+        for hold, sign in ((before, -1), (after, 1)):
+            if hold is not None:
+                self._add(*hold, sign)
+
+    def _add(self, node: str, owner: str, requests: dict[str, int], sign: int) -> None:
+        held = self._use.setdefault(node, {}).setdefault(owner, {})
+        for resource, amount in requests.items():
+            held[resource] = held.get(resource, 0) + sign * amount
+        pods = self._nodes_of.setdefault(owner, {})
+        pods[node] = pods.get(node, 0) + sign
+        if not pods[node]:
+            del pods[node]
+            self._use[node].pop(owner, None)
+            if not pods:
+                del self._nodes_of[owner]
+        self.dirty[node] = None
+
+    def set_placed(self, owner: str, placed: bool) -> None:
+        """Pods of a placed workload's job are counted by their workload, not here."""
+        if (owner in self._placed) == placed or not owner:
+            return
+        if placed:
+            self._placed[owner] = 1
+        else:
+            del self._placed[owner]
+        for node in self._nodes_of.get(owner, ()):
+            self.dirty[node] = None
+
+    def other_use(self, node: str) -> dict[str, int]:
+        total: dict[str, int] = {}
+        for owner, held in self._use.get(node, {}).items():
+            if owner in self._placed:
+                continue
+            for resource, amount in held.items():
+                total[resource] = total.get(resource, 0) + amount
+        return total
+
+    def take_dirty(self) -> Iterable[str]:
+        dirty, self.dirty = self.dirty, {}
+        return dirty
+
+
+def _hold(pod: Object) -> tuple[str, str, dict[str, int]] | None:
+    """(node, owner uid, requests) of a pod that holds resources. A pod on its way out counts for nobody's workload."""
+    node = pod["spec"].get("nodeName")
+    if not node or (pod.get("status") or {}).get("phase") in _TERMINAL:
+        return None
+    owner = controller_of(pod)
+    uid = "" if owner is None or is_deleting(pod) else str(owner["uid"])
+    try:
+        return node, uid, pod_requests(pod["spec"])
+    except QuantityError:
+        return None
