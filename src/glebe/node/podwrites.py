@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from glebe.kube.client import Client
@@ -9,21 +10,39 @@ from glebe.kube.errors import ApiError, is_conflict, is_not_found
 from glebe.kube.objects import Object
 from glebe.kube.resources import PODS
 
+_TRIES = 5
 
-async def write_status(client: Client, pod: Object, status: dict[str, Any]) -> bool:
-    """Write ``status`` to this very pod; ``False`` when it is gone (or another took its name).
+
+async def write_status(client: Client, pod: Object, make: Callable[[Object], dict[str, Any]]) -> bool:
+    """Write the status that ``make`` gives for the pod as it is now; ``False`` when this very pod is gone.
+
+    ``make`` sees conditions that others wrote in the meantime, and keeps them: the write is locked by resourceVersion
+    and repeated on the newer pod after a conflict.
 
     :raises ApiError: any other refusal.
     """
     meta = pod["metadata"]
-    patch = {"metadata": {"uid": meta["uid"]}, "status": status}
-    try:
-        await client.patch(PODS, meta["name"], patch, meta["namespace"], kind="strategic", subresource="status")
-    except ApiError as error:
-        if is_not_found(error) or is_conflict(error):
+    name, namespace, uid = meta["name"], meta["namespace"], meta["uid"]
+    for last in (False,) * (_TRIES - 1) + (True,):
+        lock = {"uid": uid, "resourceVersion": pod["metadata"]["resourceVersion"]}
+        patch = {"metadata": lock, "status": make(pod)}
+        try:
+            await client.patch(PODS, name, patch, namespace, kind="merge", subresource="status")
+            return True
+        except ApiError as error:
+            if is_not_found(error):
+                return False
+            if last or not is_conflict(error):
+                raise
+        try:
+            pod = await client.get(PODS, name, namespace)
+        except ApiError as error:
+            if is_not_found(error):
+                return False
+            raise
+        if pod["metadata"]["uid"] != uid:
             return False
-        raise
-    return True
+    return False
 
 
 async def finish_deletion(client: Client, pod: Object) -> None:

@@ -161,15 +161,16 @@ class SimulatedNodes:
 
     async def _write(self, node: str, pod: Object, sim: SimPod) -> bool:
         """Bring the status to the API; ``False`` when there is no such pod, or no such node, any more."""
-        if self._delays.get(node):
-            await asyncio.sleep(self._delays[node])
-        if not self.presence.is_alive(node):
-            return False
         if not sim.dirty:
             return True
+        if self._delays.get(node):
+            await asyncio.sleep(self._delays[node])
+            if not self.presence.is_alive(node):
+                return False
         sim.dirty = False
         try:
-            return await write_status(self._client, pod, pod_status(pod, sim.state, self._env.clock.now()))
+            now = self._env.clock.now()
+            return await write_status(self._client, pod, lambda seen: pod_status(seen, sim.state, now))
         except BaseException:
             sim.dirty = True
             raise
@@ -188,18 +189,13 @@ class SimulatedNodes:
         timestamps: bool = False,
         limit_bytes: int | None = None,
     ) -> AsyncIterator[bytes]:
-        """Log lines of a simulated container; each says that it is simulated."""
-        return self._lines(pod, container, follow, tail_lines, previous, timestamps)
-
-    async def _lines(
-        self, pod: Object, container: str, follow: bool, tail: int | None, previous: bool, timestamps: bool
-    ) -> AsyncIterator[bytes]:
+        """Log lines of a simulated container; each says that it is simulated. ``since``/``limit`` are not needed."""
         key = key_of(pod, self._client.cluster)
         sent = 0
         while True:
             current = self._pods.store.get(key) or pod
             lines = [] if previous else _story(current, container)
-            first = sent if sent or tail is None else max(0, len(lines) - tail)
+            first = sent if sent or tail_lines is None else max(0, len(lines) - tail_lines)
             for at, text in lines[first:]:
                 yield ((at + " " if timestamps else "") + text + "\n").encode()
             sent = max(sent, len(lines))
