@@ -21,7 +21,7 @@ def prune(call: Call, obj: Object, duplicates: list[str] | None = None) -> None:
     :raises ApiError: 400 under Strict.
     """
     try:
-        from glebe.apiserver.types.prune import prune as prune_unknown
+        from glebe.apiserver.types.decode import prune as prune_unknown
     except ImportError:
         return
 
