@@ -41,7 +41,7 @@ class Node:
     allocatable: Amounts
     taints: tuple[Taint, ...] = ()
     ready: bool = True  # Ready and not cordoned
-    other_use: Amounts = NO_AMOUNTS
+    other_use: Amounts = field(default_factory=lambda: NO_AMOUNTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Flavor:
     """ResourceFlavor: the nodes that carry ``node_labels``."""
 
     name: str
-    node_labels: Mapping[str, str] = NO_LABELS
+    node_labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
     node_taints: tuple[Taint, ...] = ()
     tolerations: tuple[Toleration, ...] = ()
     topology: str | None = None
@@ -130,7 +130,7 @@ class PodSet:
     name: str
     count: int
     requests: Amounts  # per pod
-    node_selector: Mapping[str, str] = NO_LABELS
+    node_selector: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
     tolerations: tuple[Toleration, ...] = ()
     topology: TopologyRequest | None = None
 
@@ -159,8 +159,8 @@ class Pending:
 class PodSetAssignment:
     """``flavors`` by resource; ``usage`` is the total over the pods; ``nodes`` says how many pods go where.
 
-    ``nodes`` is in rank order (pods 0..k-1 on the first node, and so on) and empty when the pod set is not placed by the
-    core, i.e. none of its flavors has a topology.
+    ``nodes`` is in rank order (pods 0..k-1 on the first node, and so on) and empty when the pod set is not placed by
+    the core, i.e. none of its flavors has a topology.
     """
 
     pod_set: str

@@ -1,0 +1,159 @@
+"""What is free on the nodes now, and how many pods of a shape fit where: kept up to date incrementally.
+
+``NodeState`` is the mutable counterpart of ``Fleet``. Free amounts are rows of plain ints because most changes touch
+few nodes. A ``SlotTable`` answers for one pod shape how many such pods fit on each node and in each domain; it catches
+up with the changed nodes only when it is asked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from glebe.scheduling.fleet import PLENTY, Arrangement, Fleet, Ints, PodKind
+
+Shape = tuple[int, ...]  # per-pod needs by the fleet's resource columns
+Spot = tuple[int, int]  # (node, pods there)
+BULK = 24  # more changed nodes than this are recomputed with numpy
+
+
+class SlotTable:
+    """Pods of one shape that fit: ``sums[level][domain]``; the last level is single nodes. Call ``sync`` first."""
+
+    __slots__ = ("_at", "_columns", "_state", "arrangement", "sums", "total")
+
+    def __init__(self, state: NodeState, arrangement: Arrangement, shape: Shape) -> None:
+        self.arrangement = arrangement
+        self._state = state
+        self._columns = tuple((c, amount) for c, amount in enumerate(shape) if amount > 0)
+        self._rebuild()
+
+    def _slots(self, rows: Ints) -> Ints:
+        slots = np.full(len(rows), PLENTY, dtype=np.int64)
+        for column, amount in self._columns:
+            np.minimum(slots, rows[:, column] // amount, out=slots)
+        return np.maximum(slots, 0)
+
+    def _rebuild(self) -> None:
+        state, arrangement = self._state, self.arrangement
+        nodes = arrangement.nodes.tolist()
+        rows = np.array([state.free[n] for n in nodes], dtype=np.int64).reshape(len(nodes), state.width)
+        slots = self._slots(rows)
+        self.sums = [
+            np.add.reduceat(slots, first) if len(first) else np.zeros(0, dtype=np.int64) for first in arrangement.first
+        ]
+        self.total = int(slots.sum())
+        self._at = len(state.changed)
+
+    def sync(self) -> SlotTable:
+        """Catch up with the nodes that changed since the last call."""
+        state = self._state
+        changed = state.changed
+        behind = len(changed) - self._at
+        if not behind:
+            return self
+        if behind > BULK:
+            recent = set(changed[self._at :])
+            if len(recent) > BULK:
+                self._sync_bulk(sorted(recent))
+            else:
+                self._sync_few(recent)
+        else:
+            self._sync_few(changed[self._at :])
+        self._at = len(changed)
+        return self
+
+    def _sync_few(self, nodes: list[int] | set[int]) -> None:
+        free, position, columns = self._state.free, self.arrangement.position_list, self._columns
+        last, upper = self.sums[-1], self.arrangement.domain_lists
+        for node in nodes:
+            at = position[node]
+            if at < 0:
+                continue
+            row = free[node]
+            slots = PLENTY
+            for column, amount in columns:
+                fit = row[column] // amount
+                if fit < slots:
+                    slots = fit
+            if slots < 0:
+                slots = 0
+            delta = slots - last.item(at)
+            if delta:
+                last[at] = slots
+                self.total += delta
+                for level, domain in enumerate(upper):
+                    self.sums[level][domain[at]] += delta
+
+    def _sync_bulk(self, nodes: list[int]) -> None:
+        arrangement = self.arrangement
+        at = arrangement.position[nodes]
+        keep = at >= 0
+        at = at[keep]
+        if not len(at):
+            return
+        free = self._state.free
+        rows = np.array([free[n] for n, k in zip(nodes, keep.tolist(), strict=True) if k], dtype=np.int64)
+        slots = self._slots(rows)
+        delta = slots - self.sums[-1][at]
+        self.sums[-1][at] = slots
+        self.total += int(delta.sum())
+        for level in range(len(self.sums) - 1):
+            np.add.at(self.sums[level], arrangement.domain[level][at], delta)
+
+    def most(self, level: int) -> int:
+        """The most pods that one domain of ``level`` holds."""
+        sums = self.sums[level]
+        return int(sums.max()) if len(sums) else 0
+
+
+class NodeState:
+    """Free amounts per node; ``take`` and ``give`` are the only ways to change them."""
+
+    __slots__ = ("_tables", "changed", "fleet", "free", "width")
+
+    def __init__(self, fleet: Fleet, free: list[list[int]]) -> None:
+        self.fleet = fleet
+        self.free = free
+        self.width = len(fleet.resources)
+        self.changed: list[int] = []  # log of touched nodes; tables remember how far they have read
+        self._tables: dict[tuple[PodKind, Shape], SlotTable] = {}
+
+    @staticmethod
+    def of(fleet: Fleet) -> NodeState:
+        """Ready nodes less other use; a node that is not ready has nothing."""
+        free = np.where(fleet.ready[:, None], fleet.capacity, 0) - fleet.other_use
+        return NodeState(fleet, free.tolist())
+
+    @staticmethod
+    def pristine(fleet: Fleet) -> NodeState:
+        """The fleet when everything has left and every node is back: what NEVER is judged on."""
+        return NodeState(fleet, fleet.capacity.tolist())
+
+    def copy(self) -> NodeState:
+        return NodeState(self.fleet, [list(row) for row in self.free])
+
+    def table(self, kind: PodKind, shape: Shape) -> SlotTable:
+        key = (kind, shape)
+        found = self._tables.get(key)
+        if found is None:
+            found = self._tables[key] = SlotTable(self, self.fleet.arrangement(kind), shape)
+            return found
+        return found.sync()
+
+    def take(self, shape: Shape, spots: tuple[Spot, ...]) -> None:
+        """``pods`` of ``shape`` start on each node of ``spots``."""
+        columns = [(c, amount) for c, amount in enumerate(shape) if amount]
+        for node, pods in spots:
+            row = self.free[node]
+            for column, amount in columns:
+                row[column] -= amount * pods
+            self.changed.append(node)
+
+    def give(self, shape: Shape, spots: tuple[Spot, ...]) -> None:
+        """The reverse of ``take``."""
+        columns = [(c, amount) for c, amount in enumerate(shape) if amount]
+        for node, pods in spots:
+            row = self.free[node]
+            for column, amount in columns:
+                row[column] += amount * pods
+            self.changed.append(node)

@@ -1,0 +1,80 @@
+"""``decide``: one decision for every pending workload of a snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from glebe.scheduling import explain
+from glebe.scheduling.cycle import Admission, Cycle
+from glebe.scheduling.fleet import Fleet
+from glebe.scheduling.model import Decision, Outcome, Pending, Reason, Snapshot
+from glebe.scheduling.order import Line, lines, queue_key
+from glebe.scheduling.placement import assignments
+from glebe.scheduling.world import Holding, State, World
+
+
+@dataclass(slots=True)
+class Plateau:
+    """Where things stand after the cycle: the world, its state, and who was admitted in which order."""
+
+    world: World
+    state: State
+    lines: list[Line]
+    admitted: list[Admission]
+    holdings: dict[str, Holding]
+    cycle: Cycle
+
+
+def prepare(snapshot: Snapshot) -> Fleet:
+    """Node arrays of a snapshot; pass them to ``decide`` and ``forecast`` as long as nodes and topologies stay."""
+    return Fleet(snapshot.nodes, snapshot.topologies)
+
+
+def decide(snapshot: Snapshot, now: float, *, fleet: Fleet | None = None) -> list[Decision]:
+    """One ``Decision`` per pending workload: admissions first, in order, then the others by queue and place.
+
+    ``now`` is in seconds since the epoch and only used for what messages say about the future.
+    """
+    plateau = settle(snapshot, fleet)
+    return decisions(plateau, now)
+
+
+def settle(snapshot: Snapshot, fleet: Fleet | None = None) -> Plateau:
+    """Phases 1-4: prepare, order, and run the admission cycle to its end."""
+    world = World(snapshot, fleet)
+    state, holdings = world.state(snapshot.admitted)
+    queue_lines = lines(world, snapshot.pending)
+    cycle = Cycle(world, state, queue_lines)
+    return Plateau(world, state, queue_lines, cycle.run(queue_lines), holdings, cycle)
+
+
+def decisions(plateau: Plateau, now: float) -> list[Decision]:
+    """Phase 5: explain."""
+    admitted = {a.pending.key: a for a in plateau.admitted}
+    result = [admit(a, plateau.world.fleet) for a in plateau.admitted]
+    running = explain.running(plateau.world, plateau.holdings, plateau.admitted, now)
+    explainer = explain.Explainer(plateau.world, plateau.state, plateau.lines, running, now)
+    for pending, why in _others(plateau, admitted, explainer):
+        result.append(Decision(pending.key, why.outcome, why.reason, why.message, why.remedy))
+    return result
+
+
+def admit(admission: Admission, fleet: Fleet) -> Decision:
+    placed = assignments(admission.plan, admission.fit, fleet)
+    return Decision(
+        admission.pending.key, Outcome.ADMIT, Reason.ADMITTED, explain.admitted(admission, fleet), "", placed
+    )
+
+
+def _others(
+    plateau: Plateau, admitted: dict[str, Admission], explainer: explain.Explainer
+) -> Iterable[tuple[Pending, explain.Why]]:
+    in_line = {line.queue.name for line in plateau.lines}
+    for pending in sorted(plateau.world.snapshot.pending, key=lambda p: (p.queue, *queue_key(p))):
+        if pending.queue not in in_line:
+            yield pending, explainer.unqueued(pending)
+    for line in plateau.lines:
+        for rank, pending in enumerate(line.waiting):
+            if pending.key not in admitted:
+                yield pending, explainer.waiting(line, rank)

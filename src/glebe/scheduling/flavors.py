@@ -1,0 +1,144 @@
+"""Which flavors a pod set may use, in the order in which they are tried, and what each choice would take.
+
+An ``Option`` is one complete choice for one pod set: a flavor per resource group, the quota cells it needs, and where
+its pods could be placed. Options come in the order of Kueue's search: first flavor of the first group first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice, product
+
+from glebe.scheduling.capacity import Shape
+from glebe.scheduling.fleet import PODS, Fleet, PodKind, merged_labels, tolerated
+from glebe.scheduling.model import ClusterQueue, Flavor, PodSet, ResourceGroup, TopologyMode
+from glebe.scheduling.quota import Need, QuotaTree
+from glebe.scheduling.topology import Ask
+
+MAX_OPTIONS = 64  # combinations of flavors over several resource groups that are looked at per pod set
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """``shape``: ``None`` if a requested resource exists on no node. ``ask``: ``None`` if the core places no pods."""
+
+    flavors: Mapping[str, str]  # by resource
+    need: Need
+    kind: PodKind
+    shape: Shape | None
+    ask: Ask | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetPlan:
+    """One pod set with its options; ``refused`` says why other flavors cannot be used."""
+
+    pod_set: PodSet
+    usage: Mapping[str, int]  # totals over the pods, for the resources that have quota
+    options: tuple[Option, ...]
+    refused: tuple[str, ...]
+
+
+def plan_pod_set(
+    pod_set: PodSet, queue: ClusterQueue, flavors: Mapping[str, Flavor], tree: QuotaTree, fleet: Fleet
+) -> SetPlan:
+    """All options of a pod set in a queue."""
+    totals = {r: amount * pod_set.count for r, amount in sorted(pod_set.requests.items())}
+    if any(PODS in g.covered for g in queue.resource_groups):
+        totals[PODS] = pod_set.count
+    covered = {r for g in queue.resource_groups for r in g.covered}
+    refused = [f"queue {queue.name} has no quota for {r}" for r, n in totals.items() if r not in covered and n > 0]
+    totals = {r: n for r, n in totals.items() if r in covered}
+    if refused:
+        return SetPlan(pod_set, totals, (), tuple(refused))
+    only_placed = all(
+        fq.flavor in flavors and flavors[fq.flavor].topology for g in queue.resource_groups for fq in g.flavors
+    )
+    choices: list[list[tuple[tuple[str, ...], Flavor]]] = []
+    for group in queue.resource_groups:
+        wanted = tuple(r for r in group.covered if r in totals)
+        if not wanted:
+            continue
+        possible, why = _candidates(pod_set, group, flavors, fleet, only_placed)
+        refused += why
+        choices.append([(wanted, flavor) for flavor in possible])
+    options = []
+    for combination in islice(product(*choices), MAX_OPTIONS):
+        option = _option(pod_set, totals, combination, tree, fleet, refused)
+        if option is not None:
+            options.append(option)
+    return SetPlan(pod_set, totals, tuple(options), tuple(refused))
+
+
+def _candidates(
+    pod_set: PodSet, group: ResourceGroup, flavors: Mapping[str, Flavor], fleet: Fleet, only_placed: bool
+) -> tuple[list[Flavor], list[str]]:
+    known = [flavors[fq.flavor] for fq in group.flavors if fq.flavor in flavors]
+    keys = {k for flavor in known for k in flavor.node_labels}
+    selector = {k: v for k, v in pod_set.node_selector.items() if k in keys}
+    possible, refused = [], []
+    for flavor in known:
+        why = _refusal(pod_set, flavor, selector, fleet, only_placed)
+        if why:
+            refused.append(f"flavor {flavor.name}: {why}")
+        else:
+            possible.append(flavor)
+    return possible, refused
+
+
+def _refusal(pod_set: PodSet, flavor: Flavor, selector: Mapping[str, str], fleet: Fleet, only_placed: bool) -> str:
+    if not tolerated(flavor.node_taints, pod_set.tolerations + flavor.tolerations):
+        taints = ", ".join(f"{t.key}={t.value}:{t.effect}" for t in flavor.node_taints)
+        return f"taint {taints} is not tolerated"
+    for key, value in sorted(selector.items()):
+        if flavor.node_labels.get(key) != value:
+            return f"node selector {key}={value} does not match"
+    if flavor.topology is None:
+        return "it has no topology and the pods ask for one" if pod_set.topology is not None else ""
+    if pod_set.topology is None:
+        return "" if only_placed else "it places by topology and the pods ask for none"
+    if pod_set.topology.mode is TopologyMode.UNCONSTRAINED:
+        return ""
+    topology = fleet.topologies.get(flavor.topology)
+    levels = topology.levels if topology else ()
+    if pod_set.topology.level not in levels:
+        return f"topology {flavor.topology} has no level {pod_set.topology.level} (it has {', '.join(levels)})"
+    return ""
+
+
+def _option(
+    pod_set: PodSet,
+    totals: Mapping[str, int],
+    combination: tuple[tuple[tuple[str, ...], Flavor], ...],
+    tree: QuotaTree,
+    fleet: Fleet,
+    refused: list[str],
+) -> Option | None:
+    chosen = {r: flavor.name for wanted, flavor in combination for r in wanted}
+    used = tuple({flavor.name: flavor for _, flavor in combination}.values())
+    labels = merged_labels(used, pod_set.node_selector)
+    if labels is None:
+        refused.append(f"no node can carry the labels of {' and '.join(sorted(f.name for f in used))} together")
+        return None
+    topologies = [f.topology for f in used if f.topology]
+    topology = topologies[0] if topologies else None
+    tolerations = pod_set.tolerations + tuple(t for f in used for t in f.tolerations)
+    kind = PodKind(labels, tolerations, topology)
+    cells = [(tree.cells.get((chosen[r], r)), r, n) for r, n in totals.items() if n > 0]
+    need = tuple((cell, n) for cell, _, n in cells if cell is not None)
+    if len(need) < len(cells):
+        without = next(r for cell, r, _ in cells if cell is None)
+        refused.append(f"flavor {chosen[without]} has no quota for {without}")
+        return None
+    return Option(chosen, need, kind, fleet.vector(pod_set.requests), _ask(pod_set, topology, fleet))
+
+
+def _ask(pod_set: PodSet, topology: str | None, fleet: Fleet) -> Ask | None:
+    if topology is None or topology not in fleet.topologies:
+        return None
+    levels = fleet.topologies[topology].levels
+    request = pod_set.topology
+    if request is None or request.mode is TopologyMode.UNCONSTRAINED or request.level not in levels:
+        return Ask(len(levels) - 1, scattered=True)
+    return Ask(levels.index(request.level), required=request.mode is TopologyMode.REQUIRED)

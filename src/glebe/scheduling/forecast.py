@@ -1,0 +1,167 @@
+"""``forecast``: the admission cycle run forward in time on predicted run times.
+
+Time jumps from one predicted end to the next; at each, what ended is released and the same ``Cycle`` that decides today
+runs on the lines that could profit. Two runs are made: all run times at P50, and all at P90; ``start_p90`` is the
+later of both, since a longer run time elsewhere may by chance let something start earlier.
+
+Exactness: with run times as predicted and no new arrivals, the starts are the ones that repeated ``decide`` calls give.
+A class that did not fit is looked at again only after something that it could use was freed; this loses nothing,
+since for a single pod set "does not fit" survives every further admission. Others are looked at after every end.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from glebe.scheduling import explain
+from glebe.scheduling.cycle import Admission
+from glebe.scheduling.decide import Plateau, decisions, settle
+from glebe.scheduling.fleet import Fleet
+from glebe.scheduling.model import GPU, Forecast, Outcome, Pending, RunTime, Snapshot
+from glebe.scheduling.order import queue_key
+from glebe.scheduling.quota import Cell
+from glebe.scheduling.runtime import predicted_end
+from glebe.scheduling.world import Holding, Plan, World
+
+Event = tuple[float, int, int, Holding]  # (end, sequence, root, what is released)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Predicted starts by workload key; a workload that is not in it does not start before the horizon."""
+
+    starts: dict[str, float]
+
+
+def forecast(
+    snapshot: Snapshot,
+    now: float,
+    *,
+    horizon: float | None = None,
+    limit: int | None = None,
+    fleet: Fleet | None = None,
+) -> list[Forecast]:
+    """One ``Forecast`` per pending workload, by queue and place in it.
+
+    ``horizon``: seconds from ``now`` after which starts are no longer predicted (``None``: without end). ``limit``:
+    only the first so many of every queue are returned.
+    """
+    plateau = settle(snapshot, fleet)
+    today = {d.key: d for d in decisions(plateau, now)}
+    until = now + horizon if horizon is not None else float("inf")
+    half = _simulate(plateau, now, until, p90=False)
+    most = _simulate(settle(snapshot, plateau.world.fleet), now, until, p90=True)
+    blockers = _Blockers(plateau, now)
+    plans = {p.key: g.plan for line in plateau.lines for p, g in zip(line.waiting, line.group_of, strict=True)}
+    result = []
+    for _, waiting in _by_queue(snapshot.pending):
+        ahead = 0
+        for position, pending in enumerate(waiting[:limit], start=1):
+            start = half.starts.get(pending.key)
+            late = most.starts.get(pending.key)
+            late = None if start is None or late is None else max(start, late)
+            decision = today[pending.key]
+            plan = plans.get(pending.key)
+            waits_for = blockers.before(start, plan) if plan and decision.outcome is Outcome.WAIT else ()
+            result.append(Forecast(pending.key, position, ahead, start, late, decision, waits_for))
+            ahead += gpus(pending)
+    return result
+
+
+def gpus(pending: Pending) -> int:
+    return sum(s.count * s.requests.get(GPU, 0) for s in pending.pod_sets)
+
+
+def _by_queue(pending: Iterable[Pending]) -> list[tuple[str, list[Pending]]]:
+    by_queue: dict[str, list[Pending]] = {}
+    for p in pending:
+        by_queue.setdefault(p.queue, []).append(p)
+    return [(name, sorted(by_queue[name], key=queue_key)) for name in sorted(by_queue)]
+
+
+def _length(run_time: RunTime, p90: bool) -> float:
+    return run_time.p90 if p90 else run_time.p50
+
+
+def _simulate(plateau: Plateau, now: float, until: float, *, p90: bool) -> Run:
+    """Run the cycle forward from the plateau, whose state is used up by this."""
+    world, state, cycle = plateau.world, plateau.state, plateau.cycle
+    starts: dict[str, float] = {}
+    events: list[Event] = []
+    sequence = 0
+    for a in world.snapshot.admitted:
+        holding = plateau.holdings[a.key]
+        root = world.tree.root(holding.node) if holding.node >= 0 else -1
+        end = predicted_end(a.started_at, _length(a.run_time, p90), now)
+        events.append((end, sequence, root, holding))
+        sequence += 1
+    heapq.heapify(events)
+
+    def start(admissions: list[Admission], at: float) -> None:
+        nonlocal sequence
+        for admission in admissions:
+            pending = admission.pending
+            starts[pending.key] = at
+            end = at + _length(pending.run_time, p90)
+            heapq.heappush(events, (end, sequence, admission.line.root, admission.holding))
+            sequence += 1
+
+    start(plateau.admitted, now)
+    left = sum(len(line.waiting) for line in plateau.lines) - len(plateau.admitted)
+    while events and left > 0:
+        at = events[0][0]
+        if at > until:
+            break
+        while events and events[0][0] == at:
+            _, _, _, holding = heapq.heappop(events)
+            state.release(holding)
+        admissions = cycle.run(plateau.lines)
+        start(admissions, at)
+        left -= len(admissions)
+    return Run(starts)
+
+
+class _Blockers:
+    """Which running workloads end before a given time, out of those that hold what a plan needs."""
+
+    def __init__(self, plateau: Plateau, now: float) -> None:
+        self._world: World = plateau.world
+        self._running = explain.running(plateau.world, plateau.holdings, [], now)
+        self._relevant: dict[tuple[object, ...], tuple[list[float], tuple[str, ...]]] = {}
+        self._by_plan: dict[int, tuple[list[float], tuple[str, ...]]] = {}
+        self._prefixes: dict[tuple[int, int], tuple[str, ...]] = {}
+
+    def before(self, start: float | None, plan: Plan) -> tuple[str, ...]:
+        """Keys in the order of their predicted ends, up to ``start``."""
+        found = self._by_plan.get(id(plan))
+        if found is None:
+            found = self._by_plan[id(plan)] = self._of(plan)
+        ends, keys = found
+        count = len(keys) if start is None else bisect_right(ends, start)
+        prefix = self._prefixes.get((id(keys), count))
+        if prefix is None:
+            prefix = self._prefixes[id(keys), count] = keys[:count]
+        return prefix
+
+    def _of(self, plan: Plan) -> tuple[list[float], tuple[str, ...]]:
+        options = [o for s in plan.sets for o in s.options]
+        cells = frozenset(c for o in options for c, _ in o.need)
+        kinds = frozenset(o.kind for o in options if o.ask is not None)
+        root = self._world.tree.root(plan.node)
+        key = (root, cells, kinds)
+        found = self._relevant.get(key)
+        if found is None:
+            positions = [self._world.fleet.arrangement(kind).position_list for kind in kinds]
+            mine = [r for r in self._running if _holds(r, root, cells, positions)]
+            found = self._relevant[key] = [r.end for r in mine], tuple(r.key for r in mine)
+        return found
+
+
+def _holds(running: explain.Running, root: int, cells: frozenset[Cell], positions: list[list[int]]) -> bool:
+    """Does it hold quota that could be lent to ``root``'s queues, or a node that they may use?"""
+    if running.root == root and any(cell in cells for cell, _ in running.holding.need):
+        return True
+    return any(at[n] >= 0 for _, spots in running.holding.taken for n, _ in spots for at in positions)

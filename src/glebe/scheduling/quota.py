@@ -1,0 +1,206 @@
+"""The quota tree: ClusterQueues under Cohorts, what each may use, borrow and lend, and what is in use.
+
+``QuotaTree`` is the static part, built once per set of queues and cohorts. ``QuotaState`` is the mutable use in that
+tree: ``add`` and ``remove`` are the only ways to change it, so that admission, forecast and (later) preemption all
+account in the same way. A *cell* is the index of a (flavor, resource) pair. All numbers are plain ints (base units).
+
+Semantics are Kueue's documented ones: a queue or cohort without ``lendingLimit`` shares its whole quota with its
+cohort; with one, the part above the limit is *guaranteed*, i.e. never lent; use within the guaranteed part stays in the
+node, the rest counts in the parent, too. ``borrowingLimit`` bounds what is used above the node's own (subtree) quota.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from glebe.scheduling.model import ClusterQueue, Cohort, Quota, ResourceGroup
+
+Cell = int
+Need = tuple[tuple[Cell, int], ...]
+UNLIMITED = 1 << 62
+
+
+class QuotaTree:
+    """Nodes are numbered: parents before children; ``paths[n]`` lists node indices from ``n`` to its root."""
+
+    def __init__(self, queues: Iterable[ClusterQueue], cohorts: Iterable[Cohort]) -> None:
+        self.cells: dict[tuple[str, str], Cell] = {}
+        self.cell_names: list[tuple[str, str]] = []
+        queue_list = sorted(queues, key=lambda q: q.name)
+        groups: dict[str, tuple[ResourceGroup, ...]] = {c.name: c.resource_groups for c in cohorts}
+        parents: dict[str, str | None] = {c.name: c.parent for c in cohorts}
+        for name in [q.cohort for q in queue_list if q.cohort] + [p for p in parents.values() if p]:
+            if name not in parents:  # named only: exists without quota and without parent
+                parents[name], groups[name] = None, ()
+        self.broken = _in_cycles(parents)
+        order = _parents_first({n: p for n, p in parents.items() if n not in self.broken})
+        self.names: list[str] = []
+        self.parent: list[int] = []
+        self.paths: list[tuple[int, ...]] = []
+        self.is_queue: list[bool] = []
+        self.cohort_index: dict[str, int] = {}
+        self.queue_index: dict[str, int] = {}
+        quotas: list[Mapping[Cell, Quota]] = []
+        for name in order:
+            self.cohort_index[name] = self._node(name, parents[name], is_queue=False)
+            quotas.append(self._quotas(groups[name]))
+        for queue in queue_list:
+            cohort = queue.cohort if queue.cohort not in self.broken else None
+            self.queue_index[queue.name] = self._node(queue.name, cohort, is_queue=True)
+            quotas.append(self._quotas(queue.resource_groups))
+        self._limits(quotas)
+        self._heights()
+
+    def _node(self, name: str, parent: str | None, *, is_queue: bool) -> int:
+        index = len(self.names)
+        above = self.cohort_index[parent] if parent else -1
+        self.names.append(name)
+        self.parent.append(above)
+        self.is_queue.append(is_queue)
+        self.paths.append((index, *self.paths[above]) if above >= 0 else (index,))
+        return index
+
+    def cell(self, flavor: str, resource: str) -> Cell:
+        key = (flavor, resource)
+        found = self.cells.get(key)
+        if found is None:
+            found = self.cells[key] = len(self.cell_names)
+            self.cell_names.append(key)
+        return found
+
+    def _quotas(self, groups: Iterable[ResourceGroup]) -> Mapping[Cell, Quota]:
+        return {self.cell(fq.flavor, r): q for g in groups for fq in g.flavors for r, q in fq.quotas.items()}
+
+    def _limits(self, quotas: list[Mapping[Cell, Quota]]) -> None:
+        nodes, cells = len(self.names), len(self.cell_names)
+        self.nominal = [[quotas[n][c].nominal if c in quotas[n] else 0 for c in range(cells)] for n in range(nodes)]
+        self.subtree = [list(row) for row in self.nominal]
+        self.guaranteed = [[0] * cells for _ in range(nodes)]
+        # The most that a node's use may count in its parent: its lent-out share plus what it may borrow.
+        self.parent_cap = [[UNLIMITED] * cells for _ in range(nodes)]
+        self.borrowing_limit: list[list[int | None]] = [[None] * cells for _ in range(nodes)]
+        for n in reversed(range(nodes)):  # children before parents
+            for c in range(cells):
+                quota = quotas[n].get(c)
+                total, guaranteed = self.subtree[n][c], 0
+                if self.parent[n] < 0:
+                    continue  # limits have a meaning only towards a parent
+                if quota is not None and quota.lending_limit is not None:
+                    guaranteed = max(0, total - quota.lending_limit)
+                self.guaranteed[n][c] = guaranteed
+                if quota is not None and quota.borrowing_limit is not None:
+                    self.borrowing_limit[n][c] = quota.borrowing_limit
+                    self.parent_cap[n][c] = total - guaranteed + quota.borrowing_limit
+                self.subtree[self.parent[n]][c] += total - guaranteed
+
+    def _heights(self) -> None:
+        """Height of a cohort above its lowest queues: 1 directly above ClusterQueues; 0 for a queue."""
+        self.height = [0] * len(self.names)
+        for n in reversed(range(len(self.names))):
+            above = self.parent[n]
+            if above >= 0:
+                self.height[above] = max(self.height[above], self.height[n] + 1)
+
+    def root(self, node: int) -> int:
+        return self.paths[node][-1]
+
+
+class QuotaState:
+    """What is in use at every node of a tree."""
+
+    __slots__ = ("tree", "usage", "version")
+
+    def __init__(self, tree: QuotaTree, usage: list[list[int]] | None = None) -> None:
+        self.tree = tree
+        self.usage = usage or [[0] * len(tree.cell_names) for _ in tree.names]
+        self.version = [0] * len(tree.names)  # by root node: changes with every change below it
+
+    def copy(self) -> QuotaState:
+        return QuotaState(self.tree, [list(row) for row in self.usage])
+
+    def available(self, node: int, cell: Cell) -> int:
+        """What ``node`` may still take of ``cell``, borrowing included; never negative."""
+        tree, usage = self.tree, self.usage
+        path = tree.paths[node]
+        top = path[-1]
+        free = tree.subtree[top][cell] - usage[top][cell]
+        for i in range(len(path) - 2, -1, -1):
+            n = path[i]
+            local = tree.guaranteed[n][cell] - usage[n][cell]
+            cap = tree.parent_cap[n][cell]
+            if local > 0:
+                free = (free if free < cap else cap) + local
+            else:
+                cap += local
+                if cap < free:
+                    free = cap
+        return free if free > 0 else 0
+
+    def fits(self, node: int, need: Need) -> bool:
+        return all(amount <= self.available(node, cell) for cell, amount in need)
+
+    def add(self, node: int, need: Iterable[tuple[Cell, int]]) -> None:
+        guaranteed, usage = self.tree.guaranteed, self.usage
+        path = self.tree.paths[node]
+        self.version[path[-1]] += 1
+        for cell, amount in need:
+            for n in path:
+                row = usage[n]
+                local = guaranteed[n][cell] - row[cell]
+                row[cell] += amount
+                if local > 0:
+                    amount -= local
+                if amount <= 0:
+                    break
+
+    def remove(self, node: int, need: Iterable[tuple[Cell, int]]) -> None:
+        guaranteed, usage = self.tree.guaranteed, self.usage
+        path = self.tree.paths[node]
+        self.version[path[-1]] += 1
+        for cell, amount in need:
+            for n in path:
+                row = usage[n]
+                in_parent = row[cell] - guaranteed[n][cell]
+                row[cell] -= amount
+                if in_parent <= 0:
+                    break
+                amount = min(amount, in_parent)
+
+    def borrowing_level(self, node: int, need: Need) -> int:
+        """0: within the queue's own quota; else the height of the lowest cohort that carries it without borrowing."""
+        return max((self._level(node, cell, amount) for cell, amount in need), default=0)
+
+    def _level(self, node: int, cell: Cell, amount: int) -> int:
+        tree, usage = self.tree, self.usage
+        for n in tree.paths[node]:
+            used = usage[n][cell]
+            if used + amount <= tree.subtree[n][cell]:
+                return tree.height[n]
+            amount -= max(0, tree.guaranteed[n][cell] - used)
+        return tree.height[tree.root(node)]
+
+    def borrowed(self, node: int, cell: Cell) -> int:
+        """Use above the node's own (subtree) quota."""
+        return max(0, self.usage[node][cell] - self.tree.subtree[node][cell])
+
+
+def _in_cycles(parents: Mapping[str, str | None]) -> frozenset[str]:
+    """Cohorts on a parent cycle, or below one: no quota can be computed for them."""
+    broken: set[str] = set()
+    for name in sorted(parents):
+        seen: list[str] = []
+        at: str | None = name
+        while at is not None and at not in seen and at not in broken:
+            seen.append(at)
+            at = parents.get(at)
+        if at is not None:
+            broken.update(seen)
+    return frozenset(broken)
+
+
+def _parents_first(parents: Mapping[str, str | None]) -> list[str]:
+    def depth(name: str) -> int:
+        above = parents[name]
+        return 0 if above is None else 1 + depth(above)
+
+    return sorted(parents, key=lambda name: (depth(name), name))

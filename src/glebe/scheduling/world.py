@@ -1,0 +1,142 @@
+"""A snapshot made ready for decisions: the static ``World``, the mutable ``State``, and plans per kind of workload.
+
+Workloads of one queue with equal pod sets share one ``Plan``: they are equivalent, what holds for one holds for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from glebe.scheduling.capacity import NodeState, Shape, Spot
+from glebe.scheduling.flavors import SetPlan, plan_pod_set
+from glebe.scheduling.fleet import Fleet
+from glebe.scheduling.model import GPU, Admitted, ClusterQueue, PodSet, PodSetAssignment, Snapshot
+from glebe.scheduling.quota import Cell, Need, QuotaState, QuotaTree
+
+Taken = tuple[tuple[Shape, tuple[Spot, ...]], ...]
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """How equal workloads of one queue could start."""
+
+    queue: ClusterQueue
+    node: int  # in the quota tree
+    sets: tuple[SetPlan, ...]
+    gpus: int
+    simple: bool  # one pod set: "does not fit" stays true until something is freed
+    possible: bool | None = None  # fits an empty fleet and empty quotas; unknown before it is asked
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a running workload holds, in the terms of ``State``."""
+
+    node: int  # quota tree node, -1 if its queue is gone
+    need: Need
+    taken: Taken
+
+
+class State:
+    """Quota and nodes in use. ``hold`` and ``release`` are the seam for admission, completion and preemption."""
+
+    __slots__ = ("nodes", "quotas")
+
+    def __init__(self, quotas: QuotaState, nodes: NodeState) -> None:
+        self.quotas = quotas
+        self.nodes = nodes
+
+    def copy(self) -> State:
+        return State(self.quotas.copy(), self.nodes.copy())
+
+    def hold(self, holding: Holding) -> None:
+        if holding.node >= 0:
+            self.quotas.add(holding.node, holding.need)
+        for shape, spots in holding.taken:
+            self.nodes.take(shape, spots)
+
+    def release(self, holding: Holding) -> None:
+        if holding.node >= 0:
+            self.quotas.remove(holding.node, holding.need)
+        for shape, spots in holding.taken:
+            self.nodes.give(shape, spots)
+
+
+class World:
+    """Static parts of a snapshot: fleet, quota tree, queues, flavors, plans."""
+
+    def __init__(self, snapshot: Snapshot, fleet: Fleet | None = None) -> None:
+        if fleet is None or not fleet.matches(snapshot.nodes, snapshot.topologies):
+            fleet = Fleet(snapshot.nodes, snapshot.topologies)
+        self.snapshot = snapshot
+        self.fleet = fleet
+        self.tree = QuotaTree(snapshot.queues, snapshot.cohorts)
+        self.flavors = {f.name: f for f in snapshot.flavors}
+        self.queues = {q.name: q for q in snapshot.queues}
+        self.misconfigured = {q.name: why for q in snapshot.queues if (why := self._fault(q))}
+        self.pristine = State(QuotaState(self.tree), NodeState.pristine(fleet))
+        self._plans: dict[tuple[str, tuple[object, ...]], Plan] = {}
+        self._shapes: dict[tuple[tuple[str, int], ...], Shape] = {}
+
+    def _fault(self, queue: ClusterQueue) -> str:
+        if queue.cohort in self.tree.broken:
+            return f"cohort {queue.cohort} is its own ancestor"
+        for group in queue.resource_groups:
+            for fq in group.flavors:
+                flavor = self.flavors.get(fq.flavor)
+                if flavor is None:
+                    return f"flavor {fq.flavor} does not exist"
+                if flavor.topology and flavor.topology not in self.fleet.topologies:
+                    return f"topology {flavor.topology} of flavor {fq.flavor} does not exist"
+        return ""
+
+    def plan(self, queue: ClusterQueue, pod_sets: tuple[PodSet, ...]) -> Plan:
+        key = (queue.name, tuple(_signature(s) for s in pod_sets))
+        found = self._plans.get(key)
+        if found is None:
+            sets = tuple(plan_pod_set(s, queue, self.flavors, self.tree, self.fleet) for s in pod_sets)
+            gpus = sum(s.count * s.requests.get(GPU, 0) for s in pod_sets)
+            node = self.tree.queue_index[queue.name]
+            found = self._plans[key] = Plan(queue, node, sets, gpus, len(sets) == 1)
+        return found
+
+    def state(self, admitted: Iterable[Admitted]) -> tuple[State, dict[str, Holding]]:
+        """The state with ``admitted`` in place, and what each of them holds."""
+        state = State(QuotaState(self.tree), NodeState.of(self.fleet))
+        holdings = {a.key: self.holding(a) for a in admitted}
+        for key in sorted(holdings):
+            state.hold(holdings[key])
+        return state, holdings
+
+    def holding(self, admitted: Admitted) -> Holding:
+        need: dict[Cell, int] = {}
+        taken: list[tuple[Shape, tuple[Spot, ...]]] = []
+        by_name = {s.name: s for s in admitted.pod_sets}
+        for a in admitted.assignments:
+            for resource, amount in a.usage.items():
+                cell = self.tree.cells.get((a.flavors.get(resource, ""), resource))
+                if cell is not None and amount > 0:
+                    need[cell] = need.get(cell, 0) + amount
+            if a.nodes:
+                shape = self._shape_of(by_name.get(a.pod_set), a)
+                index = self.fleet.index
+                taken.append((shape, tuple((index[n], pods) for n, pods in a.nodes if n in index)))
+        return Holding(self.tree.queue_index.get(admitted.queue, -1), tuple(sorted(need.items())), tuple(taken))
+
+    def _shape_of(self, pod_set: PodSet | None, a: PodSetAssignment) -> Shape:
+        if pod_set is not None:
+            requests = pod_set.requests
+        else:  # the pods are unknown: the assignment's totals, spread evenly
+            requests = {r: -(-n // max(1, a.count)) for r, n in a.usage.items()}
+        key = tuple(requests.items())
+        found = self._shapes.get(key)
+        if found is None:
+            known = {r: n for r, n in requests.items() if r in self.fleet.column}
+            found = self._shapes[key] = self.fleet.vector(known) or ()
+        return found
+
+
+def _signature(s: PodSet) -> tuple[object, ...]:
+    selector = tuple(sorted(s.node_selector.items())) if s.node_selector else ()
+    return (s.name, s.count, tuple(sorted(s.requests.items())), selector, s.tolerations, s.topology)
