@@ -325,6 +325,7 @@ FAULTS = st.one_of(
     st.tuples(st.just("drop"), NAMES),
     st.tuples(st.just("reborn"), NAMES),
     st.tuples(st.just("compact"), st.none()),
+    st.tuples(st.just("miss"), st.lists(NAMES, min_size=1, max_size=3)),
     st.tuples(st.just("end"), st.none()),
     st.tuples(st.just("cut"), st.integers(0, 40)),
     st.tuples(st.just("freeze"), st.none()),
@@ -341,7 +342,10 @@ async def converge(script: list[tuple[str, object]], seed: int) -> None:
     seen = Recorder()
     informer.add_handler(seen)
     generation = 0
+    for name in "abc":
+        server.put(make(name))
     async with running(informer):
+        await asyncio.sleep(1)
         for step, value in script:
             generation += 1
             match step:
@@ -354,6 +358,13 @@ async def converge(script: list[tuple[str, object]], seed: int) -> None:
                         server.drop(str(value))
                     server.put(make(str(value), generation=str(generation)))
                 case "compact":
+                    server.compact()
+                case "miss":  # deletions that no watch will ever tell of
+                    assert isinstance(value, list)
+                    server.break_watches(ConnectionLost("lost"))
+                    for name in value:
+                        if ("default", name) in server.state():
+                            server.drop(name)
                     server.compact()
                 case "end":
                     server.break_watches()
