@@ -99,6 +99,13 @@ class FakeApi:
         new = merge(copy.deepcopy(old), patch)
         return old if new == old else self.store(resource, new)
 
+    def bind(self, resource: Resource, name: str, namespace: str, node: str) -> Object:
+        pod = copy.deepcopy(self.read(resource, name, namespace))
+        if pod["spec"].get("nodeName"):
+            raise conflict("", "pods", name, f"pod {name} is already assigned to node {pod['spec']['nodeName']!r}")
+        pod["spec"]["nodeName"] = node
+        return self.store(resource, pod)
+
     def delete(self, resource: Resource, name: str, namespace: str, uid: str | None, grace: int | None) -> Object:
         old = self.read(resource, name, namespace)
         if uid not in (None, old["metadata"]["uid"]):
@@ -219,7 +226,13 @@ class FakeClient:
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
         return await self._do("get", resource, name, lambda: self.api.read(resource, name, namespace or ""))
 
-    async def create(self, resource: Resource, obj: Object, namespace: str | None = None, **_: Any) -> Object:
+    async def create(
+        self, resource: Resource, obj: Object, namespace: str | None = None, *,
+        name: str | None = None, subresource: str | None = None,
+    ) -> Object:  # fmt: skip
+        if subresource == "binding" and name is not None:
+            space, node, pod = namespace or "", obj["target"]["name"], name
+            return await self._do("bind", resource, pod, lambda: self.api.bind(resource, pod, space, node))
         name = obj["metadata"].get("name", "")
         return await self._do("create", resource, name, lambda: self.api.create(resource, obj))
 
