@@ -68,12 +68,14 @@ class Output:
 
     def document(self, value: Any) -> None:
         """Print any JSON-like value in a machine format (tables print YAML)."""
+        text = json.dumps(value, indent=2, default=str)
         if self.format is Format.JSON:
-            self._write(json.dumps(value, indent=2, default=str))
+            self._write(text)
         else:
             import yaml
 
-            self._write(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip("\n"))
+            plain = json.loads(text)  # enums and tuples have become what YAML can say
+            self._write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip("\n"))
 
     def table(self, columns: Sequence[Column], rows: Sequence[Row]) -> str:
         """Columns two spaces apart, as ``kubectl`` prints them."""

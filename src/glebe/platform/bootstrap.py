@@ -6,15 +6,19 @@ overruled by the next start.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources as files
 from typing import Any
 
+import orjson
+
+from glebe.gpu import catalogue
 from glebe.kube import resources as r
 from glebe.kube.client import Client
 from glebe.kube.errors import ApiError, is_already_exists, is_not_found
-from glebe.kube.objects import Object
+from glebe.kube.objects import Object, annotations_of
 from glebe.kube.quantity import from_int, to_int
 from glebe.kube.resources import Resource
 from glebe.node.spec import BLOCK_LABEL, GPU_RESOURCE, HOSTNAME_LABEL, KIND_LABEL, POOL_LABEL, RACK_LABEL, NodeSpec
@@ -22,6 +26,7 @@ from glebe.node.spec import BLOCK_LABEL, GPU_RESOURCE, HOSTNAME_LABEL, KIND_LABE
 SYSTEM_NAMESPACE = "glebe-system"
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease", SYSTEM_NAMESPACE)
 MARKER = "default-objects"
+HASH_ANNOTATION = "glebe.dev/content-hash"
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 TOPOLOGY = "default"
 QUOTA_RESOURCES = (GPU_RESOURCE, "cpu", "memory")
@@ -39,9 +44,23 @@ def custom_resource_definitions() -> tuple[Object, ...]:
 
 
 async def install_crds(client: Client) -> None:
-    """Create or update every CRD (server-side apply, forced: they are Glebe's)."""
+    """Bring every CRD to this version's content; one that has it already is not touched."""
     for crd in custom_resource_definitions():
-        await client.apply(r.CUSTOM_RESOURCE_DEFINITIONS, crd, field_manager="glebe", force=True)
+        name = crd["metadata"]["name"]
+        wanted = {**crd, "metadata": {**crd["metadata"], "annotations": {HASH_ANNOTATION: _hash(crd)}}}
+        try:
+            live = await client.get(r.CUSTOM_RESOURCE_DEFINITIONS, name)
+        except ApiError as error:
+            if not is_not_found(error):
+                raise
+            await _ensure(client, r.CUSTOM_RESOURCE_DEFINITIONS, wanted)
+            continue
+        if annotations_of(live).get(HASH_ANNOTATION) != annotations_of(wanted)[HASH_ANNOTATION]:
+            await client.apply(r.CUSTOM_RESOURCE_DEFINITIONS, wanted, field_manager="glebe", force=True)
+
+
+def _hash(obj: Object) -> str:
+    return hashlib.sha256(orjson.dumps(obj, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
 async def ensure_namespaces(client: Client) -> None:
@@ -102,7 +121,8 @@ def flavors_of(nodes: Sequence[NodeSpec]) -> dict[str, tuple[dict[str, str], lis
         product = node.labels.get(PRODUCT_LABEL, "")
         pool = node.labels.get(POOL_LABEL, "")
         label, value = (PRODUCT_LABEL, product) if product else (POOL_LABEL, pool)
-        name = product.lower().replace("_", "-").replace(".", "-") if product else pool
+        board = catalogue.by_product(product)
+        name = board.model if board else pool
         out.setdefault(name, ({label: value}, []))[1].append(node)
     return out
 

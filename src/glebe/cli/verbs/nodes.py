@@ -15,6 +15,7 @@ async def nodes(session: Session) -> None:
 
     from glebe.cli.output import Column
     from glebe.cli.read import items
+    from glebe.cli.words import count
     from glebe.kube import resources as r
     from glebe.platform.nodeview import node_views
 
@@ -39,4 +40,6 @@ async def nodes(session: Session) -> None:
     if views:
         total, used = sum(v.gpus for v in views), sum(v.gpus_used for v in views)
         down = sum(v.gpus for v in views if v.state == "NotReady")
-        session.out.line(f"{len(views)} nodes, {used} of {total} GPUs in use" + (f", {down} down" if down else ""))
+        session.out.line(
+            f"{count(len(views), 'node')}, {used} of {total} GPUs in use" + (f", {down} down" if down else "")
+        )

@@ -1,0 +1,188 @@
+"""The whole platform in one process: API server, controllers, nodes, ledger.
+
+``async with Platform(config, env) as platform`` is everything that ``glebe up`` runs, without its sockets and files:
+those are the caller's (:mod:`glebe.platform.up`). On a memory store and under virtual time the same assembly is the
+simulation. Nothing here decides anything; it says which parts there are and what they are built from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from glebe import metering, queueing, workloads
+from glebe.apiserver.server import ApiServer, Authenticator, Authorizer
+from glebe.apiserver.store import Store
+from glebe.apiserver.subresources import PodLogs
+from glebe.apiserver.types.registry import TypeRegistry
+from glebe.kube.client import Client
+from glebe.kube.clock import Env
+from glebe.kube.inprocess import InProcessTransport
+from glebe.kube.objects import Object
+from glebe.kube.transport import Transport
+from glebe.node.fleet import Fleet
+from glebe.node.processnode import ProcessNode
+from glebe.node.simulated import SimulatedNodes
+from glebe.platform import bootstrap
+from glebe.platform.parts import Part, Parts, Runnable, Wiring
+from glebe.queueing.admission import QueueAdmission
+from glebe.queueing.planner import InlinePlanner, Planner
+
+#: Puts something between a part and the server: ``(part, transport) -> transport``.
+WrapTransport = Callable[[str, Transport], Transport]
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformConfig:
+    """What to assemble.
+
+    ``nodes_dir`` is where the process node keeps its containers; without it the fleet's local node is left out (there
+    are no real processes in simulated time). ``ledger`` is the ledger's file; without it the ledger is in memory.
+    ``shared_cache`` lets all parts read from one cache: less memory, but a part is then no longer alone in a crash.
+    """
+
+    fleet: Fleet
+    nodes_dir: Path | None = None
+    ledger: Path | None = None
+    shared_cache: bool = False
+
+
+class Platform:
+    """One assembled platform. ``client`` has all rights and no faults in its way.
+
+    :param store: where objects live; the platform starts and closes it.
+    :param wrap_transport: see :data:`WrapTransport`.
+    :param planner: computes decisions and forecasts; by default in this process.
+    """
+
+    def __init__(
+        self,
+        config: PlatformConfig,
+        env: Env,
+        store: Store,
+        *,
+        wrap_transport: WrapTransport | None = None,
+        planner: Planner | None = None,
+        authenticator: Callable[[ApiServer], Authenticator] | None = None,
+        authorizer: Callable[[ApiServer], Authorizer] | None = None,
+    ) -> None:
+        self.config = config
+        self.env = env
+        self.planner = planner or InlinePlanner()
+        self._wrap = wrap_transport
+        self._simulated: SimulatedNodes | None = None
+        self._process: ProcessNode | None = None
+        self._admission = QueueAdmission()
+        self.server = ApiServer(
+            store, env, TypeRegistry(), admission=(self._admission,), pod_logs=NodeLogs(self._runtime_of)
+        )
+        self._admission.read = self.server.read
+        if authenticator is not None:
+            self.server.authenticator = authenticator(self.server)
+        if authorizer is not None:
+            self.server.authorizer = authorizer(self.server)
+        self.client = Client(InProcessTransport(self.server.handle), field_manager="glebe")
+        self.parts = Parts(self._parts(), self._transport, env, shared_cache=config.shared_cache)
+        self.first_start = False
+
+    async def __aenter__(self) -> Platform:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Open the store, put in what every platform holds, start all parts. The API answers when this returns."""
+        await self.server.start()
+        try:
+            await bootstrap.install_crds(self.client)
+            await bootstrap.ensure_namespaces(self.client)
+            self.first_start = await bootstrap.create_defaults(self.client, self._node_specs())
+            for name in self.parts.names:
+                self.parts.start(name)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop the parts, then the server. Containers of the process node go on: the next start adopts them."""
+        await self.parts.stop_all()
+        await self.planner.close()
+        await self.server.close()
+
+    async def crash(self, part: str) -> None:
+        """Stop one part at whatever it is doing."""
+        await self.parts.stop(part)
+
+    async def restart(self, part: str) -> None:
+        """Start a crashed part anew."""
+        self.parts.start(part)
+        await asyncio.sleep(0)
+
+    @property
+    def simulated_nodes(self) -> SimulatedNodes:
+        """The simulated nodes as they run now, to inject faults."""
+        if self._simulated is None:
+            raise RuntimeError("the nodes have not been started, or the fleet has none that are simulated")
+        return self._simulated
+
+    # --- what it is made of
+
+    def _node_specs(self) -> list:  # type: ignore[type-arg]
+        fleet = self.config.fleet
+        local = [fleet.local] if fleet.local is not None and self.config.nodes_dir is not None else []
+        return [*fleet.nodes, *local]
+
+    def _transport(self, part: str) -> Transport:
+        transport: Transport = InProcessTransport(self.server.handle)
+        return self._wrap(part, transport) if self._wrap is not None else transport
+
+    def _parts(self) -> list[Part]:
+        parts = [
+            Part("workloads", lambda w: workloads.controllers(w.client, w.informers, w.env)),
+            Part("binder", lambda w: workloads.binder(w.client, w.informers, w.env)),
+            Part("queueing", lambda w: queueing.controllers(w.client, w.informers, w.env, self.planner)),
+            Part("metering", lambda w: metering.controllers(w.client, w.informers, w.env, self.config.ledger)),
+        ]
+        if self.config.fleet.nodes:
+            parts.append(Part("nodes", self._simulated_nodes))
+        if self.config.fleet.local is not None and self.config.nodes_dir is not None:
+            parts.append(Part("local", self._process_node))
+        return parts
+
+    def _simulated_nodes(self, wiring: Wiring) -> Sequence[Runnable]:
+        informers = wiring.informers
+        self._simulated = SimulatedNodes(wiring.client, wiring.env, self.config.fleet.nodes, informers=informers)
+        return [self._simulated]
+
+    def _process_node(self, wiring: Wiring) -> Sequence[Runnable]:
+        assert self.config.fleet.local is not None
+        assert self.config.nodes_dir is not None
+        self._process = ProcessNode(
+            wiring.client, wiring.env, self.config.fleet.local, self.config.nodes_dir, informers=wiring.informers
+        )
+        return [self._process]
+
+    def _runtime_of(self, node: str) -> PodLogs | None:
+        local = self.config.fleet.local
+        return self._process if local is not None and node == local.name else self._simulated
+
+
+class NodeLogs:
+    """Sends a request for a pod's log to the node that runs it."""
+
+    def __init__(self, runtime_of: Callable[[str], PodLogs | None]) -> None:
+        self._runtime_of = runtime_of
+
+    async def logs(self, pod: Object, container: str, **options: object) -> AsyncIterator[bytes]:
+        runtime = self._runtime_of(pod["spec"].get("nodeName", ""))
+        if runtime is None:
+            return
+        async for chunk in runtime.logs(pod, container, **options):  # type: ignore[arg-type]
+            yield chunk

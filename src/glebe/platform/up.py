@@ -1,0 +1,171 @@
+"""``glebe up``: the embedded platform with its files and sockets, until a signal ends it.
+
+In order: take the data directory, read the fleet file, open the store, start the platform, listen with TLS, write the
+kubeconfig, say what to do next. A second ``up`` on the directory continues where the first ended, whatever ended it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from glebe.kube.clock import Env
+from glebe.platform.lock import AlreadyLocked, DirectoryLock
+from glebe.platform.paths import DataDir
+
+if TYPE_CHECKING:
+    from glebe.node.fleet import Fleet
+
+log = logging.getLogger("glebe.platform")
+
+Say = Callable[[str], None]
+
+
+class StartError(Exception):
+    """The platform cannot start: what is wrong, and the remedy. ``conflict``: somebody else holds the directory."""
+
+    def __init__(self, problem: str, remedy: str, *, conflict: bool = False) -> None:
+        super().__init__(problem)
+        self.remedy = remedy
+        self.conflict = conflict
+
+
+@dataclass(frozen=True, slots=True)
+class UpConfig:
+    """The options of ``glebe up``. ``listen`` is HOST:PORT; port 0 takes the last one, or lets the system choose."""
+
+    data_dir: Path
+    fleet: Path | None = None
+    listen: str = "127.0.0.1:0"
+    quiet: bool = False
+    verbose: bool = False
+
+
+def main(config: UpConfig) -> int:
+    """Run until SIGINT or SIGTERM; returns the exit code.
+
+    :raises StartError: before anything was started.
+    """
+    logging.basicConfig(
+        level=logging.INFO if config.verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    data = DataDir(config.data_dir.expanduser().absolute())
+    host, port = parse_listen(config.listen)
+    try:
+        data.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with DirectoryLock(data.lock):
+            fleet = read_fleet(config.fleet, data)
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                return runner.run(_serve(config, data, fleet, host, port))
+    except AlreadyLocked as error:
+        raise StartError(
+            str(error), "use that platform, stop it, or give another directory with --data-dir", conflict=True
+        ) from error
+    except PermissionError as error:
+        raise StartError(
+            f"{error.filename or data.root}: {error.strerror}", "choose a directory of your own with --data-dir"
+        ) from error
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """``127.0.0.1:6443`` -> ("127.0.0.1", 6443); ``[::1]:0`` works too.
+
+    :raises StartError: when it is no address.
+    """
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or port is None:
+        raise StartError(f"--listen: {text!r} is not HOST:PORT", "write for example 127.0.0.1:6443 or 127.0.0.1:0")
+    return host, port
+
+
+def read_fleet(path: Path | None, data: DataDir) -> Fleet:
+    """The fleet of ``path``, which is remembered; without it the remembered one; else the default.
+
+    :raises StartError: when the file cannot be used.
+    """
+    from glebe.node.fleet import DEFAULT_FLEET, FleetError, load_fleet, parse_fleet
+
+    try:
+        if path is not None:
+            fleet = load_fleet(path)
+            shutil.copyfile(path, data.fleet)
+            return fleet
+        return load_fleet(data.fleet) if data.fleet.exists() else parse_fleet(DEFAULT_FLEET, "the default fleet")
+    except FleetError as error:
+        where = f"{error.file}: {error.field}" if error.field else error.file
+        raise StartError(f"{where}: {error.problem}", error.remedy) from error
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not on every system; asyncio's own loop does
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve(config: UpConfig, data: DataDir, fleet: Fleet, host: str, port: int) -> int:
+    from glebe.platform.frontend import open_platform
+
+    clock = Env.system().clock
+    began = clock.now()
+    say: Say = (lambda text: None) if config.quiet else (lambda text: print(text, flush=True))
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        url, platform = await stack.enter_async_context(open_platform(data, fleet, host, port))
+        say(f"Glebe is up at {url} after {clock.now() - began:.1f} s")
+        for line in next_steps(data, fleet, platform.first_start):
+            say(line)
+        await stop.wait()
+        say("stopping ...")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)  # a second Ctrl-C does not wait
+    say(f"stopped; continue with: {_again(data)}")
+    return 0
+
+
+def next_steps(data: DataDir, fleet: Fleet, first_start: bool) -> list[str]:
+    """What to tell somebody who has just started a platform."""
+    gpus = sum(int(node.capacity.get("nvidia.com/gpu", "0")) for node in fleet.nodes)
+    have = [f"{len(fleet.nodes)} simulated nodes with {gpus} GPUs"] if fleet.nodes else []
+    if fleet.local is not None:
+        have.append(f"this machine as node {fleet.local.name}")
+    lines = [
+        f"  fleet       {' and '.join(have)}",
+        f"  data        {data.root} ({'new' if first_start else 'continued'})",
+        f"  kubeconfig  {data.kubeconfig}",
+        "",
+        "Next, in another terminal:",
+        f"  export KUBECONFIG={data.kubeconfig}",
+        "  kubectl get nodes",
+    ]
+    if fleet.local is not None:
+        lines.append("  glebe run --name hello --queue local -- echo 'a real process on this machine'")
+    if fleet.nodes:
+        lines.append("  glebe run --name train --nodes 8 --gpus-per-node 8 --expected 20m -- torchrun train.py")
+    return [*lines, "  glebe queue", "", "Ctrl-C stops the platform and keeps its data."]
+
+
+def _again(data: DataDir) -> str:
+    from glebe.platform.paths import default_data_dir
+
+    return "glebe up" if data.root == default_data_dir() else f"glebe up --data-dir {os.fspath(data.root)}"

@@ -1,0 +1,116 @@
+"""What a job's objects say about its state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from glebe.kube.objects import Object
+from glebe.platform.views import State, job_view, job_views
+
+
+def job(**status: Any) -> Object:
+    container = {"name": "main", "resources": {"limits": {"nvidia.com/gpu": "8"}}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": "train",
+            "namespace": "team-a",
+            "uid": "job-1",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"kueue.x-k8s.io/queue-name": "gpus"},
+        },
+        "spec": {
+            "suspend": not status,
+            "parallelism": 8,
+            "completions": 8,
+            "template": {"spec": {"containers": [container]}},
+        },
+        "status": status,
+    }
+
+
+def workload(**status: Any) -> Object:
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "train", "uid": "job-1", "controller": True}
+    return {
+        "apiVersion": "kueue.x-k8s.io/v1beta2",
+        "kind": "Workload",
+        "metadata": {
+            "name": "job-train-abc",
+            "namespace": "team-a",
+            "ownerReferences": [owner],
+            "creationTimestamp": "2026-01-01T00:00:01Z",
+        },
+        "spec": {
+            "queueName": "gpus",
+            "priority": 50,
+            "podSets": [{"name": "main", "count": 8, "template": job()["spec"]["template"]}],
+        },
+        "status": status,
+    }
+
+
+FORECAST = {
+    "position": 2,
+    "gpusAhead": 16,
+    "startP50": "2026-01-01T00:10:00Z",
+    "startP90": "2026-01-01T00:20:00Z",
+    "reason": "WaitingForQuota",
+    "message": "64 GPUs needed, 32 free",
+    "remedy": "wait for b-1",
+    "computedAt": "2026-01-01T00:00:02Z",
+}
+
+
+def test_a_new_job_is_accepted_at_once() -> None:
+    view = job_view(job(), None)
+    assert (view.state, view.reason, view.gpus, view.queue) == (State.WAITING, "Accepted", 64, "gpus")
+
+
+def test_a_waiting_job_shows_its_forecast() -> None:
+    view = job_view(job(), workload(forecast=FORECAST))
+    assert view.state is State.WAITING
+    assert (view.position, view.gpus_ahead, view.reason) == (2, 16, "WaitingForQuota")
+    assert (view.message, view.remedy) == ("64 GPUs needed, 32 free", "wait for b-1")
+    assert view.started is None
+
+
+def test_never_is_not_waiting() -> None:
+    never = {"reason": "ExceedsCapacity", "message": "the fleet has 128 GPUs, 256 are needed"}
+    assert job_view(job(), workload(forecast=never)).state is State.NEVER
+
+
+def test_admitted_jobs_start_then_run() -> None:
+    admitted = workload(admission={"clusterQueue": "team-a"})
+    starting = job_view(job(startTime="2026-01-01T00:09:00Z", active=8, ready=3), admitted)
+    assert (starting.state, starting.message) == (State.STARTING, "3 of 8 pods are ready")
+    running = job_view(job(startTime="2026-01-01T00:09:00Z", active=8, ready=8), admitted)
+    assert (running.state, running.cluster_queue, running.position) == (State.RUNNING, "team-a", None)
+    assert running.started == "2026-01-01T00:09:00Z"
+
+
+def test_a_gang_has_started_when_its_last_pod_has() -> None:
+    def pod(index: int) -> Object:
+        state = {"running": {"startedAt": f"2026-01-01T00:10:0{index}Z"}}
+        return {
+            "metadata": {"name": f"train-{index}", "ownerReferences": [{"uid": "job-1", "controller": True}]},
+            "spec": {"nodeName": f"node-{index}", "containers": []},
+            "status": {"phase": "Running", "containerStatuses": [{"state": state}]},
+        }
+
+    view = job_view(job(startTime="2026-01-01T00:09:00Z", ready=8), None, [pod(0), pod(1)])
+    assert view.started == "2026-01-01T00:10:01Z"
+    assert view.nodes == ("node-0", "node-1")
+
+
+def test_ended_jobs_say_how() -> None:
+    failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "too many failures"}
+    view = job_view(job(conditions=[failed]), workload(admission={"clusterQueue": "team-a"}))
+    assert (view.state, view.reason, view.message) == (State.FAILED, "BackoffLimitExceeded", "too many failures")
+
+
+def test_workloads_of_other_kinds_stand_for_themselves() -> None:
+    alone = workload(forecast=FORECAST)
+    alone["metadata"]["ownerReferences"][0] |= {"kind": "RayJob", "name": "ray", "uid": "other"}
+    views = job_views([job()], [alone])
+    assert [(v.kind, v.name) for v in views] == [("Job", "train"), ("RayJob", "ray")]
