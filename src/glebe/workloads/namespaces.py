@@ -1,0 +1,121 @@
+"""The end of a namespace: everything in it goes, then the namespace itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from glebe.kube.client import Client
+from glebe.kube.clock import Env, format_time
+from glebe.kube.controller import Controller, Result
+from glebe.kube.errors import ApiError, is_conflict, is_not_found
+from glebe.kube.informer import Informers
+from glebe.kube.objects import Object, ObjectKey, is_deleting, set_condition
+from glebe.kube.resources import NAMESPACES, Resource
+from glebe.workloads.discovery import deletable_resources
+
+FINALIZER = "kubernetes"
+POLL = 1.0
+"""Seconds between two looks at a namespace whose content takes its time (graceful pods, finalizers)."""
+
+
+@dataclass(slots=True)
+class Remains:
+    """What is still in a namespace."""
+
+    instances: Counter[str] = field(default_factory=Counter)  # by resource
+    finalizers: Counter[str] = field(default_factory=Counter)
+
+    def add(self, resource: Resource, items: list[Object]) -> None:
+        self.instances[resource.group_resource] += len(items)
+        for item in items:
+            self.finalizers.update(item["metadata"].get("finalizers") or ())
+
+
+def conditions_of(remains: Remains, old: list[Object], now: str) -> list[Object]:
+    """The conditions that tell a user what an ending namespace waits for, in upstream's words."""
+    things = ", ".join(f"{r} has {n} resource instances" for r, n in sorted(remains.instances.items()) if n)
+    holders = ", ".join(f"{f} in {n} resource instances" for f, n in sorted(remains.finalizers.items()))
+    if things:
+        text = f"Some resources are remaining: {things}"
+        old = set_condition(old, "NamespaceContentRemaining", "True", "SomeResourcesRemain", text, now)
+    else:
+        text = "All content successfully removed"
+        old = set_condition(old, "NamespaceContentRemaining", "False", "ContentRemoved", text, now)
+    if holders:
+        text = f"Some content in the namespace has finalizers remaining: {holders}"
+        return set_condition(old, "NamespaceFinalizersRemaining", "True", "SomeFinalizersRemain", text, now)
+    text = "All content-preserving finalizers finished"
+    return set_condition(old, "NamespaceFinalizersRemaining", "False", "ContentHasNoFinalizers", text, now)
+
+
+class NamespaceController:
+    """Acts on namespaces that are being deleted and still carry our finalizer."""
+
+    def __init__(self, client: Client, informers: Informers, env: Env) -> None:
+        self._client = client
+        self._env = env
+        self._namespaces = informers.get(NAMESPACES)
+
+    def controller(self) -> Controller:
+        controller = Controller("namespace", self.reconcile, self._env, workers=2)
+        controller.watch(self._namespaces)
+        return controller
+
+    async def reconcile(self, key: ObjectKey) -> Result | None:
+        namespace = self._namespaces.store.get(key)
+        if namespace is None or not is_deleting(namespace):
+            return None
+        if FINALIZER not in ((namespace.get("spec") or {}).get("finalizers") or ()):
+            return None
+        remains = await self._empty(key.name)
+        if remains.instances.total():
+            await self._tell(namespace, remains)
+            return Result(requeue_after=POLL)
+        await self._finalize(namespace)
+        return None
+
+    async def _empty(self, name: str) -> Remains:
+        """Ask for the deletion of all content; what is left afterwards."""
+        remains = Remains()
+        for resource in await deletable_resources(self._client):
+            if not resource.namespaced:
+                continue
+            try:
+                items = (await self._client.list_all(resource, name)).items
+                if any(not is_deleting(item) for item in items):
+                    await self._client.delete_collection(resource, name, propagation="Background")
+                    items = (await self._client.list_all(resource, name)).items
+            except ApiError as error:
+                if error.code in (404, 405):
+                    continue
+                raise
+            remains.add(resource, items)
+        return remains
+
+    async def _tell(self, namespace: Object, remains: Remains) -> None:
+        status = namespace.get("status") or {}
+        old = status.get("conditions") or []
+        new = conditions_of(remains, old, format_time(self._env.clock.now()))
+        if new == old:
+            return
+        patch = {"status": {"conditions": new}}
+        try:
+            await self._client.patch(NAMESPACES, namespace["metadata"]["name"], patch, subresource="status")
+        except ApiError as error:
+            if not is_not_found(error) and not is_conflict(error):
+                raise
+
+    async def _finalize(self, namespace: Object) -> None:
+        rest = [f for f in namespace["spec"]["finalizers"] if f != FINALIZER]
+        body = {**namespace, "spec": {**namespace["spec"], "finalizers": rest}}
+        try:
+            await self._client.update(NAMESPACES, body, subresource="finalize")
+        except ApiError as error:
+            if not is_not_found(error):
+                raise
+
+
+def build(client: Client, informers: Informers, env: Env) -> Controller:
+    """The namespace controller of one logical cluster."""
+    return NamespaceController(client, informers, env).controller()
