@@ -1,0 +1,165 @@
+"""One seed, one run: build the platform, drive the load, inject faults, settle, judge.
+
+A run has two parts. While the load lasts, anything may fail and the :class:`~.invariants.Checker` judges every write.
+Then faults stop, dead nodes return, and the platform must settle: every job that can run has run, nothing is left over,
+and the ledger agrees with the checker's own books.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+import orjson
+
+from glebe.kube import virtualtime
+from glebe.kube.client import Client
+from glebe.kube.clock import Env
+from glebe.kube.errors import ApiError, is_not_found
+from glebe.kube.objects import Object
+from glebe.kube.resources import JOBS, Resource
+from glebe.kube.transport import Transport
+from glebe.platform.embedded import Platform
+from glebe.platform.simulation import settled
+from glebe.platform.simulation.assembly import simulated_platform
+from glebe.platform.simulation.faults import FaultRates, FaultyTransport
+from glebe.platform.simulation.invariants import Checker, Violation
+from glebe.platform.simulation.load import Action, Load, generate
+
+log = logging.getLogger("glebe.simulation")
+
+SETTLE_SECONDS = 3600.0
+CRASH_DOWNTIME = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one seed did. ``digest`` is equal for two runs of one seed."""
+
+    seed: int
+    simulated_seconds: float
+    writes: int
+    faults: int
+    outcomes: dict[str, int]
+    digest: str
+    violation: str = ""
+
+
+@dataclass(slots=True)
+class Run:
+    """The state of one run in progress."""
+
+    seed: int
+    load: Load
+    env: Env
+    checker: Checker
+    rates: FaultRates
+    transports: list[FaultyTransport] = field(default_factory=list)
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    violation: str = ""
+    downtimes: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def wrap(self, part: str, transport: Transport) -> Transport:
+        """The platform asks for every component's transport here."""
+        rng = random.Random(f"faults-{self.seed}-{part}-{len(self.transports)}")
+        faulty = FaultyTransport(transport, rng, self.rates)
+        faulty.active = self.rates != FaultRates.none()
+        self.transports.append(faulty)
+        return faulty
+
+    def on_commit(self, group_resource: str, namespace: str, name: str, body: bytes | None, revision: int) -> None:
+        """The store tells every committed write, before anybody else learns of it."""
+        self.digest.update(f"{revision} {group_resource} {namespace}/{name}".encode())
+        self.digest.update(body or b"-")
+        if self.violation:
+            return
+        try:
+            self.checker.observe(group_resource, namespace, name, orjson.loads(body) if body else None, revision)
+        except Violation as violation:
+            self.violation = str(violation)
+
+    def stop_faults(self) -> None:
+        self.rates = FaultRates.none()
+        for transport in self.transports:
+            transport.active = False
+
+
+def simulate(seed: int, rates: FaultRates | None = None) -> Report:
+    """Run one seed to its end under virtual time; never raises for a broken invariant, reports it."""
+    return virtualtime.run(_simulate(seed, rates or FaultRates()))
+
+
+async def _simulate(seed: int, rates: FaultRates) -> Report:
+    env = Env.seeded(seed)
+    run = Run(seed, generate(seed), env, Checker(env.clock.now), rates)
+    async with simulated_platform(run.load.fleet, env, run.wrap, run.on_commit) as platform:
+        await _create_all(platform.client, run.load.queues)
+        for action in run.load.actions:
+            await _until(action.at)
+            if run.violation:
+                break
+            await _act(run, platform, action)
+        await _settle(run, platform)
+    injected = sum(t.injected for t in run.transports)
+    loop_time = asyncio.get_running_loop().time()
+    outcomes = Counter(settled.outcome(job) for job in run.checker.world.all("jobs.batch"))
+    return Report(
+        seed, loop_time, run.checker.writes, injected, dict(outcomes), run.digest.hexdigest()[:16], run.violation
+    )
+
+
+async def _until(at: float) -> None:
+    await asyncio.sleep(max(0.0, at - asyncio.get_running_loop().time()))
+
+
+async def _create_all(client: Client, objects: list[Object]) -> None:
+    for obj in objects:
+        group, _, version = obj["apiVersion"].rpartition("/")
+        kind = obj["kind"]
+        plural = kind[:-1].lower() + "ies" if kind.endswith("y") else kind.lower() + "s"
+        await client.create(Resource(group, version, plural, kind, "namespace" in obj["metadata"]), obj)
+
+
+async def _act(run: Run, platform: Platform, action: Action) -> None:
+    """Do one thing of the load, as a user without faults between himself and the server."""
+    if action.verb == "submit":
+        assert action.manifest is not None
+        await platform.client.create(JOBS, action.manifest)
+    elif action.verb == "cancel":
+        try:
+            await platform.client.delete(JOBS, action.name, action.namespace, propagation="Background")
+        except ApiError as error:
+            if not is_not_found(error):
+                raise
+    elif action.verb == "fail-node":
+        platform.simulated_nodes.fail_node(action.name)
+    elif action.verb == "recover-node":
+        platform.simulated_nodes.recover_node(action.name)
+    elif action.verb == "crash":
+        await platform.crash(action.name)
+        run.downtimes.append(asyncio.create_task(_restart_later(platform, action.name)))
+
+
+async def _restart_later(platform: Platform, part: str) -> None:
+    await asyncio.sleep(CRASH_DOWNTIME)
+    await platform.restart(part)
+
+
+async def _settle(run: Run, platform: Platform) -> None:
+    """Faults off, everything up; then nothing may be left to do."""
+    await asyncio.gather(*run.downtimes)
+    run.stop_faults()
+    deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
+    left = settled.unfinished(run.checker.world)
+    while left and not run.violation and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(5)
+        left = settled.unfinished(run.checker.world)
+    if left and not run.violation:
+        run.violation = f"not settled after {SETTLE_SECONDS:.0f} s without faults: {'; '.join(left[:5])}"
+    if not run.violation:
+        await asyncio.sleep(10)  # the ledger coalesces its reports
+        run.violation = settled.ledger_disagrees(run.checker, run.env.clock.now())
