@@ -18,7 +18,7 @@ Defaulter = Callable[[Object], None]
 
 
 def apply_defaults(info: ResourceInfo, obj: Object) -> None:
-    """Fill in the defaults of ``obj``'s kind, in place. Types must be right (:func:`decode.prune` sees to it)."""
+    """Fill in the defaults of ``obj``'s kind, in place. Types must be right (:func:`prune.prune` sees to it)."""
     if info.is_custom:
         if info.schema is not None:
             structural.apply_defaults(info.schema, obj)
@@ -62,9 +62,27 @@ def _job_spec(spec: dict[str, Any]) -> None:
     _template(spec)
 
 
+_UID_LABEL, _NAME_LABEL = "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"
+
+
+def _job_selector(obj: Object) -> None:
+    """The labels and the selector by which a job knows its pods, once it has a uid; ``manualSelector`` opts out."""
+    meta, spec = obj["metadata"], obj["spec"]
+    uid, name = meta.get("uid"), meta.get("name")
+    if not uid or not name or spec.get("manualSelector"):
+        return
+    labels = spec.setdefault("template", {}).setdefault("metadata", {}).setdefault("labels", {})
+    # a job made from another one's YAML keeps the other's selector, and validation says so
+    for key, value in (("controller-uid", uid), (_UID_LABEL, uid), ("job-name", name), (_NAME_LABEL, name)):
+        labels.setdefault(key, value)
+    selected = spec.setdefault("selector", {}).setdefault("matchLabels", {})
+    selected.setdefault(_UID_LABEL, uid)
+
+
 def _job(obj: Object) -> None:
     if "spec" in obj:
         _job_spec(obj["spec"])
+        _job_selector(obj)
         labels = (obj["spec"].get("template") or {}).get("metadata", {}).get("labels")
         if labels and "labels" not in obj.get("metadata", {}):
             obj.setdefault("metadata", {})["labels"] = dict(labels)

@@ -65,7 +65,7 @@ class Schema:
     fields: dict[str, Schema]
     items: Schema | None
     additional: Schema | None
-    check: Any  # glebe.apiserver.types.decode compiles it
+    check: Any  # glebe.apiserver.types.prune compiles it
     validator: Any  # glebe.apiserver.types.structural compiles it
 
     def __init__(self, raw: dict[str, Any], *, custom: bool = False, definition: str = "") -> None:
@@ -125,7 +125,7 @@ class Schema:
             raw = self.raw.get("additionalProperties")
             value = self._child(raw) if isinstance(raw, dict) else None
         elif name == "check":
-            from glebe.apiserver.types.decode import compile_check
+            from glebe.apiserver.types.prune import compile_check
 
             value = compile_check(self)
         elif name == "validator":
