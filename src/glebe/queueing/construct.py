@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from glebe.kube.objects import Object, annotations_of, labels_of, owner_reference
 from glebe.kube.resources import PRIORITY_CLASSES, WORKLOAD_CLASSES, WORKLOAD_PRIORITY_CLASSES, WORKLOADS, Resource
 from glebe.queueing import labels
-from glebe.queueing.integrations import Integration, pod_count, read
+from glebe.queueing.integrations import Find, Integration, pod_count, read
 from glebe.queueing.runtimes import seconds_label
-
-#: Finds a cluster-scoped object by kind and name.
-Lookup = Callable[[Resource, str], Object | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +91,7 @@ def topology_request(annotations: dict[str, str]) -> dict[str, Any] | None:
     return None
 
 
-def priority_of(integration: Integration, job: Object, find: Lookup) -> Priority:
+def priority_of(integration: Integration, job: Object, find: Find) -> Priority:
     """The first that is given: the priority-class label, the class, the pods' priorityClassName; else 0."""
     job_labels = labels_of(job)
     if name := job_labels.get(labels.PRIORITY_CLASS):
@@ -108,7 +104,7 @@ def priority_of(integration: Integration, job: Object, find: Lookup) -> Priority
     return Priority(0)
 
 
-def _from(find: Lookup, resource: Resource, name: str, path: tuple[str, ...]) -> Priority:
+def _from(find: Find, resource: Resource, name: str, path: tuple[str, ...]) -> Priority:
     obj = find(resource, name)
     if obj is None:
         return Priority(0, missing=f'{resource.kind} "{name}"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,13 @@ ClassOf = Callable[[str], Object | None]
 
 def amounts(resources: Mapping[str, Any] | None) -> dict[str, int]:
     return {name: to_int(value, name) for name, value in (resources or {}).items()}
+
+
+def node_facts(obj: Object) -> tuple[Any, ...]:
+    """What of a Node decides anything; heartbeats leave it as it is."""
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    ready = condition_is_true(obj, "Ready"), spec.get("unschedulable"), "deletionTimestamp" in obj["metadata"]
+    return obj["metadata"]["uid"], labels_of(obj), status.get("allocatable"), spec.get("taints"), ready
 
 
 def taints(items: list[dict[str, Any]] | None) -> tuple[m.Taint, ...]:
@@ -168,10 +176,8 @@ def queued_at(workload: Object) -> float:
     """When the workload joined its queue: its own note of it (microseconds) or its creation (seconds)."""
     note = annotations_of(workload).get(labels.SUBMITTED_AT)
     if note:
-        try:
+        with contextlib.suppress(ValueError):
             return parse_time(note)
-        except ValueError:
-            pass
     return parse_time(workload["metadata"].get("creationTimestamp", "1970-01-01T00:00:00Z"))
 
 

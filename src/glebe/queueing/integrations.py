@@ -5,7 +5,7 @@ A new kind is an entry of :data:`INTEGRATIONS`; nothing else in the queue knows 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from glebe.kube.resources import JOBS, Resource
 from glebe.queueing import labels
 
 Path = tuple[str, ...]
+#: Finds a cluster-scoped object by kind and name.
+Find = Callable[[Resource, str], Object | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from glebe.kube.objects import Object, annotations_of, labels_of
 from glebe.kube.quantity import QuantityError
 from glebe.kube.resources import WORKLOAD_CLASSES
 from glebe.queueing import labels
-from glebe.queueing.construct import Lookup, priority_of
-from glebe.queueing.integrations import Integration, read
+from glebe.queueing.construct import priority_of
+from glebe.queueing.integrations import Find, Integration, read
 from glebe.queueing.requests import pod_requests
 from glebe.queueing.runtimes import parse_expected, seconds_label
 
@@ -41,7 +41,7 @@ def suspend_and_gate(integration: Integration, job: Object, user: str = "") -> N
         _child(job["metadata"], "annotations").setdefault(labels.SUBMITTED_BY, user)
 
 
-def check(integration: Integration, job: Object, find: Lookup) -> list[Cause]:
+def check(integration: Integration, job: Object, find: Find) -> list[Cause]:
     """What is wrong with a queued job, by field."""
     causes: list[Cause] = []
     job_labels, notes = labels_of(job), annotations_of(job)
@@ -54,7 +54,9 @@ def check(integration: Integration, job: Object, find: Lookup) -> list[Cause]:
         causes.extend(_check_template(job, source.template))
     name = job_labels.get(labels.CLASS)
     if name and find(WORKLOAD_CLASSES, name) is None:
-        why = f'Invalid value: "{name}": there is no WorkloadClass "{name}": see kubectl get workloadclasses, or leave the label out'
+        why = (
+            f'Invalid value: "{name}": there is no such WorkloadClass: see kubectl get workloadclasses, or leave it out'
+        )
         causes.append(Cause("FieldValueInvalid", why, f"metadata.labels[{labels.CLASS}]"))
     elif missing := priority_of(integration, job, find).missing:
         why = f"Invalid value: there is no {missing}: create it, or name one that exists"

@@ -30,8 +30,7 @@ def pod_requests(spec: Mapping[str, Any]) -> dict[str, int]:
         _add(running, _container(container))
     _add(running, sidecars)
     _raise_to(running, peak)
-    for resource, amount in _container(spec).items():  # spec.resources: the pod as a whole
-        running[resource] = amount
+    running.update(_container(spec))  # spec.resources: the pod as a whole
     for resource, amount in (spec.get("overhead") or {}).items():
         running[resource] = running.get(resource, 0) + to_int(amount, resource)
     return {resource: amount for resource, amount in sorted(running.items()) if amount}

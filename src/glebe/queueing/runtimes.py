@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 from glebe.kube.duration import parse_duration
@@ -39,10 +40,8 @@ def predict(expected: str | None, class_p50: float | None, class_p90: float | No
     if class_p50 is not None:
         run_time = RunTime(class_p50, max(class_p50, class_p90 if class_p90 is not None else class_p50 * SPREAD))
     if expected:
-        try:
+        with contextlib.suppress(ValueError):
             run_time = parse_expected(expected)
-        except ValueError:
-            pass
     if bound is not None:
         run_time = RunTime(min(run_time.p50, bound), min(run_time.p90, bound))
     return run_time

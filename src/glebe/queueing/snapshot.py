@@ -126,6 +126,8 @@ class SnapshotBuilder:
         elif resource == r.PODS:
             self._use.pod_changed(old, new)
         elif resource == r.NODES:
+            if old is not None and new is not None and convert.node_facts(old) == convert.node_facts(new):
+                return
             self._use.dirty[key.name] = None
             self.fleet_version += 1
         else:
@@ -207,13 +209,17 @@ class SnapshotBuilder:
             workload = self.workload(key)
             entry = Entry() if workload is None else self.entry(key, workload)
             self._replace(key, entry)
-            before = self._job_uids.pop(key, None)
-            if before is not None:
-                self._use.set_placed(before, False)
-            if workload is not None and entry.admitted is not None and any(a.nodes for a in entry.admitted.assignments):
-                uid = labels_of(workload).get(labels.JOB_UID, "")
-                self._job_uids[key] = uid
-                self._use.set_placed(uid, True)
+            self._placed(key, workload, entry)
+
+    def _placed(self, key: ObjectKey, workload: Object | None, entry: Entry) -> None:
+        """Keep track of whose pods the core places."""
+        before = self._job_uids.pop(key, "")
+        after = ""
+        if workload is not None and entry.admitted is not None and any(a.nodes for a in entry.admitted.assignments):
+            after = self._job_uids[key] = labels_of(workload).get(labels.JOB_UID, "")
+        if before != after:
+            self._use.set_placed(before, False)
+            self._use.set_placed(after, True)
 
     def _replace(self, key: ObjectKey, entry: Entry) -> None:
         if _swap(self._pending, key, entry.pending):

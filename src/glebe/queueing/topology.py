@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ def encode(nodes: NodeCounts) -> dict[str, Any]:
     if len(set(names)) == 1:
         values = {"universalValue": names[0]}
     else:
-        prefix = os.path.commonprefix(names)
+        prefix = _common_prefix(names)
         values = {"prefix": prefix} if prefix else {}
         values["roots"] = [name[len(prefix) :] for name in names]
     part: dict[str, Any] = {"domainCount": len(nodes), "valuesPerLevel": [values]}
@@ -28,6 +27,14 @@ def encode(nodes: NodeCounts) -> dict[str, Any]:
     else:
         part["podCounts"] = counts
     return {"levels": [labels.HOSTNAME], "slices": [part]}
+
+
+def _common_prefix(names: Sequence[str]) -> str:
+    first, last = min(names), max(names)
+    same = 0
+    while same < min(len(first), len(last)) and first[same] == last[same]:
+        same += 1
+    return first[:same]
 
 
 def decode(assignment: Mapping[str, Any] | None) -> tuple[tuple[str, int], ...]:

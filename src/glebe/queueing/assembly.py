@@ -1,0 +1,77 @@
+"""All controllers of the queue for one cluster."""
+
+from __future__ import annotations
+
+from glebe.kube.client import Client
+from glebe.kube.clock import Env
+from glebe.kube.controller import Controller
+from glebe.kube.errors import ApiError
+from glebe.kube.informer import Informers
+from glebe.kube.objects import Object, key_of
+from glebe.kube.resources import Resource
+from glebe.queueing import cycle, integrations, jobs, lifecycle, queuestatus, ungate
+from glebe.queueing.dryrun import hypothetical
+from glebe.queueing.notices import Notices
+from glebe.queueing.planner import InlinePlanner, Planner
+from glebe.queueing.publish import ForecastPublisher
+from glebe.queueing.snapshot import SnapshotBuilder
+from glebe.scheduling import decide
+from glebe.scheduling.model import Decision, Outcome, Snapshot
+
+
+def controllers(client: Client, informers: Informers, env: Env, planner: Planner | None = None) -> list[Controller]:
+    """Every controller of the queue; run each until cancelled, next to ``informers.run()``."""
+    return Queueing(client, informers, env, planner).controllers
+
+
+class Queueing:
+    """The queue of one cluster: its controllers, and the picture of the world that they share."""
+
+    def __init__(self, client: Client, informers: Informers, env: Env, planner: Planner | None = None) -> None:
+        planner = planner or InlinePlanner()
+        self.builder = SnapshotBuilder(client.cluster)
+        self.builder.attach(informers)
+        self.notices = Notices(client, env)
+        self.publisher = ForecastPublisher(client, env, planner, self.builder, self.notices)
+        self.cycle = cycle.AdmissionCycle(client, env, planner, self.builder, self.notices, self.publisher.poke)
+        self._env = env
+        self.controllers: list[Controller] = [
+            *(jobs.build(i, client, informers, env, self.notices) for i in integrations.INTEGRATIONS),
+            cycle.build(self.cycle, informers, env, client.cluster),
+            ungate.build(client, informers, env),
+            lifecycle.build(client, informers, env, self.notices),
+            queuestatus.build(client, informers, env),
+            self.publisher.controller,
+            self.notices.controller,
+        ]
+        self._verdicts: dict[str, Decision | None] = {}
+        self._verdicts_at = -1
+
+    def never_starts(self, cluster: str, job: Object) -> Decision | None:
+        """For :class:`glebe.queueing.admission.QueueAdmission`: the verdict when ``job`` could not start even alone.
+
+        Answers are kept by shape of the job until fleet or quotas change.
+        """
+
+        def find(resource: Resource, name: str) -> Object | None:
+            return {}  # classes are checked elsewhere; priority cannot help a job that is alone
+
+        try:
+            workload = hypothetical(job, self._env.clock.now(), find)
+        except ApiError:
+            return None
+        if self.builder.fleet_version != self._verdicts_at:
+            self._verdicts.clear()
+            self._verdicts_at = self.builder.fleet_version
+        entry = self.builder.entry(key_of(workload, cluster), workload)
+        if entry.pending is None:
+            return entry.barred
+        shape = repr((entry.pending.queue, entry.pending.pod_sets))
+        if shape not in self._verdicts:
+            world = self.builder.snapshot()
+            alone = Snapshot(
+                world.nodes, world.topologies, world.flavors, world.queues, world.cohorts, (), (entry.pending,)
+            )
+            decision = decide(alone, self._env.clock.now())[0]
+            self._verdicts[shape] = decision if decision.outcome is Outcome.NEVER else None
+        return self._verdicts[shape]

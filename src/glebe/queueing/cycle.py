@@ -1,0 +1,221 @@
+"""The admission cycle: one loop that looks at everything that waits and starts what may start.
+
+All state is in API objects. Between a write and the moment the watch shows it, the written object is assumed
+(:meth:`SnapshotBuilder.assume`); an assumption is taken back only when the write is known to have failed, so quota is
+never given twice, whatever happens in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from glebe.kube import resources as r
+from glebe.kube.client import Client
+from glebe.kube.clock import Env
+from glebe.kube.controller import Controller, Result
+from glebe.kube.errors import ApiError
+from glebe.kube.informer import Informers
+from glebe.kube.objects import Object, ObjectKey, controller_of, get_condition
+from glebe.kube.transport import ConnectionLost
+from glebe.queueing import convert, labels, transitions
+from glebe.queueing.notices import Notices
+from glebe.queueing.planner import Planner
+from glebe.queueing.snapshot import WATCHED, SnapshotBuilder
+from glebe.scheduling.model import Decision, Outcome
+
+log = logging.getLogger("glebe.queueing.cycle")
+
+#: Changes that come this close together are decided together.
+DEBOUNCE = 0.02
+_PARALLEL_WRITES = 16
+_RETRY = 0.5
+
+
+@dataclass(slots=True)
+class Stats:
+    """What the loop did since it started."""
+
+    cycles: int = 0
+    admitted: int = 0
+    rolled_back: int = 0
+    last_pending: int = 0
+    uncertain: int = field(default=0)
+
+
+class AdmissionCycle:
+    """One cycle per change (debounced). ``after`` is called when a cycle ends: the forecast's turn."""
+
+    def __init__(
+        self,
+        client: Client,
+        env: Env,
+        planner: Planner,
+        builder: SnapshotBuilder,
+        notices: Notices,
+        after: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._client = client
+        self._env = env
+        self._planner = planner
+        self._builder = builder
+        self._notices = notices
+        self._after = after
+        self._uncertain: dict[ObjectKey, Object] = {}  # admissions whose write may or may not have happened
+        self._gate = asyncio.Semaphore(_PARALLEL_WRITES)
+        self.stats = Stats()
+
+    async def reconcile(self, key: ObjectKey) -> Result | None:
+        """One cycle."""
+        await asyncio.sleep(DEBOUNCE)
+        # 1. settle: admissions of earlier cycles whose outcome is unknown
+        await self._settle()
+        # 2. snapshot
+        snapshot = self._builder.snapshot()
+        barred = dict(self._builder.barred())
+        keys = {str(k): k for k in self._builder.objects[r.WORKLOADS]}
+        queues = {p.key: p.queue for p in snapshot.pending}
+        # 3. decide
+        decisions = await self._planner.decide(snapshot, self._env.clock.now()) if snapshot.pending else []
+        # 4. write admissions, 5. write reasons that cannot wait for the forecast
+        admissions = [(keys[d.key], d) for d in decisions if d.outcome is Outcome.ADMIT and d.key in keys]
+        refusals = [(keys[d.key], d) for d in decisions if d.outcome is Outcome.NEVER and d.key in keys]
+        refusals += list(barred.items())
+        done = await asyncio.gather(*(self._admit(k, queues[d.key], d) for k, d in admissions))
+        await asyncio.gather(*(self._refuse(k, d) for k, d in refusals))
+        # 6. requeue
+        self.stats.cycles += 1
+        self.stats.last_pending = len(snapshot.pending) - sum(done)
+        self.stats.uncertain = len(self._uncertain)
+        self._after()
+        return Result(requeue_after=_RETRY) if not all(done) or self._uncertain else None
+
+    async def _admit(self, key: ObjectKey, queue: str, decision: Decision) -> bool:
+        """Write one admission; whether it is known to be written."""
+        workload = self._builder.objects[r.WORKLOADS].get(key)
+        if workload is None or convert.holds_quota(workload) or not convert.is_active(workload):
+            return False  # changed while the core was thinking: the next cycle sees it
+        wanted = transitions.admit(workload, queue, decision, self._env.clock.now())
+        self._builder.assume(wanted)
+        async with self._gate:
+            return await self._write_admission(key, wanted)
+
+    async def _write_admission(self, key: ObjectKey, wanted: Object) -> bool:
+        try:
+            written = await self._client.update_status(r.WORKLOADS, wanted)
+        except (ApiError, ConnectionLost) as error:
+            if isinstance(error, ApiError) and error.code < 500 and error.code != 429:
+                if key in self._uncertain and error.code == 409:
+                    return await self._read_back(key, wanted)
+                self._roll_back(key, error)
+            else:
+                self._uncertain[key] = wanted
+            return False
+        self._confirm(key, written)
+        return True
+
+    def _confirm(self, key: ObjectKey, written: Object) -> None:
+        self._uncertain.pop(key, None)
+        known = self._builder.objects[r.WORKLOADS].get(key)
+        self._builder.forget(key)
+        if known is not None and int(known["metadata"]["resourceVersion"]) < int(
+            written["metadata"]["resourceVersion"]
+        ):
+            self._builder.assume(written)
+        self.stats.admitted += 1
+        message = (get_condition(written, labels.ADMITTED) or {}).get("message", "")
+        self._notices.say(written, "Normal", "QuotaReserved", message)
+        self._notices.say(written, "Normal", "Admitted", message)
+
+    def _roll_back(self, key: ObjectKey, error: Exception) -> None:
+        log.debug("admission of %s was not written: %s", key, error)
+        self._uncertain.pop(key, None)
+        self._builder.forget(key)
+        self.stats.rolled_back += 1
+
+    async def _settle(self) -> None:
+        """Repeat each uncertain write: it carries its resourceVersion, so it takes effect at most once."""
+        for key, wanted in list(self._uncertain.items()):
+            await self._write_admission(key, wanted)
+
+    async def _read_back(self, key: ObjectKey, wanted: Object) -> bool:
+        """The repeated write was refused: either the first one did take effect, or somebody else wrote."""
+        try:
+            found = await self._client.get(r.WORKLOADS, key.name, key.namespace)
+        except ConnectionLost:
+            return False
+        except ApiError as error:
+            if error.code == 404:
+                self._roll_back(key, error)
+            return False
+        if found["metadata"]["uid"] == wanted["metadata"]["uid"] and (found.get("status") or {}).get("admission"):
+            self._confirm(key, found)
+            return True
+        self._roll_back(key, ApiError(409, "Conflict", "somebody else wrote first"))
+        return False
+
+    async def _refuse(self, key: ObjectKey, decision: Decision) -> None:
+        """Say at once what will not start as things are; the rest is said with the forecast."""
+        workload = self._builder.objects[r.WORKLOADS].get(key)
+        if workload is None or convert.holds_quota(workload):
+            return
+        condition = get_condition(workload, labels.QUOTA_RESERVED) or {}
+        same = condition.get("reason"), condition.get("message")
+        if condition.get("status") == "False" and same == (str(decision.reason), decision.message):
+            return
+        async with self._gate:
+            try:
+                now = self._env.clock.now()
+                written = await self._client.update_status(r.WORKLOADS, transitions.wait(workload, decision, None, now))
+            except (ApiError, ConnectionLost) as error:
+                log.debug("the reason of %s was not written: %s", key, error)
+                return
+        self._notices.say(written, "Warning", str(decision.reason), f"{decision.message} {decision.remedy}".strip())
+
+
+def build(cycle: AdmissionCycle, informers: Informers, env: Env, cluster: str) -> Controller:
+    """The cycle as a controller with a single key, triggered by every change that may matter."""
+    key = ObjectKey(cluster, "", "cycle")
+    controller = Controller("admission-cycle", cycle.reconcile, env)
+    for resource in WATCHED:
+        when = _WHEN.get(resource)
+        controller.watch(informers.get(resource), lambda _: (key,), when=when)
+    return controller
+
+
+def _node_matters(old: Object | None, new: Object | None) -> bool:
+    return old is None or new is None or convert.node_facts(old) != convert.node_facts(new)
+
+
+def _pod_matters(old: Object | None, new: Object | None) -> bool:
+    """Pods of queued jobs are counted by their workloads; of them only the end of a straggler frees anything."""
+    pod = new or old or {}
+    if controller_of(pod) is not None and labels.POD_SET in (pod["metadata"].get("labels") or {}):
+        return new is None
+    return True
+
+
+def _workload_matters(old: Object | None, new: Object | None) -> bool:
+    if old is None or new is None:
+        return True
+    return _facts(old) != _facts(new)
+
+
+def _facts(workload: Object) -> tuple[object, ...]:
+    meta, status = workload["metadata"], workload.get("status") or {}
+    finished = convert.is_finished(workload)
+    return (
+        meta["uid"],
+        meta.get("generation"),
+        meta.get("labels"),
+        meta.get("annotations"),
+        "deletionTimestamp" in meta,
+        bool(status.get("admission")),
+        finished,
+        workload["spec"] if "generation" not in meta else None,
+    )
+
+
+_WHEN = {r.NODES: _node_matters, r.PODS: _pod_matters, r.WORKLOADS: _workload_matters}

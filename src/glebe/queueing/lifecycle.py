@@ -1,0 +1,176 @@
+"""What ends a run before its job does: deactivation, the time limit, stopped queues, dead nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from glebe.kube import resources as r
+from glebe.kube.client import Client
+from glebe.kube.clock import Env, parse_time
+from glebe.kube.controller import Controller, Result
+from glebe.kube.informer import Informers
+from glebe.kube.objects import Object, ObjectKey, controller_of, get_condition, is_deleting, key_of
+from glebe.queueing import convert, labels, topology, transitions
+from glebe.queueing.integrations import read
+from glebe.queueing.notices import Notices
+
+#: A node that is not ready for so long is given up, and its workloads start anew elsewhere.
+NODE_GRACE = 30.0
+NODE_INDEX = "queueing/assigned-node"
+QUEUE_INDEX = "queueing/local-queue"
+RESERVED_INDEX = "queueing/reserved-in"
+
+
+def node_index(workload: Object) -> Iterable[str]:
+    """Nodes that a running workload was given."""
+    if not convert.holds_quota(workload):
+        return ()
+    names: dict[str, None] = {}
+    for a in workload["status"]["admission"].get("podSetAssignments") or ():
+        names.update(dict.fromkeys(name for name, _ in topology.decode(a.get("topologyAssignment"))))
+    return names
+
+
+def queue_index(workload: Object) -> Iterable[str]:
+    name = workload["spec"].get("queueName") or labels.DEFAULT_QUEUE
+    return (f"{workload['metadata']['namespace']}/{name}",)
+
+
+def reserved_index(workload: Object) -> Iterable[str]:
+    return (workload["status"]["admission"]["clusterQueue"],) if convert.holds_quota(workload) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Stop the workload now (``reason`` set), or look again in ``after`` seconds."""
+
+    reason: str = ""
+    message: str = ""
+    after: float | None = None
+
+
+class Lifecycle:
+    """Evicts workloads that must not go on."""
+
+    def __init__(self, client: Client, informers: Informers, env: Env, notices: Notices) -> None:
+        self._client = client
+        self._env = env
+        self._notices = notices
+        self._cluster = client.cluster
+        indexers = {NODE_INDEX: node_index, QUEUE_INDEX: queue_index, RESERVED_INDEX: reserved_index}
+        self._workloads = informers.get(r.WORKLOADS, indexers=indexers).store
+        self._nodes = informers.get(r.NODES).store
+        self._local = informers.get(r.LOCAL_QUEUES).store
+        self._cluster_queues = informers.get(r.CLUSTER_QUEUES).store
+
+    async def reconcile(self, key: ObjectKey) -> Result | None:
+        workload = self._workloads.get(key)
+        if workload is None or is_deleting(workload) or convert.is_finished(workload):
+            return None
+        if not convert.holds_quota(workload):
+            return None
+        if transitions.is_evicted(workload):
+            if controller_of(workload) is None:  # nobody's: there are no pods to wait for
+                await self._client.update_status(r.WORKLOADS, transitions.release(workload, self._env.clock.now()))
+            return None
+        now = self._env.clock.now()
+        verdicts = (
+            self._active(workload),
+            self._time_limit(workload, now),
+            self._queues(workload),
+            self._health(workload, now),
+        )
+        for verdict in verdicts:
+            if verdict.reason:
+                await self._evict(workload, verdict, now)
+                return None
+        waits = [v.after for v in verdicts if v.after is not None]
+        return Result(requeue_after=min(waits)) if waits else None
+
+    async def _evict(self, workload: Object, verdict: Verdict, now: float) -> None:
+        if verdict.reason.endswith("MaximumExecutionTimeExceeded") and convert.is_active(workload):
+            patch = {
+                "metadata": {"resourceVersion": workload["metadata"]["resourceVersion"]},
+                "spec": {"active": False},
+            }
+            meta = workload["metadata"]
+            workload = await self._client.patch(r.WORKLOADS, meta["name"], patch, meta["namespace"])
+        stopped = transitions.evict(workload, verdict.reason, verdict.message, now)
+        written = await self._client.update_status(r.WORKLOADS, stopped)
+        self._notices.say(written, "Warning", "Evicted", verdict.message)
+
+    def _active(self, workload: Object) -> Verdict:
+        if convert.is_active(workload):
+            return Verdict()
+        return Verdict("Deactivated", "The workload is deactivated (spec.active is false).")
+
+    def _time_limit(self, workload: Object, now: float) -> Verdict:
+        limit = workload["spec"].get("maximumExecutionTimeSeconds")
+        if limit is None:
+            return Verdict()
+        past = int(read(workload, ("status", "accumulatedPastExecutionTimeSeconds"), 0))
+        admitted = get_condition(workload, labels.ADMITTED) or {}
+        began = parse_time(admitted["lastTransitionTime"]) if admitted.get("status") == "True" else now
+        left = began + limit - past - now
+        if left > 0:
+            return Verdict(after=left)
+        return Verdict(
+            "DeactivatedDueToMaximumExecutionTimeExceeded",
+            f"The workload ran for its maximum execution time of {limit} s.",
+        )
+
+    def _queues(self, workload: Object) -> Verdict:
+        name = workload["spec"].get("queueName") or labels.DEFAULT_QUEUE
+        local = self._local.get(ObjectKey(self._cluster, workload["metadata"]["namespace"], name))
+        if local is not None and local["spec"].get("stopPolicy") == "HoldAndDrain":
+            return Verdict("LocalQueueStopped", f'LocalQueue "{name}" is stopped and drained.')
+        queue = workload["status"]["admission"]["clusterQueue"]
+        found = self._cluster_queues.get(ObjectKey(self._cluster, "", queue))
+        if found is not None and read(found, ("spec", "stopPolicy")) == "HoldAndDrain":
+            return Verdict("ClusterQueueStopped", f'ClusterQueue "{queue}" is stopped and drained.')
+        return Verdict()
+
+    def _health(self, workload: Object, now: float) -> Verdict:
+        soonest: float | None = None
+        for name in node_index(workload):
+            node = self._nodes.get(ObjectKey(self._cluster, "", name))
+            if node is None:
+                return Verdict("NodeFailures", f"Node {name} is gone; the gang starts anew as a whole.")
+            ready = get_condition(node, "Ready")
+            if ready is None or ready["status"] == "True":
+                continue
+            left = parse_time(ready["lastTransitionTime"]) + NODE_GRACE - now
+            if left <= 0:
+                why = f"Node {name} has not been ready for {NODE_GRACE:.0f} s; the gang starts anew as a whole."
+                return Verdict("NodeFailures", why)
+            soonest = left if soonest is None else min(soonest, left)
+        return Verdict(after=soonest)
+
+
+def build(client: Client, informers: Informers, env: Env, notices: Notices) -> Controller:
+    """Woken by workloads, their nodes and their queues."""
+    lifecycle = Lifecycle(client, informers, env, notices)
+    controller = Controller("queue-lifecycle", lifecycle.reconcile, env, workers=2)
+    store = informers.get(r.WORKLOADS).store
+
+    def keys(index: str, value: str) -> list[ObjectKey]:
+        return [key_of(w, client.cluster) for w in store.by_index(index, value)]
+
+    def of_local_queue(queue: Object) -> list[ObjectKey]:
+        return keys(QUEUE_INDEX, f"{queue['metadata']['namespace']}/{queue['metadata']['name']}")
+
+    controller.watch(informers.get(r.WORKLOADS))
+    controller.watch(informers.get(r.NODES), lambda n: keys(NODE_INDEX, n["metadata"]["name"]), when=_node_matters)
+    controller.watch(informers.get(r.LOCAL_QUEUES), of_local_queue, when=_spec_changed)
+    queues = informers.get(r.CLUSTER_QUEUES)
+    controller.watch(queues, lambda q: keys(RESERVED_INDEX, q["metadata"]["name"]), when=_spec_changed)
+    return controller
+
+
+def _node_matters(old: Object | None, new: Object | None) -> bool:
+    return old is None or new is None or convert.node_facts(old) != convert.node_facts(new)
+
+
+def _spec_changed(old: Object | None, new: Object | None) -> bool:
+    return old is None or new is None or old.get("spec") != new.get("spec")

@@ -1,0 +1,47 @@
+"""Events on the workload and on the job it stands for: the same sentence on both."""
+
+from __future__ import annotations
+
+from glebe.kube.client import Client
+from glebe.kube.clock import Env
+from glebe.kube.controller import Controller, Result
+from glebe.kube.events import EventRecorder
+from glebe.kube.objects import Object, ObjectKey, controller_of, key_of
+
+_KEPT = 8  # unwritten events per workload; older ones are dropped
+
+
+class Notices:
+    """Writes events in the background, in order per workload; they are a courtesy and hold nothing up."""
+
+    def __init__(self, client: Client, env: Env) -> None:
+        self._recorder = EventRecorder(client, env, "glebe-queue")
+        self._cluster = client.cluster
+        self._waiting: dict[ObjectKey, list[tuple[Object, str, str, str]]] = {}
+        self.controller = Controller("queue-events", self._reconcile, env, workers=2)
+
+    def say(self, workload: Object, kind: str, reason: str, message: str) -> None:
+        """:param kind: Normal or Warning."""
+        key = key_of(workload, self._cluster)
+        waiting = self._waiting.setdefault(key, [])
+        waiting.append((workload, kind, reason, message))
+        del waiting[:-_KEPT]
+        self.controller.queue.add(key)
+
+    async def _reconcile(self, key: ObjectKey) -> Result | None:
+        for workload, kind, reason, message in self._waiting.pop(key, ()):
+            await self._recorder.event(workload, kind, reason, message)
+            if (job := _owner(workload)) is not None:
+                await self._recorder.event(job, kind, reason, message)
+        return None
+
+
+def _owner(workload: Object) -> Object | None:
+    owner = controller_of(workload)
+    if owner is None:
+        return None
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "metadata": {"name": owner["name"], "namespace": workload["metadata"]["namespace"], "uid": owner["uid"]},
+    }

@@ -1,0 +1,106 @@
+"""Publishes forecasts: after each cycle, at most once a second, written only where a reader would care."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from glebe.kube import resources as r
+from glebe.kube.client import Client
+from glebe.kube.clock import Env
+from glebe.kube.controller import Controller, Result
+from glebe.kube.errors import ApiError
+from glebe.kube.objects import Object, ObjectKey, get_condition
+from glebe.kube.transport import ConnectionLost
+from glebe.queueing import convert, labels, transitions
+from glebe.queueing.notices import Notices
+from glebe.queueing.planner import Planner
+from glebe.queueing.snapshot import SnapshotBuilder
+from glebe.scheduling.model import Forecast, Outcome
+
+log = logging.getLogger("glebe.queueing.forecast")
+
+_PARALLEL_WRITES = 16
+
+
+class ForecastPublisher:
+    """Runs the core forward and writes ``status.forecast`` of everything that waits.
+
+    :param interval: least seconds between two passes.
+    :param refresh: seconds after which forecasts are looked at again although nothing changed.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        env: Env,
+        planner: Planner,
+        builder: SnapshotBuilder,
+        notices: Notices,
+        *,
+        interval: float = 1.0,
+        refresh: float = 30.0,
+    ) -> None:
+        self._client = client
+        self._env = env
+        self._planner = planner
+        self._builder = builder
+        self._notices = notices
+        self._interval = interval
+        self._refresh = refresh
+        self._last = float("-inf")
+        self._key = ObjectKey(client.cluster, "", "forecast")
+        self._gate = asyncio.Semaphore(_PARALLEL_WRITES)
+        self.controller = Controller("queue-forecast", self._reconcile, env)
+        self.passes = 0
+        self.written = 0
+
+    def poke(self) -> None:
+        """A cycle has ended: the forecast is due, now or as soon as the interval allows."""
+        self.controller.queue.add_after(self._key, self._last + self._interval - self._env.clock.now())
+
+    async def _reconcile(self, key: ObjectKey) -> Result | None:
+        now = self._last = self._env.clock.now()
+        snapshot = self._builder.snapshot()
+        if not snapshot.pending:
+            return None
+        forecasts = await self._planner.forecast(snapshot, now)
+        self._last = self._env.clock.now()
+        keys = {str(k): k for k in self._builder.objects[r.WORKLOADS]}
+        await asyncio.gather(*(self._publish(keys[f.key], f) for f in forecasts if f.key in keys))
+        self.passes += 1
+        return Result(requeue_after=self._refresh)
+
+    async def _publish(self, key: ObjectKey, forecast: Forecast) -> None:
+        now = self._env.clock.now()
+        if forecast.decision.outcome is Outcome.ADMIT:
+            return  # the next cycle admits it
+        if not self._due(key, forecast, now):
+            return
+        async with self._gate:
+            workload = self._builder.workload(key)
+            if workload is None or not self._due(key, forecast, now):
+                return
+            before = get_condition(workload, labels.QUOTA_RESERVED) or {}
+            wanted = transitions.wait(workload, forecast.decision, forecast, now)
+            try:
+                written = await self._client.update_status(r.WORKLOADS, wanted)
+            except (ApiError, ConnectionLost) as error:
+                log.debug("the forecast of %s was not written: %s", key, error)
+                self.poke()
+                return
+            self.written += 1
+            if before.get("reason") != str(forecast.decision.reason):
+                self._say(written, forecast)
+
+    def _due(self, key: ObjectKey, forecast: Forecast, now: float) -> bool:
+        workload = self._builder.workload(key)
+        if workload is None or convert.holds_quota(workload) or convert.is_finished(workload):
+            return False
+        return transitions.differs_materially(workload, forecast, now)
+
+    def _say(self, workload: Object, forecast: Forecast) -> None:
+        decision = forecast.decision
+        kind = "Warning" if decision.outcome is Outcome.NEVER else "Normal"
+        reason = str(decision.reason) if decision.outcome is Outcome.NEVER else "Pending"
+        self._notices.say(workload, kind, reason, f"{decision.message} {decision.remedy}".strip())

@@ -1,0 +1,212 @@
+"""Status of ClusterQueues and LocalQueues: what waits, what runs, what is used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from glebe.kube import resources as r
+from glebe.kube.client import Client
+from glebe.kube.clock import Env, format_time
+from glebe.kube.controller import Controller, Result
+from glebe.kube.informer import Informers
+from glebe.kube.objects import Object, ObjectKey, condition_is_true, is_deleting, key_of, set_condition
+from glebe.kube.quantity import from_int, to_int
+from glebe.queueing import convert, labels
+from glebe.queueing.integrations import read
+from glebe.queueing.lifecycle import QUEUE_INDEX, queue_index
+
+#: Changes that come this close together are counted together.
+_DEBOUNCE = 0.2
+Usage = dict[str, dict[str, int]]  # flavor -> resource -> amount
+
+
+def tally(workloads: Iterable[Object]) -> tuple[int, int, int, Usage, Usage]:
+    """(pending, reserving, admitted, reserved amounts, used amounts)."""
+    pending = reserving = admitted = 0
+    reserved: Usage = {}
+    used: Usage = {}
+    for workload in workloads:
+        if convert.is_finished(workload):
+            continue
+        if not convert.holds_quota(workload):
+            pending += convert.is_active(workload)
+            continue
+        reserving += 1
+        is_admitted = condition_is_true(workload, labels.ADMITTED)
+        admitted += is_admitted
+        for a in convert.assignments(workload):
+            for resource, amount in a.usage.items():
+                name = a.flavors.get(resource)
+                if name is None:
+                    continue
+                for table in (reserved, used) if is_admitted else (reserved,):
+                    row = table.setdefault(name, {})
+                    row[resource] = row.get(resource, 0) + amount
+    return pending, reserving, admitted, reserved, used
+
+
+def flavor_usage(groups: list[dict[str, Any]], usage: Usage, *, borrowed: bool) -> list[dict[str, Any]]:
+    """One entry per flavor of the spec, in its order."""
+    out: list[dict[str, Any]] = []
+    for group in groups:
+        for flavor in group["flavors"]:
+            rows: list[dict[str, Any]] = []
+            for quota in flavor["resources"]:
+                resource = quota["name"]
+                total = usage.get(flavor["name"], {}).get(resource, 0)
+                row = {"name": resource, "total": from_int(total, resource)}
+                if borrowed:
+                    above = max(0, total - to_int(quota["nominalQuota"], resource))
+                    row["borrowed"] = from_int(above, resource)
+                rows.append(row)
+            out.append({"name": flavor["name"], "resources": rows})
+    return out
+
+
+class QueueStatus:
+    """Writes the status of one ClusterQueue or LocalQueue when it differs."""
+
+    def __init__(self, client: Client, informers: Informers, env: Env) -> None:
+        self._client = client
+        self._env = env
+        self._cluster = client.cluster
+        self._workloads = informers.get(r.WORKLOADS, indexers={QUEUE_INDEX: queue_index}).store
+        self._local = informers.get(r.LOCAL_QUEUES).store
+        self._queues = informers.get(r.CLUSTER_QUEUES).store
+        self._flavors = informers.get(r.RESOURCE_FLAVORS).store
+        self._topologies = informers.get(r.TOPOLOGIES).store
+
+    async def reconcile(self, key: ObjectKey) -> Result | None:
+        await asyncio.sleep(_DEBOUNCE)
+        if key.namespace:
+            queue = self._local.get(key)
+            if queue is not None:
+                await self._write(r.LOCAL_QUEUES, queue, self.local_queue(queue))
+        else:
+            queue = self._queues.get(key)
+            if queue is not None:
+                await self._write(r.CLUSTER_QUEUES, queue, self.cluster_queue(queue))
+        return None
+
+    async def _write(self, resource: r.Resource, queue: Object, status: dict[str, Any]) -> None:
+        if (queue.get("status") or {}) != status:
+            await self._client.update_status(resource, {**queue, "status": status})
+
+    def _members(self, queue: str) -> list[Object]:
+        """Workloads of all LocalQueues that lead to a ClusterQueue."""
+        out: list[Object] = []
+        for local in self._local.values():
+            if local["spec"]["clusterQueue"] == queue:
+                out += self._workloads.by_index(QUEUE_INDEX, _index_of(local))
+        return out
+
+    def cluster_queue(self, queue: Object) -> dict[str, Any]:
+        """Its status as it should be."""
+        pending, reserving, admitted, reserved, used = tally(self._members(queue["metadata"]["name"]))
+        groups = read(queue, ("spec", "resourceGroups"), [])
+        active, reason, message = self._activity(queue)
+        status = {
+            **(queue.get("status") or {}),
+            "pendingWorkloads": pending,
+            "reservingWorkloads": reserving,
+            "admittedWorkloads": admitted,
+            "flavorsReservation": flavor_usage(groups, reserved, borrowed=True),
+            "flavorsUsage": flavor_usage(groups, used, borrowed=True),
+        }
+        status["conditions"] = self._condition(queue, active, reason, message)
+        return status
+
+    def local_queue(self, queue: Object) -> dict[str, Any]:
+        """Its status as it should be."""
+        pending, reserving, admitted, reserved, used = tally(self._workloads.by_index(QUEUE_INDEX, _index_of(queue)))
+        name = queue["spec"]["clusterQueue"]
+        target = self._queues.get(ObjectKey(self._cluster, "", name))
+        groups = read(target, ("spec", "resourceGroups"), [])
+        if target is None:
+            state = False, "ClusterQueueDoesNotExist", f'ClusterQueue "{name}" does not exist.'
+        elif (queue["spec"].get("stopPolicy") or "None") != "None":
+            state = False, "LocalQueueStopped", "The queue is stopped (spec.stopPolicy)."
+        elif not self._activity(target)[0]:
+            state = False, "ClusterQueueIsInactive", f'ClusterQueue "{name}" cannot admit: {self._activity(target)[2]}'
+        else:
+            state = True, "Ready", "Workloads of this queue can be admitted."
+        status = {
+            **(queue.get("status") or {}),
+            "pendingWorkloads": pending,
+            "reservingWorkloads": reserving,
+            "admittedWorkloads": admitted,
+            "flavorsReservation": flavor_usage(groups, reserved, borrowed=False),
+            "flavorsUsage": flavor_usage(groups, used, borrowed=False),
+        }
+        status["conditions"] = self._condition(queue, *state)
+        return status
+
+    def _activity(self, queue: Object) -> tuple[bool, str, str]:
+        """Whether a ClusterQueue admits, and why not."""
+        if is_deleting(queue):
+            return False, "Terminating", "The queue is being deleted."
+        if (read(queue, ("spec", "stopPolicy"), "None")) != "None":
+            return False, "Stopped", "The queue is stopped (spec.stopPolicy)."
+        for group in read(queue, ("spec", "resourceGroups"), []):
+            for flavor in group["flavors"]:
+                found = self._flavors.get(ObjectKey(self._cluster, "", flavor["name"]))
+                if found is None:
+                    return False, "FlavorNotFound", f'ResourceFlavor "{flavor["name"]}" does not exist.'
+                name = read(found, ("spec", "topologyName"))
+                if name and self._topologies.get(ObjectKey(self._cluster, "", name)) is None:
+                    why = f'Topology "{name}" of ResourceFlavor "{flavor["name"]}" does not exist.'
+                    return False, "TopologyNotFound", why
+        return True, "Ready", "Workloads can be admitted."
+
+    def _condition(self, queue: Object, active: bool, reason: str, message: str) -> list[dict[str, Any]]:
+        return set_condition(
+            read(queue, ("status", "conditions"), []),
+            "Active",
+            "True" if active else "False",
+            reason,
+            message,
+            format_time(self._env.clock.now()),
+            queue["metadata"].get("generation"),
+        )
+
+
+def _index_of(local_queue: Object) -> str:
+    return f"{local_queue['metadata']['namespace']}/{local_queue['metadata']['name']}"
+
+
+def build(client: Client, informers: Informers, env: Env) -> Controller:
+    """Woken by workloads, queues, flavors and topologies."""
+    status = QueueStatus(client, informers, env)
+    controller = Controller("queue-status", status.reconcile, env, workers=4)
+    local_queues, cluster_queues = informers.get(r.LOCAL_QUEUES), informers.get(r.CLUSTER_QUEUES)
+    cluster = client.cluster
+
+    def of_workload(workload: Object) -> Iterable[ObjectKey]:
+        for index in queue_index(workload):
+            namespace, _, name = index.partition("/")
+            key = ObjectKey(cluster, namespace, name)
+            yield key
+            local = local_queues.store.get(key)
+            if local is not None:
+                yield ObjectKey(cluster, "", local["spec"]["clusterQueue"])
+
+    def of_local(local: Object) -> Iterable[ObjectKey]:
+        return key_of(local, cluster), ObjectKey(cluster, "", local["spec"]["clusterQueue"])
+
+    def of_cluster_queue(queue: Object) -> Iterable[ObjectKey]:
+        yield key_of(queue, cluster)
+        for local in local_queues.store.values():
+            if local["spec"]["clusterQueue"] == queue["metadata"]["name"]:
+                yield key_of(local, cluster)
+
+    def everything(_: Object) -> Iterable[ObjectKey]:
+        return [*cluster_queues.store.keys(), *local_queues.store.keys()]
+
+    controller.watch(informers.get(r.WORKLOADS), of_workload)
+    controller.watch(local_queues, of_local)
+    controller.watch(cluster_queues, of_cluster_queue)
+    controller.watch(informers.get(r.RESOURCE_FLAVORS), everything)
+    controller.watch(informers.get(r.TOPOLOGIES), everything)
+    return controller

@@ -1,0 +1,165 @@
+"""A Workload's status as a state machine: each function gives the object with its next status. Pure.
+
+waiting -> admitted -> (evicted -> waiting)* -> finished
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from glebe.kube.clock import format_time, parse_time
+from glebe.kube.objects import Object, condition_is_true, get_condition, set_condition
+from glebe.kube.quantity import from_int
+from glebe.queueing import labels, topology
+from glebe.queueing.integrations import read
+from glebe.scheduling.model import Decision, Forecast, PodSetAssignment
+
+_MESSAGE_LIMIT = 32000
+Condition = tuple[str, bool, str, str]  # type, status, reason, message
+
+
+def _with(workload: Object, now: float, *conditions: Condition, **fields: Any) -> Object:
+    """A copy with conditions set and status fields replaced (None removes)."""
+    status = dict(workload.get("status") or {})
+    listed = list(status.get("conditions") or [])
+    for kind, value, reason, message in conditions:
+        text = "True" if value else "False"
+        listed = set_condition(
+            listed,
+            kind,
+            text,
+            reason,
+            message[:_MESSAGE_LIMIT],
+            format_time(now),
+            workload["metadata"].get("generation"),
+        )
+    status["conditions"] = listed
+    for name, value in fields.items():
+        if value is None:
+            status.pop(name, None)
+        else:
+            status[name] = value
+    return {**workload, "status": status}
+
+
+def admit(workload: Object, queue: str, decision: Decision, now: float) -> Object:
+    """Quota and nodes are given, all in one write."""
+    was_evicted = get_condition(workload, labels.EVICTED)
+    conditions: list[Condition] = [
+        (labels.QUOTA_RESERVED, True, "QuotaReserved", decision.message),
+        (labels.ADMITTED, True, "Admitted", decision.message),
+    ]
+    if was_evicted is not None and was_evicted["status"] == "True":
+        conditions.append((labels.EVICTED, False, "QuotaReserved", f"Previously: {was_evicted['message']}"))
+    if get_condition(workload, labels.PODS_READY) is not None:
+        conditions.append((labels.PODS_READY, False, "WaitForStart", "The pods are being started."))
+    admission = {"clusterQueue": queue, "podSetAssignments": [_assignment(a) for a in decision.assignments]}
+    known = read(workload, ("status", "forecast"), {})
+    forecast = {name: known[name] for name in ("startP50", "startP90", "computedAt") if name in known}
+    forecast.update(reason="Admitted", message=decision.message[:_MESSAGE_LIMIT])
+    return _with(workload, now, *conditions, admission=admission, forecast=forecast)
+
+
+def _assignment(a: PodSetAssignment) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "name": a.pod_set,
+        "count": a.count,
+        "flavors": dict(a.flavors),
+        "resourceUsage": {name: from_int(amount, name) for name, amount in a.usage.items()},
+    }
+    if a.nodes:
+        out["topologyAssignment"] = topology.encode(a.nodes)
+    return out
+
+
+def wait(workload: Object, decision: Decision, forecast: Forecast | None, now: float) -> Object:
+    """It waits: why, and (with a forecast) for how long."""
+    published: dict[str, Any] = {} if forecast is not None else dict(read(workload, ("status", "forecast"), {}))
+    if forecast is not None:
+        published.update(position=forecast.position, gpusAhead=forecast.gpus_ahead, computedAt=format_time(now))
+        for name, start in (("startP50", forecast.start_p50), ("startP90", forecast.start_p90)):
+            if start is not None:
+                published[name] = format_time(start)
+    elif decision.outcome == "Never":
+        published.pop("startP50", None)
+        published.pop("startP90", None)
+    published.update(reason=str(decision.reason), message=decision.message[:_MESSAGE_LIMIT])
+    published.pop("remedy", None)
+    if decision.remedy:
+        published["remedy"] = decision.remedy[:_MESSAGE_LIMIT]
+    conditions: list[Condition] = [(labels.QUOTA_RESERVED, False, str(decision.reason), decision.message)]
+    if condition_is_true(workload, labels.ADMITTED):
+        conditions.append((labels.ADMITTED, False, "NoReservation", "The workload has no reservation."))
+    return _with(workload, now, *conditions, forecast=published)
+
+
+def evict(workload: Object, reason: str, message: str, now: float) -> Object:
+    """It must stop; it keeps its quota until its pods are gone."""
+    stats = dict(read(workload, ("status", "schedulingStats"), {}))
+    counts = [dict(e) for e in stats.get("evictions") or ()]
+    for entry in counts:
+        if entry["reason"] == reason:
+            entry["count"] += 1
+            break
+    else:
+        counts.append({"reason": reason, "underlyingCause": "", "count": 1})
+    return _with(workload, now, (labels.EVICTED, True, reason, message), schedulingStats={"evictions": counts})
+
+
+def release(workload: Object, now: float) -> Object:
+    """Its pods are gone: the quota is free and the workload waits again."""
+    evicted = get_condition(workload, labels.EVICTED) or {"reason": "Pending", "message": "The workload was evicted."}
+    past = int(read(workload, ("status", "accumulatedPastExecutionTimeSeconds"), 0)) + admitted_seconds(workload, now)
+    conditions: list[Condition] = [
+        (labels.QUOTA_RESERVED, False, "Pending", evicted["message"]),
+        (labels.ADMITTED, False, "NoReservation", "The workload has no reservation."),
+        (labels.REQUEUED, True, evicted["reason"], evicted["message"]),
+    ]
+    if get_condition(workload, labels.PODS_READY) is not None:
+        conditions.append((labels.PODS_READY, False, "WaitForStart", "The workload waits to be admitted again."))
+    return _with(
+        workload, now, *conditions, admission=None, forecast=None, accumulatedPastExecutionTimeSeconds=past or None
+    )
+
+
+def pods_ready(workload: Object, ready: bool, now: float) -> Object:
+    text = "All pods are ready or have succeeded." if ready else "Not all pods are ready yet."
+    return _with(workload, now, (labels.PODS_READY, ready, "Started" if ready else "WaitForStart", text))
+
+
+def finish(workload: Object, reason: str, message: str, now: float) -> Object:
+    """It ended; its quota is free."""
+    return _with(workload, now, (labels.FINISHED, True, reason, message))
+
+
+def admitted_seconds(workload: Object, now: float) -> int:
+    """Seconds since it was admitted; 0 when it is not."""
+    condition = get_condition(workload, labels.ADMITTED)
+    if condition is None or condition["status"] != "True":
+        return 0
+    return max(0, int(now - parse_time(condition["lastTransitionTime"])))
+
+
+def is_evicted(workload: Object) -> bool:
+    return condition_is_true(workload, labels.EVICTED)
+
+
+def differs_materially(workload: Object, forecast: Forecast, now: float) -> bool:
+    """Whether a reader would care: another reason, another place in the queue, or a start that moved.
+
+    Places are compared to within 5 % (so exactly up to place 20) and starts to within 2 s or 5 % of the time that
+    remains: with thousands waiting, each admission moves every place, and nobody reads the difference of 4711.
+    """
+    old = read(workload, ("status", "forecast"), {})
+    if old.get("reason") != str(forecast.decision.reason) or "position" not in old:
+        return True
+    for name, new in (("position", forecast.position), ("gpusAhead", forecast.gpus_ahead)):
+        if abs(old.get(name, 0) - new) * 20 > max(old.get(name, 0), new):
+            return True
+    for name, start in (("startP50", forecast.start_p50), ("startP90", forecast.start_p90)):
+        known = old.get(name)
+        if (known is None) != (start is None):
+            return True
+        if known is not None and start is not None and abs(parse_time(known) - start) > max(2.0, 0.05 * (start - now)):
+            return True
+    return False
