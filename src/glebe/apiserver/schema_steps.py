@@ -20,10 +20,7 @@ def prune(call: Call, obj: Object, duplicates: list[str] | None = None) -> None:
 
     :raises ApiError: 400 under Strict.
     """
-    try:
-        from glebe.apiserver.types.decode import prune as prune_unknown
-    except ImportError:
-        return
+    from glebe.apiserver.types.prune import prune as prune_unknown
 
     unknown = prune_unknown(call.info, obj)
     mode = options.field_validation(call.request)
@@ -47,10 +44,7 @@ def validate(call: Call, obj: Object, old: Object | None, subresource: str) -> N
 
     :raises ApiError: 422 with all causes.
     """
-    try:
-        from glebe.apiserver.types.validation import validate as validate_object
-    except ImportError:
-        return
+    from glebe.apiserver.types.validation import validate as validate_object
 
     causes = validate_object(call.info, obj, old, subresource)
     if causes:

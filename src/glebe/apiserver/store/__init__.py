@@ -17,6 +17,7 @@ from glebe.apiserver.store.base import (
     StoreUnavailable,
 )
 from glebe.apiserver.store.memory import MemoryStore
+from glebe.apiserver.store.sqlite import SQLiteStore
 from glebe.apiserver.store.subscription import Subscription
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "MemoryStore",
     "Mismatch",
     "Page",
+    "SQLiteStore",
     "Store",
     "StoreCorrupted",
     "StoreError",

@@ -1,0 +1,167 @@
+"""What every store promises, whichever backend it has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from glebe.apiserver.store import (
+    Compacted,
+    FutureRevision,
+    Key,
+    MemoryStore,
+    Mismatch,
+    SQLiteStore,
+    Store,
+)
+
+pytestmark = [pytest.mark.realtime, pytest.mark.parametrize("backend", ["memory", "sqlite"])]
+
+
+def text(value: str):  # type: ignore[no-untyped-def]
+    return lambda revision: f'"{value}@{revision}"'.encode()
+
+
+def key(name: str, namespace: str = "ns", cluster: str = "root", resource: str = "pods") -> Key:
+    return Key(resource, cluster, namespace, name)
+
+
+@asynccontextmanager
+async def opened(backend: str, tmp_path: Path, **options: int) -> AsyncIterator[Store]:
+    store: Store = MemoryStore(**options) if backend == "memory" else SQLiteStore(tmp_path / "db", **options)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def test_compare_and_set(backend: str, tmp_path: Path) -> None:
+    async with opened(backend, tmp_path) as store:
+        first = await store.put(key("a"), text("x"), 0)
+        assert (first.revision, first.value) == (store.revision, f'"x@{first.revision}"'.encode())
+        with pytest.raises(Mismatch) as caught:
+            await store.put(key("a"), text("y"), 0)
+        assert caught.value.current is first
+        second = await store.put(key("a"), text("y"), first.revision)
+        assert second.revision == first.revision + 1
+        with pytest.raises(Mismatch):
+            await store.put(key("a"), text("z"), first.revision)
+        with pytest.raises(Mismatch):
+            await store.put(key("b"), text("z"), 7)
+        with pytest.raises(Mismatch):
+            await store.delete(key("a"), text("y"), first.revision)
+        with pytest.raises(Mismatch):
+            await store.delete(key("b"), text("y"), None)
+        await store.put(key("a"), text("w"), None)
+        await store.delete(key("a"), text("w"), None)
+        assert store.get(key("a")) is None
+
+
+async def test_racing_writers_of_one_key_all_count(backend: str, tmp_path: Path) -> None:
+    async with opened(backend, tmp_path) as store:
+        await store.put(key("n"), lambda _: b"0", 0)
+
+        async def increment() -> None:
+            while True:
+                entry = store.get(key("n"))
+                assert entry is not None
+                more = str(int(entry.value) + 1).encode()
+                try:
+                    await store.put(key("n"), lambda _, m=more: m, entry.revision)
+                except Mismatch:
+                    continue
+                return
+
+        await asyncio.gather(*(increment() for _ in range(20)))
+        entry = store.get(key("n"))
+        assert entry is not None
+        assert entry.value == b"20"
+
+
+async def test_ranges_are_ordered_paged_and_consistent(backend: str, tmp_path: Path) -> None:
+    async with opened(backend, tmp_path) as store:
+        for name in ("c", "a", "d", "b"):
+            await store.put(key(name), text(name), 0)
+        await store.put(key("a", "other"), text("o"), 0)
+        await store.put(key("a", "ns", "tenant"), text("t"), 0)
+        page = store.range("pods", "root", "ns", limit=2)
+        assert [e.value[1:2] for e in page.entries] == [b"a", b"b"]
+        assert (page.next_key, page.remaining) == (("ns", "b"), 2)
+        await store.put(key("c"), text("changed"), None)
+        await store.delete(key("d"), text("d"), None)
+        await store.put(key("bb"), text("new"), 0)
+        rest = store.range("pods", "root", "ns", after=page.next_key, limit=2, revision=page.revision)
+        assert [e.value[1:2] for e in rest.entries] == [b"c", b"d"]
+        assert rest.next_key is None
+        assert [e.value[1:2] for e in store.range("pods", "root").entries] == [b"a", b"b", b"n", b"c", b"o"]
+        with pytest.raises(FutureRevision):
+            store.range("pods", "root", revision=store.revision + 1)
+        store.compact(store.revision)
+        with pytest.raises(Compacted):
+            store.range("pods", "root", revision=page.revision)
+
+
+async def test_watches_resume_filter_and_end(backend: str, tmp_path: Path) -> None:
+    async with opened(backend, tmp_path) as store:
+        await store.put(key("a"), text("1"), 0)
+        start = store.revision
+        await store.put(key("a"), text("2"), None)
+        every = store.watch("pods", "root", revision=start)
+        other = store.watch("pods", "root", "other", revision=start)
+        named = store.watch("pods", "root", "ns", "b", revision=start)
+        await store.put(key("b"), text("3"), 0)
+        await store.put(key("c", "other"), text("4"), 0)
+        await store.delete(key("a"), text("5"), None)
+        await store.put(key("x", "ns", "tenant"), text("6"), 0)
+        seen = [(e.type, e.name, e.revision - start) for e in every.queue]
+        assert seen == [("MODIFIED", "a", 1), ("ADDED", "b", 2), ("ADDED", "c", 3), ("DELETED", "a", 4)]
+        assert [e.name for e in other.queue] == ["c"]
+        assert [e.name for e in named.queue] == ["b"]
+        every.close()
+        await store.put(key("d"), text("7"), 0)
+        assert not every.queue
+        await store.drop("root")
+        assert other.ended == "dropped"
+        assert store.range("pods", "root").entries == []
+        assert len(store.range("pods", "tenant").entries) == 1
+
+
+async def test_a_waiting_watcher_wakes_for_an_event_and_at_its_deadline(backend: str, tmp_path: Path) -> None:
+    async with opened(backend, tmp_path) as store:
+        loop = asyncio.get_running_loop()
+        watcher = store.watch("pods", "root", revision=store.revision)
+        waiting = asyncio.create_task(watcher.wait(loop.time() + 30))
+        await asyncio.sleep(0)
+        await store.put(key("a"), text("1"), 0)
+        await asyncio.wait_for(waiting, 5)
+        watcher.queue.clear()
+        await asyncio.wait_for(watcher.wait(loop.time() + 0.01), 5)
+        assert not watcher.queue
+
+
+async def test_history_is_bounded(backend: str, tmp_path: Path) -> None:
+    async with opened(backend, tmp_path, max_events=3) as store:
+        await store.put(key("a"), text("0"), 0)
+        first = store.revision
+        for i in range(3):
+            await store.put(key("a"), text(str(i)), None)
+        assert len(store.watch("pods", "root", revision=first).queue) == 3
+        await store.put(key("a"), text("x"), None)
+        with pytest.raises(Compacted):
+            store.watch("pods", "root", revision=first)
+
+
+async def test_dropped_clusters_have_no_history(backend: str, tmp_path: Path) -> None:
+    async with opened(backend, tmp_path) as store:
+        await store.put(key("a", cluster="t"), text("0"), 0)
+        before = store.revision
+        await store.drop("t")
+        await store.put(key("b", cluster="t"), text("1"), 0)
+        with pytest.raises(Compacted):
+            store.watch("pods", "t", revision=before - 1)
+        assert store.resources("t") == ["pods"]
