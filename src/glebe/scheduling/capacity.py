@@ -19,7 +19,7 @@ BULK = 24  # more changed nodes than this are recomputed with numpy
 class SlotTable:
     """Pods of one shape that fit: ``sums[level][domain]``; the last level is single nodes. Call ``sync`` first."""
 
-    __slots__ = ("_at", "_columns", "_state", "arrangement", "sums", "total")
+    __slots__ = ("_columns", "_most", "_state", "arrangement", "at", "sums", "total")
 
     def __init__(self, state: NodeState, arrangement: Arrangement, shape: Shape) -> None:
         self.arrangement = arrangement
@@ -42,25 +42,24 @@ class SlotTable:
             np.add.reduceat(slots, first) if len(first) else np.zeros(0, dtype=np.int64) for first in arrangement.first
         ]
         self.total = int(slots.sum())
-        self._at = len(state.changed)
+        self._most: list[int] = [-1] * len(self.sums)
+        self.at = len(state.changed)
 
-    def sync(self) -> SlotTable:
+    def sync(self) -> None:
         """Catch up with the nodes that changed since the last call."""
         state = self._state
         changed = state.changed
-        behind = len(changed) - self._at
-        if not behind:
-            return self
+        behind = len(changed) - self.at
+        self._most = [-1] * len(self.sums)
         if behind > BULK:
-            recent = set(changed[self._at :])
+            recent = set(changed[self.at :])
             if len(recent) > BULK:
                 self._sync_bulk(sorted(recent))
             else:
                 self._sync_few(recent)
         else:
-            self._sync_few(changed[self._at :])
-        self._at = len(changed)
-        return self
+            self._sync_few(changed[self.at :])
+        self.at = len(changed)
 
     def _sync_few(self, nodes: list[int] | set[int]) -> None:
         free, position, columns = self._state.free, self.arrangement.position_list, self._columns
@@ -102,21 +101,27 @@ class SlotTable:
 
     def most(self, level: int) -> int:
         """The most pods that one domain of ``level`` holds."""
-        sums = self.sums[level]
-        return int(sums.max()) if len(sums) else 0
+        most = self._most[level]
+        if most < 0:
+            sums = self.sums[level]
+            most = self._most[level] = int(sums.max()) if len(sums) else 0
+        return most
 
 
 class NodeState:
     """Free amounts per node; ``take`` and ``give`` are the only ways to change them."""
 
-    __slots__ = ("_tables", "changed", "fleet", "free", "width")
+    __slots__ = ("_tables", "answers", "changed", "fleet", "free", "width")
 
     def __init__(self, fleet: Fleet, free: list[list[int]]) -> None:
         self.fleet = fleet
         self.free = free
         self.width = len(fleet.resources)
         self.changed: list[int] = []  # log of touched nodes; tables remember how far they have read
-        self._tables: dict[tuple[PodKind, Shape], SlotTable] = {}
+        self._tables: dict[int, SlotTable] = {}
+        self.answers: dict[
+            int, tuple[int, bool]
+        ] = {}  # by ask number: at which length of ``changed``, can it be placed?
 
     @staticmethod
     def of(fleet: Fleet) -> NodeState:
@@ -132,13 +137,14 @@ class NodeState:
     def copy(self) -> NodeState:
         return NodeState(self.fleet, [list(row) for row in self.free])
 
-    def table(self, kind: PodKind, shape: Shape) -> SlotTable:
-        key = (kind, shape)
-        found = self._tables.get(key)
+    def table(self, slot: int, kind: PodKind, shape: Shape) -> SlotTable:
+        """The up-to-date table of a pod kind and shape, whose number in the fleet is ``slot``."""
+        found = self._tables.get(slot)
         if found is None:
-            found = self._tables[key] = SlotTable(self, self.fleet.arrangement(kind), shape)
-            return found
-        return found.sync()
+            found = self._tables[slot] = SlotTable(self, self.fleet.arrangement(kind), shape)
+        elif found.at != len(self.changed):
+            found.sync()
+        return found
 
     def take(self, shape: Shape, spots: tuple[Spot, ...]) -> None:
         """``pods`` of ``shape`` start on each node of ``spots``."""

@@ -12,6 +12,7 @@ its cohort does not borrow away what it is waiting for.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from glebe.scheduling.order import DONE, Group, HeadKey, Line, head_key
 from glebe.scheduling.placement import Choice, Fit, find, nominate, total_need
 from glebe.scheduling.placement import holding as holding_of
 from glebe.scheduling.quota import Need
+from glebe.scheduling.wake import Candidates
 from glebe.scheduling.world import Holding, Plan, State, World
 
 
@@ -28,10 +30,14 @@ class Admission:
     """One workload that starts now."""
 
     line: Line
+    group: Group
     rank: int
-    plan: Plan
     fit: Fit
     holding: Holding
+
+    @property
+    def plan(self) -> Plan:
+        return self.group.plan
 
     @property
     def pending(self) -> Pending:
@@ -55,12 +61,9 @@ class Cycle:
         self.state = state
         self.strict = [line for line in all_lines if line.strict]
 
-    def run(self, some_lines: Iterable[Line]) -> list[Admission]:
-        """Admit whoever fits from these lines; the other lines are known to have nobody who does."""
-        candidates = {
-            id(line): (line, [g for g in line.groups if g.head != DONE and (line.strict or self._fits(g))])
-            for line in some_lines
-        }
+    def run(self, some: Candidates) -> list[Admission]:
+        """Admit whoever fits out of ``some`` groups; the others are known not to fit."""
+        candidates = {id(line): (line, sorted(groups, key=_last_first)) for line, groups in some}
         admitted: list[Admission] = []
         while True:
             entries = self._nominate(candidates.values())
@@ -68,31 +71,32 @@ class Cycle:
                 return admitted
             now, refused = self._admit(entries)
             admitted += now
+            for admission in now:
+                _requeue(*candidates[id(admission.line)])
             if not now:
                 for entry in refused:  # only a strict head's claim stands in the way: it will until this pass ends
-                    line, groups = candidates[id(entry.line)]
-                    candidates[id(line)] = (line, [] if line.strict else [g for g in groups if g is not entry.group])
-
-    def _fits(self, group: Group) -> bool:
-        return nominate(group.plan, self.state, self.world) is not None
+                    candidates[id(entry.line)][1].pop()
 
     def _nominate(self, candidates: Iterable[tuple[Line, list[Group]]]) -> list[_Entry]:
         """Phase 1: the head of every line, with the flavors that fit on the state as it is."""
         entries = []
+        available = self.state.quotas.available
         for line, groups in candidates:
+            cell, limit = -1, 0
             while groups:
-                group = line.front() if line.strict else min(groups, key=lambda g: g.head)
-                if group is None or group.head == DONE:
-                    groups.clear()
-                    break
+                group = groups[-1]
+                key_cell, need = group.plan.key
+                if key_cell >= 0:  # a cheap check ahead of the full one: most groups stop here
+                    if key_cell != cell:
+                        cell, limit = key_cell, available(line.node, key_cell)
+                    if need > limit:
+                        groups.pop()
+                        continue
                 choice = nominate(group.plan, self.state, self.world)
                 if choice is not None:
                     entries.append(_Entry((0, 0, 0.0, ""), line, group, choice, ()))
                     break
-                if line.strict:
-                    groups.clear()
-                else:
-                    groups.remove(group)
+                groups.pop()
         if entries and (len(entries) > 1 or self.strict):
             self._rank(entries)
         return entries
@@ -130,11 +134,26 @@ class Cycle:
                 continue
             holding = holding_of(entry.group.plan, fit)
             self.state.hold(holding)
-            admitted.append(Admission(entry.line, entry.group.head, entry.group.plan, fit, holding))
+            admitted.append(Admission(entry.line, entry.group, entry.group.head, fit, holding))
             entry.group.advance()
         for node, need in reversed(reserved):
             self.state.quotas.remove(node, need)
         return admitted, refused
+
+
+def _last_first(group: Group) -> int:
+    return -group.head
+
+
+def _requeue(line: Line, groups: list[Group]) -> None:
+    """The head of the last group has gone: put the group in its new place, or in a strict line the new front."""
+    group = groups.pop()
+    if line.strict:
+        front = line.front()
+        if front is not None:
+            groups.append(front)
+    elif group.head != DONE:
+        insort(groups, group, key=_last_first)
 
 
 def claim(plan: Plan, state: State) -> tuple[int, Need]:

@@ -9,8 +9,9 @@ from glebe.scheduling import explain
 from glebe.scheduling.cycle import Admission, Cycle
 from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.model import Decision, Outcome, Pending, Reason, Snapshot
-from glebe.scheduling.order import Line, lines, queue_key
+from glebe.scheduling.order import Line, fork, lines, queue_key
 from glebe.scheduling.placement import assignments
+from glebe.scheduling.wake import Waker
 from glebe.scheduling.world import Holding, State, World
 
 
@@ -23,7 +24,11 @@ class Plateau:
     lines: list[Line]
     admitted: list[Admission]
     holdings: dict[str, Holding]
-    cycle: Cycle
+
+    def fork(self) -> Plateau:
+        """The same standing, to go on from independently."""
+        copies = [fork(line) for line in self.lines]
+        return Plateau(self.world, self.state.copy(), copies, self.admitted, self.holdings)
 
 
 def prepare(snapshot: Snapshot) -> Fleet:
@@ -46,7 +51,8 @@ def settle(snapshot: Snapshot, fleet: Fleet | None = None) -> Plateau:
     state, holdings = world.state(snapshot.admitted)
     queue_lines = lines(world, snapshot.pending)
     cycle = Cycle(world, state, queue_lines)
-    return Plateau(world, state, queue_lines, cycle.run(queue_lines), holdings, cycle)
+    admitted = cycle.run(Waker(queue_lines, state.quotas).candidates())
+    return Plateau(world, state, queue_lines, admitted, holdings)
 
 
 def decisions(plateau: Plateau, now: float) -> list[Decision]:

@@ -156,7 +156,7 @@ class Explainer:
         if option.shape is None:
             unknown = [r for r in sorted(this.pod_set.requests) if r not in self.world.fleet.column]
             return _capacity(f"no node of the fleet has {words.names(unknown)}", "add such nodes, or drop the request")
-        table = self.world.pristine.nodes.table(option.kind, option.shape)
+        table = self.world.pristine.nodes.table(option.slot, option.kind, option.shape)
         arrangement = table.arrangement
         one, total = _per_pod(this), _total(this)
         if not len(arrangement.nodes):
@@ -249,7 +249,7 @@ class Explainer:
         flavor = words.names(sorted(set(option.flavors.values())))
         where, free, remedy = f"on nodes of flavor {flavor}", "", "wait, or ask for fewer pods"
         if option.shape is not None and option.ask is not None and stuck:
-            table = self.state.nodes.table(option.kind, option.shape)
+            table = self.state.nodes.table(option.slot, option.kind, option.shape)
             ask, room = option.ask, table.total
             if ask.required:
                 level = words.level(table.arrangement.levels[ask.level])

@@ -12,7 +12,7 @@ from itertools import islice, product
 
 from glebe.scheduling.capacity import Shape
 from glebe.scheduling.fleet import PODS, Fleet, PodKind, merged_labels, tolerated
-from glebe.scheduling.model import ClusterQueue, Flavor, PodSet, ResourceGroup, TopologyMode
+from glebe.scheduling.model import GPU, ClusterQueue, Flavor, PodSet, ResourceGroup, TopologyMode
 from glebe.scheduling.quota import Need, QuotaTree
 from glebe.scheduling.topology import Ask
 
@@ -21,13 +21,19 @@ MAX_OPTIONS = 64  # combinations of flavors over several resource groups that ar
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """``shape``: ``None`` if a requested resource exists on no node. ``ask``: ``None`` if the core places no pods."""
+    """``shape``: ``None`` if a requested resource exists on no node. ``ask``: ``None`` if the core places no pods.
+
+    ``need`` starts with the scarcest kind of resource, GPUs, so that a refusal shows early. ``slot`` numbers the pair
+    of ``kind`` and ``shape`` within the fleet, ``ask_number`` these with ``ask`` and the pod set's count.
+    """
 
     flavors: Mapping[str, str]  # by resource
     need: Need
     kind: PodKind
     shape: Shape | None
     ask: Ask | None
+    slot: int
+    ask_number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +131,17 @@ def _option(
     topology = topologies[0] if topologies else None
     tolerations = pod_set.tolerations + tuple(t for f in used for t in f.tolerations)
     kind = PodKind(labels, tolerations, topology)
-    cells = [(tree.cells.get((chosen[r], r)), r, n) for r, n in totals.items() if n > 0]
+    scarce_first = sorted(totals.items(), key=lambda item: item[0] != GPU)
+    cells = [(tree.cells.get((chosen[r], r)), r, n) for r, n in scarce_first if n > 0]
     need = tuple((cell, n) for cell, _, n in cells if cell is not None)
     if len(need) < len(cells):
         without = next(r for cell, r, _ in cells if cell is None)
         refused.append(f"flavor {chosen[without]} has no quota for {without}")
         return None
-    return Option(chosen, need, kind, fleet.vector(pod_set.requests), _ask(pod_set, topology, fleet))
+    shape = fleet.vector(pod_set.requests)
+    ask = _ask(pod_set, topology, fleet)
+    slot = fleet.number((kind, shape))
+    return Option(chosen, need, kind, shape, ask, slot, fleet.number((slot, ask, pod_set.count)))
 
 
 def _ask(pod_set: PodSet, topology: str | None, fleet: Fleet) -> Ask | None:

@@ -68,6 +68,7 @@ class Fleet:
                 self.capacity[i, pods] = PLENTY
         self.other_use = self._table([n.other_use for n in self.nodes])
         self.ready = np.fromiter((n.ready for n in self.nodes), dtype=np.bool_, count=len(self.nodes))
+        self._numbers: dict[object, int] = {}
         self._arrangements: dict[PodKind, Arrangement] = {}
 
     def _table(self, rows: list[Mapping[str, int]]) -> Ints:
@@ -92,6 +93,10 @@ class Fleet:
                 return None
             row[column] = max(row[column], amount)
         return tuple(row)
+
+    def number(self, thing: object) -> int:
+        """A small number for a hashable thing; equal things have the same number as long as the fleet lives."""
+        return self._numbers.setdefault(thing, len(self._numbers))
 
     def arrangement(self, kind: PodKind) -> Arrangement:
         found = self._arrangements.get(kind)

@@ -17,13 +17,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from glebe.scheduling import explain
-from glebe.scheduling.cycle import Admission
+from glebe.scheduling.cycle import Admission, Cycle
 from glebe.scheduling.decide import Plateau, decisions, settle
 from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.model import GPU, Forecast, Outcome, Pending, RunTime, Snapshot
-from glebe.scheduling.order import queue_key
+from glebe.scheduling.order import DONE, queue_key
 from glebe.scheduling.quota import Cell
 from glebe.scheduling.runtime import predicted_end
+from glebe.scheduling.wake import Waker
 from glebe.scheduling.world import Holding, Plan, World
 
 Event = tuple[float, int, int, Holding]  # (end, sequence, root, what is released)
@@ -52,9 +53,9 @@ def forecast(
     plateau = settle(snapshot, fleet)
     today = {d.key: d for d in decisions(plateau, now)}
     until = now + horizon if horizon is not None else float("inf")
-    half = _simulate(plateau, now, until, p90=False)
-    most = _simulate(settle(snapshot, plateau.world.fleet), now, until, p90=True)
     blockers = _Blockers(plateau, now)
+    most = _simulate(plateau.fork(), now, until, p90=True)
+    half = _simulate(plateau, now, until, p90=False)
     plans = {p.key: g.plan for line in plateau.lines for p, g in zip(line.waiting, line.group_of, strict=True)}
     result = []
     for _, waiting in _by_queue(snapshot.pending):
@@ -88,7 +89,9 @@ def _length(run_time: RunTime, p90: bool) -> float:
 
 def _simulate(plateau: Plateau, now: float, until: float, *, p90: bool) -> Run:
     """Run the cycle forward from the plateau, whose state is used up by this."""
-    world, state, cycle = plateau.world, plateau.state, plateau.cycle
+    world, state = plateau.world, plateau.state
+    cycle = Cycle(world, state, plateau.lines)
+    waker = Waker(plateau.lines, state.quotas)
     starts: dict[str, float] = {}
     events: list[Event] = []
     sequence = 0
@@ -110,6 +113,8 @@ def _simulate(plateau: Plateau, now: float, until: float, *, p90: bool) -> Run:
             sequence += 1
 
     start(plateau.admitted, now)
+    for line in plateau.lines:
+        waker.compact(line)
     left = sum(len(line.waiting) for line in plateau.lines) - len(plateau.admitted)
     while events and left > 0:
         at = events[0][0]
@@ -118,8 +123,10 @@ def _simulate(plateau: Plateau, now: float, until: float, *, p90: bool) -> Run:
         while events and events[0][0] == at:
             _, _, _, holding = heapq.heappop(events)
             state.release(holding)
-        admissions = cycle.run(plateau.lines)
+        admissions = cycle.run(waker.candidates())
         start(admissions, at)
+        for line in {id(a.line): a.line for a in admissions if a.group.head == DONE}.values():
+            waker.compact(line)
         left -= len(admissions)
     return Run(starts)
 

@@ -63,6 +63,13 @@ def _head(group: Group) -> int:
     return group.head
 
 
+def fork(line: Line) -> Line:
+    """The same line, to be worked off independently."""
+    copies = {id(g): Group(g.plan, g.ranks, g.next, g.head) for g in line.groups}
+    group_of = [copies[id(g)] for g in line.group_of]
+    return Line(line.queue, line.node, line.root, line.waiting, list(copies.values()), group_of)
+
+
 def lines(world: World, pending: Iterable[Pending]) -> list[Line]:
     """One line per queue that exists, works and is not stopped; by queue name."""
     by_queue: dict[str, list[Pending]] = {}

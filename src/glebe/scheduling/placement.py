@@ -49,7 +49,13 @@ def placeable(plan: SetPlan, option: Option, state: State, world: World) -> bool
         return _some_node_is_large_enough(option, world)
     if option.shape is None:
         return False
-    return holds(state.nodes.table(option.kind, option.shape), option.ask, plan.pod_set.count)
+    nodes = state.nodes
+    known = nodes.answers.get(option.ask_number)
+    if known is not None and known[0] == len(nodes.changed):
+        return known[1]
+    answer = holds(nodes.table(option.slot, option.kind, option.shape), option.ask, plan.pod_set.count)
+    nodes.answers[option.ask_number] = (len(nodes.changed), answer)
+    return answer
 
 
 def _some_node_is_large_enough(option: Option, world: World) -> bool:
@@ -59,7 +65,7 @@ def _some_node_is_large_enough(option: Option, world: World) -> bool:
         return True
     if option.shape is None:
         return False
-    table = world.pristine.nodes.table(option.kind, option.shape)
+    table = world.pristine.nodes.table(option.slot, option.kind, option.shape)
     return table.most(len(table.sums) - 1) > 0
 
 
@@ -129,7 +135,7 @@ def _place_in_order(plan: Plan, choice: Choice, state: State, world: World, orde
         elif option.shape is None:
             complete = False
         else:
-            found = choose(nodes.table(option.kind, option.shape), option.ask, this.pod_set.count)
+            found = choose(nodes.table(option.slot, option.kind, option.shape), option.ask, this.pod_set.count)
             complete = found is not None
             if found is not None:
                 spots[i] = found

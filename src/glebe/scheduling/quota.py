@@ -48,6 +48,7 @@ class QuotaTree:
             cohort = queue.cohort if queue.cohort not in self.broken else None
             self.queue_index[queue.name] = self._node(queue.name, cohort, is_queue=True)
             quotas.append(self._quotas(queue.resource_groups))
+        self.top = [path[-1] for path in self.paths]
         self._limits(quotas)
         self._heights()
 
@@ -102,24 +103,34 @@ class QuotaTree:
                 self.height[above] = max(self.height[above], self.height[n] + 1)
 
     def root(self, node: int) -> int:
-        return self.paths[node][-1]
+        return self.top[node]
 
 
 class QuotaState:
     """What is in use at every node of a tree."""
 
-    __slots__ = ("tree", "usage", "version")
+    __slots__ = ("_memo", "_memo_version", "tree", "usage", "version")
 
     def __init__(self, tree: QuotaTree, usage: list[list[int]] | None = None) -> None:
         self.tree = tree
         self.usage = usage or [[0] * len(tree.cell_names) for _ in tree.names]
         self.version = [0] * len(tree.names)  # by root node: changes with every change below it
+        self._memo = [[0] * len(tree.cell_names) for _ in tree.names]
+        self._memo_version = [[-1] * len(tree.cell_names) for _ in tree.names]
 
     def copy(self) -> QuotaState:
         return QuotaState(self.tree, [list(row) for row in self.usage])
 
     def available(self, node: int, cell: Cell) -> int:
         """What ``node`` may still take of ``cell``, borrowing included; never negative."""
+        versions = self._memo_version[node]
+        version = self.version[self.tree.top[node]]
+        if versions[cell] != version:
+            versions[cell] = version
+            self._memo[node][cell] = self._available(node, cell)
+        return self._memo[node][cell]
+
+    def _available(self, node: int, cell: Cell) -> int:
         tree, usage = self.tree, self.usage
         path = tree.paths[node]
         top = path[-1]

@@ -25,6 +25,7 @@ class Plan:
     node: int  # in the quota tree
     sets: tuple[SetPlan, ...]
     gpus: int
+    key: tuple[Cell, int]  # a cell that it needs, and how much, whatever flavors it gets; (-1, 0) if there is none
     simple: bool  # one pod set: "does not fit" stays true until something is freed
     possible: bool | None = None  # fits an empty fleet and empty quotas; unknown before it is asked
 
@@ -98,7 +99,7 @@ class World:
             sets = tuple(plan_pod_set(s, queue, self.flavors, self.tree, self.fleet) for s in pod_sets)
             gpus = sum(s.count * s.requests.get(GPU, 0) for s in pod_sets)
             node = self.tree.queue_index[queue.name]
-            found = self._plans[key] = Plan(queue, node, sets, gpus, len(sets) == 1)
+            found = self._plans[key] = Plan(queue, node, sets, gpus, _key(sets), len(sets) == 1)
         return found
 
     def state(self, admitted: Iterable[Admitted]) -> tuple[State, dict[str, Holding]]:
@@ -135,6 +136,12 @@ class World:
             known = {r: n for r, n in requests.items() if r in self.fleet.column}
             found = self._shapes[key] = self.fleet.vector(known) or ()
         return found
+
+
+def _key(sets: tuple[SetPlan, ...]) -> tuple[Cell, int]:
+    if len(sets) == 1 and len(sets[0].options) == 1 and sets[0].options[0].need:
+        return sets[0].options[0].need[0]
+    return (-1, 0)
 
 
 def _signature(s: PodSet) -> tuple[object, ...]:
