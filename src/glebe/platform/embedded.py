@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from glebe import metering, queueing, workloads
+from glebe import metering, workloads
 from glebe.apiserver.server import ApiServer, Authenticator, Authorizer
 from glebe.apiserver.store import Store
-from glebe.apiserver.subresources import PodLogs
+from glebe.apiserver.pods import PodLogs
 from glebe.apiserver.types.registry import TypeRegistry
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
@@ -29,6 +29,7 @@ from glebe.node.simulated import SimulatedNodes
 from glebe.platform import bootstrap
 from glebe.platform.parts import Part, Parts, Runnable, Wiring
 from glebe.queueing.admission import QueueAdmission
+from glebe.queueing.assembly import Queueing
 from glebe.queueing.planner import InlinePlanner, Planner
 
 #: Puts something between a part and the server: ``(part, transport) -> transport``.
@@ -41,6 +42,7 @@ class PlatformConfig:
 
     ``nodes_dir`` is where the process node keeps its containers; without it the fleet's local node is left out (there
     are no real processes in simulated time). ``ledger`` is the ledger's file; without it the ledger is in memory.
+    ``root_ca`` (PEM) is published in every namespace.
     ``shared_cache`` lets all parts read from one cache: less memory, but a part is then no longer alone in a crash.
     """
 
@@ -48,6 +50,7 @@ class PlatformConfig:
     nodes_dir: Path | None = None
     ledger: Path | None = None
     shared_cache: bool = False
+    root_ca: str = ""
 
 
 class Platform:
@@ -145,9 +148,8 @@ class Platform:
 
     def _parts(self) -> list[Part]:
         parts = [
-            Part("workloads", lambda w: workloads.controllers(w.client, w.informers, w.env)),
-            Part("binder", lambda w: workloads.binder(w.client, w.informers, w.env)),
-            Part("queueing", lambda w: queueing.controllers(w.client, w.informers, w.env, self.planner)),
+            Part("workloads", lambda w: workloads.controllers(w.client, w.informers, w.env, root_ca=self.config.root_ca)),
+            Part("queueing", self._queueing),
             Part("metering", lambda w: metering.controllers(w.client, w.informers, w.env, self.config.ledger)),
         ]
         if self.config.fleet.nodes:
@@ -155,6 +157,11 @@ class Platform:
         if self.config.fleet.local is not None and self.config.nodes_dir is not None:
             parts.append(Part("local", self._process_node))
         return parts
+
+    def _queueing(self, wiring: Wiring) -> Sequence[Runnable]:
+        made = Queueing(wiring.client, wiring.informers, wiring.env, self.planner)
+        self._admission.oracle = made.never_starts
+        return made.controllers
 
     def _simulated_nodes(self, wiring: Wiring) -> Sequence[Runnable]:
         informers = wiring.informers

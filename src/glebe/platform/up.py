@@ -12,15 +12,14 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from glebe.kube.clock import Env
-from glebe.platform.lock import AlreadyLocked, DirectoryLock
 from glebe.platform.paths import DataDir
 
 if TYPE_CHECKING:
@@ -63,20 +62,33 @@ def main(config: UpConfig) -> int:
     )
     data = DataDir(config.data_dir.expanduser().absolute())
     host, port = parse_listen(config.listen)
+    with _taken(data):
+        fleet = read_fleet(config.fleet, data)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_serve(config, data, fleet, host, port))
+
+
+@contextmanager
+def _taken(data: DataDir) -> Iterator[None]:
+    """The data directory, made if need be, and ours alone while the block runs."""
+    from glebe.apiserver.store import StoreLocked, StoreUnavailable
+    from glebe.apiserver.store.lock import DataLock
+
+    lock = DataLock(data.lock)
     try:
         data.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with DirectoryLock(data.lock):
-            fleet = read_fleet(config.fleet, data)
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                return runner.run(_serve(config, data, fleet, host, port))
-    except AlreadyLocked as error:
+        lock.acquire()
+    except StoreLocked as error:
         raise StartError(
-            str(error), "use that platform, stop it, or give another directory with --data-dir", conflict=True
+            str(error).partition(":")[0], "stop that platform, or give --data-dir another directory", conflict=True
         ) from error
-    except PermissionError as error:
-        raise StartError(
-            f"{error.filename or data.root}: {error.strerror}", "choose a directory of your own with --data-dir"
-        ) from error
+    except (OSError, StoreUnavailable) as error:
+        problem = f"{data.root}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise StartError(problem, "give --data-dir a directory that you may write to") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def parse_listen(text: str) -> tuple[str, int]:

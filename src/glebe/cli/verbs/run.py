@@ -135,26 +135,49 @@ async def _follow(session: Session, client: Client, request: JobRequest, detach:
 
 async def _dry_run(session: Session, client: Client, objects: list[Object]) -> int:
     """What would happen, from the code that decides it."""
-    from dataclasses import asdict
-
-    from glebe.cli.words import answer_line
+    from glebe.cli.words import count, start_interval
     from glebe.kube import resources as r
-    from glebe.kube.clock import Env
-    from glebe.platform.dryrun import what_if
-    from glebe.platform.views import State
+    from glebe.kube.clock import Env, format_time
+    from glebe.queueing.dryrun import evaluate
+    from glebe.scheduling.model import Outcome
 
     service, job = objects
-    await client.create(r.SERVICES, service, dry_run=True)
-    job = await client.create(r.JOBS, job, dry_run=True)
+    await client.create(r.SERVICES, service, dry_run=True)  # what the API would refuse is refused here, too
+    await client.create(r.JOBS, job, dry_run=True)
     env = Env.system()
-    view = await what_if(client, job, env)
-    answer: dict[str, Any] = asdict(view)
-    if not session.out.for_people:
-        session.out.document(answer)
-    elif view.state is State.NEVER:
-        session.out.line(f"{view.name} would never start: {answer_line(view, env.clock.now())}")
-    elif view.state is State.STARTING:
-        session.out.line(f"{view.name} would start now: {view.message}")
+    result = await evaluate(client, env, job)
+    decision, forecast = result.decision, result.forecast
+    p50, p90 = (forecast.start_p50, forecast.start_p90) if forecast else (None, None)
+    answer: dict[str, Any] = {
+        "name": job["metadata"]["name"],
+        "namespace": job["metadata"]["namespace"],
+        "queue": result.queue,
+        "cluster_queue": result.cluster_queue,
+        "outcome": str(decision.outcome),
+        "reason": str(decision.reason),
+        "message": decision.message,
+        "remedy": decision.remedy,
+        "position": forecast.position if forecast else None,
+        "gpus_ahead": forecast.gpus_ahead if forecast else None,
+        "start_p50": format_time(p50) if p50 is not None else None,
+        "start_p90": format_time(p90) if p90 is not None else None,
+        "nodes": [node for a in decision.assignments for node, _ in a.nodes],
+    }
+    verdict = {
+        Outcome.ADMIT: "would start now",
+        Outcome.WAIT: "would wait",
+        Outcome.NEVER: "would never start",
+    }[decision.outcome]
+    if forecast and decision.outcome is Outcome.WAIT:
+        verdict += f" at position {forecast.position} with {count(forecast.gpus_ahead, 'GPU')} ahead"
+        start = start_interval(answer["start_p50"], answer["start_p90"], env.clock.now())
+        verdict += f", and start {start} (P50..P90)" if start else ""
+    if session.out.for_people:
+        session.out.line(f"{answer['name']} {verdict}: {decision.message}")
+        if decision.remedy:
+            session.out.line(f"  would help: {decision.remedy}")
+        if answer["nodes"]:
+            session.out.line(f"  on {', '.join(answer['nodes'])}")
     else:
-        session.out.line(f"{view.name} would wait: {answer_line(view, env.clock.now())}")
-    return Exit.NEVER_STARTS if view.state is State.NEVER else Exit.OK
+        session.out.document(answer)
+    return Exit.NEVER_STARTS if decision.outcome is Outcome.NEVER else Exit.OK

@@ -16,34 +16,56 @@ async def usage(
     day: Annotated[str, typer.Option("--day", help="Only this UTC day, YYYY-MM-DD (else all days).")] = "",
 ) -> None:
     """Show GPU-hours by team, and that used, idle and unhealthy add up to what is owned."""
+    from dataclasses import asdict
+
     from glebe.cli.output import Column
     from glebe.cli.read import items
     from glebe.cli.words import gpu_hours
     from glebe.kube import resources as r
     from glebe.kube.clock import SystemClock
-    from glebe.platform.usage import usage_at
+    from glebe.metering.report import at
 
     async with session.connect() as client:
         reports = await items(client, r.USAGE_REPORTS)
     if day:
         reports = [report for report in reports if report["metadata"]["name"] == f"usage-{day}"]
-    table = usage_at(reports, SystemClock().now())
-    if not session.out.for_people and session.out.format != "name":
-        session.out.document(table)
+    total = at(reports, SystemClock().now())
+    if not session.out.for_people:
+        session.out.document(asdict(total))
         return
-    columns = (
-        Column("NAMESPACE", "namespace"),
-        Column("QUEUE", "queue"),
-        Column("USER", "user", wide=True),
-        Column("WORKLOADS", "workloads", right=True),
-        Column("GPUS-NOW", "gpus", right=True),
-        Column("GPU-HOURS", "gpuSeconds", gpu_hours, right=True),
-        Column("SHARE", "share", lambda share: f"{share:.1%}", right=True),
+    owned = total.owned_gpu_seconds
+
+    def share(seconds: int) -> str:
+        return f"{seconds / owned:.1%}" if owned else ""
+
+    rows = [asdict(row) | {"share": share(row.gpu_seconds)} for row in total.rows]
+    session.out.rows(
+        (
+            Column("NAMESPACE", "namespace"),
+            Column("QUEUE", "queue"),
+            Column("CLUSTERQUEUE", "cluster_queue", wide=True),
+            Column("USER", "user", wide=True),
+            Column("WORKLOADS", "workloads", right=True),
+            Column("GPUS NOW", "gpus", right=True),
+            Column("GPU-HOURS", "gpu_seconds", gpu_hours, right=True),
+            Column("OF OWNED", "share", right=True),
+        ),
+        rows,
+        empty="Nobody has used a GPU yet.",
     )
-    session.out.rows(columns, table["rows"], empty="Nobody has used a GPU yet.", name="namespace")
-    totals = table["totals"]
+    states = ("allocated", "idle", "unhealthy", "owned")
+    summary = [
+        {"state": state, "gpus": getattr(total, f"{state}_gpus"), "seconds": getattr(total, f"{state}_gpu_seconds")}
+        for state in states
+    ]
     session.out.line()
-    session.out.line(
-        " + ".join(f"{kind} {gpu_hours(totals[kind])}" for kind in ("allocated", "idle", "unhealthy"))
-        + f" = owned {gpu_hours(totals['owned'])} GPU-hours"
+    session.out.rows(
+        (
+            Column("GPUS", "state"),
+            Column("NOW", "gpus", right=True),
+            Column("GPU-HOURS", "seconds", gpu_hours, right=True),
+            Column("OF OWNED", "seconds", share, right=True),
+        ),
+        summary,
+        empty="",
     )

@@ -1,0 +1,1 @@
+"""``glebe demo``: the story, and the stage it is told on."""
