@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from glebe.kube.crdgen import Kind, custom_resource_definition, to_yaml
+from glebe.queueing import policy
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,7 +38,16 @@ def crds() -> dict[str, str]:
     return files
 
 
-GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (crds,)
+def manifests() -> dict[str, str]:
+    """What the production path installs, to read and to apply by hand."""
+    files: dict[str, str] = {}
+    for version in policy.VERSIONS:
+        name = f"src/glebe/queueing/manifests/admission-{version}.yaml"
+        files[name] = to_yaml(policy.objects(version))
+    return files
+
+
+GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (crds, manifests)
 
 
 def generate() -> dict[str, str]:

@@ -54,8 +54,8 @@ class JobReconciler:
         job = self._jobs.get(key)
         # 1. no job, or not a queued one: no workload
         if job is None or not integrations.is_queued(job):
-            for workload in owned:
-                await self._delete(workload)
+            for orphan in owned:
+                await self._delete(orphan)
             return None
         if is_deleting(job):
             return None
@@ -95,7 +95,7 @@ class JobReconciler:
         return workload_for(self._integration, job, priority if not priority.missing else Priority(0))
 
     def _same(self, workload: Object, desired: Object) -> bool:
-        # A class may vanish or change its value later: the priority given at creation stays until the job names another.
+        # A class may vanish or change its value later: its priority at creation stays until the job names another.
         have, want = workload["spec"].get("priorityClassRef"), desired["spec"].get("priorityClassRef")
         return in_sync(workload, desired) and (want is None or have == want)
 

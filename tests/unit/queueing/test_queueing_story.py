@@ -1,0 +1,270 @@
+"""The whole story of the queue: server, controllers and simulated nodes in one process, under virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from glebe import queueing, workloads
+from glebe.apiserver.server import ApiServer
+from glebe.apiserver.store import MemoryStore
+from glebe.apiserver.types.registry import TypeRegistry
+from glebe.kube import resources as r
+from glebe.kube.client import Client
+from glebe.kube.clock import Env, parse_time
+from glebe.kube.errors import ApiError
+from glebe.kube.informer import Informers
+from glebe.kube.inprocess import InProcessTransport
+from glebe.kube.objects import Object, condition_is_true, get_condition
+from glebe.node.simulated import SimulatedNodes
+from glebe.node.spec import NodeSpec
+from glebe.queueing.admission import QueueAdmission
+from glebe.queueing.dryrun import evaluate
+
+CRDS = Path(queueing.__file__).parent.parent / "crds"
+KUEUE = "kueue.x-k8s.io/v1beta2"
+
+
+class Cluster:
+    def __init__(self, client: Client, nodes: SimulatedNodes, env: Env) -> None:
+        self.client = client
+        self.nodes = nodes
+        self.env = env
+        self.warnings: list[str] = []
+
+    async def until(self, what: Callable[[], Awaitable[Any]], limit: float = 300.0) -> Any:
+        async with asyncio.timeout(limit):
+            while True:
+                if value := await what():
+                    return value
+                await asyncio.sleep(0.05)
+
+    async def workload(self, job: str, namespace: str) -> Object:
+        found = await self.client.list(r.WORKLOADS, namespace)
+        return next((w for w in found.items if w["metadata"]["ownerReferences"][0]["name"] == job), {})
+
+    async def wait_workload(self, job: str, namespace: str, test: Callable[[Object], Any], limit: float = 300.0) -> Object:
+        async def look() -> Any:
+            workload = await self.workload(job, namespace)
+            return workload if workload and test(workload) else None
+
+        return await self.until(look, limit)  # type: ignore[no-any-return]
+
+    async def pods(self, namespace: str, job: str) -> list[Object]:
+        found = await self.client.list(r.PODS, namespace, label_selector=f"batch.kubernetes.io/job-name={job}")
+        return found.items
+
+
+def admitted(workload: Object) -> bool:
+    return condition_is_true(workload, "Admitted")
+
+
+@asynccontextmanager
+async def cluster(nodes: int = 4, gpus: int = 8) -> AsyncIterator[Cluster]:
+    env = Env.seeded(1)
+    admission = QueueAdmission()
+    server = ApiServer(MemoryStore(), env, TypeRegistry(), admission=(admission,))
+    admission.read = server.read
+    await server.start()
+    client = Client(InProcessTransport(server.handle))
+    informers = Informers(client, env)
+    specs = [
+        NodeSpec(
+            f"gpu-{n:02d}",
+            {"cpu": "64", "memory": "512Gi", "nvidia.com/gpu": str(gpus), "pods": "110"},
+            {
+                "kubernetes.io/hostname": f"gpu-{n:02d}",
+                "glebe.dev/pool": "gpu",
+                "topology.glebe.dev/rack": f"rack-{n // 2}",
+            },
+        )
+        for n in range(nodes)
+    ]
+    try:
+        for crd in sorted(CRDS.glob("*.yaml")):
+            await client.create(r.CUSTOM_RESOURCE_DEFINITIONS, yaml.safe_load(crd.read_text()))
+        for namespace in ("default", "kube-system", "kube-node-lease", "team-a", "team-b"):
+            with_name = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+            try:
+                await client.create(r.NAMESPACES, with_name)
+            except ApiError as error:
+                assert error.code == 409
+        sim = SimulatedNodes(client, env, specs, informers=informers)
+        queue = queueing.Queueing(client, informers, env)
+        admission.oracle = queue.never_starts
+        found = Cluster(client, sim, env)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(c.run()) for c in (*queue.controllers, *workloads.controllers(client, informers, env))]
+            tasks.append(group.create_task(sim.run()))
+            informers.start(group)
+            await make_queues(client, nodes * gpus)
+            try:
+                yield found
+            finally:
+                group._abort()  # type: ignore[attr-defined]
+    finally:
+        await server.close()
+
+
+async def make_queues(client: Client, gpus: int) -> None:
+    levels = [{"nodeLabel": "topology.glebe.dev/rack"}, {"nodeLabel": "kubernetes.io/hostname"}]
+    await client.create(r.TOPOLOGIES, obj("Topology", "fabric", {"levels": levels}))
+    flavor = {"nodeLabels": {"glebe.dev/pool": "gpu"}, "topologyName": "fabric"}
+    await client.create(r.RESOURCE_FLAVORS, obj("ResourceFlavor", "gpu", flavor))
+    for team in ("a", "b"):
+        quotas = [
+            {"name": "nvidia.com/gpu", "nominalQuota": gpus // 2},
+            {"name": "cpu", "nominalQuota": 1000},
+        ]
+        spec = {
+            "cohortName": "all",
+            "namespaceSelector": {},
+            "resourceGroups": [
+                {"coveredResources": ["nvidia.com/gpu", "cpu"], "flavors": [{"name": "gpu", "resources": quotas}]}
+            ],
+        }
+        await client.create(r.CLUSTER_QUEUES, obj("ClusterQueue", f"team-{team}", spec))
+        local = obj("LocalQueue", "main", {"clusterQueue": f"team-{team}"})
+        local["metadata"]["namespace"] = f"team-{team}"
+        await client.create(r.LOCAL_QUEUES, local)
+
+
+def obj(kind: str, name: str, spec: dict[str, Any]) -> Object:
+    return {"apiVersion": KUEUE, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def job(name: str, namespace: str, pods: int, gpus: int, seconds: int = 60, **labels: str) -> Object:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"kueue.x-k8s.io/queue-name": "main", **labels},
+            "annotations": {"glebe.dev/expected-run-time": f"{seconds}s"},
+        },
+        "spec": {
+            "completionMode": "Indexed",
+            "parallelism": pods,
+            "completions": pods,
+            "template": {
+                "metadata": {"annotations": {"sim.glebe.dev/run-time": f"{seconds}s"}},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "containers": [
+                        {
+                            "name": "main",
+                            "image": "train",
+                            "command": ["train"],
+                            "resources": {
+                                "requests": {"cpu": "1", "nvidia.com/gpu": str(gpus)},
+                                "limits": {"nvidia.com/gpu": str(gpus)},
+                            },
+                        }
+                    ],
+                },
+            },
+        },
+    }
+
+
+async def test_gang_starts_whole_and_the_next_waits_with_a_forecast() -> None:
+    async with cluster() as c:
+        await c.client.create(r.JOBS, job("first", "team-a", 4, 8, 60))
+        first = await c.wait_workload("first", "team-a", admitted)
+        assignment = first["status"]["admission"]["podSetAssignments"][0]
+        assert assignment["resourceUsage"]["nvidia.com/gpu"] == "32"
+        began = c.env.clock.now()
+        await c.client.create(r.JOBS, job("second", "team-b", 2, 8, 30))
+        second = await c.wait_workload("second", "team-b", lambda w: (w.get("status") or {}).get("forecast", {}).get("startP50"))
+        forecast = second["status"]["forecast"]
+        assert forecast["position"] == 1
+        assert forecast["message"] == (get_condition(second, "QuotaReserved") or {})["message"]
+        predicted = parse_time(forecast["startP50"])
+        assert began + 50 < predicted < began + 75
+
+        async def all_running() -> bool:
+            pods = await c.pods("team-a", "first")
+            return len(pods) == 4 and all(p["status"].get("phase") == "Running" for p in pods)
+
+        await c.until(all_running)
+        by_index = {
+            p["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]: p["spec"]["nodeName"]
+            for p in await c.pods("team-a", "first")
+        }
+        assert [by_index[str(i)] for i in range(4)] == ["gpu-00", "gpu-01", "gpu-02", "gpu-03"]
+        started = await c.wait_workload("second", "team-b", admitted)
+        at = parse_time((get_condition(started, "Admitted") or {})["lastTransitionTime"])
+        assert abs(at - predicted) <= 5
+        done = await c.wait_workload("first", "team-a", lambda w: condition_is_true(w, "Finished"))
+        assert (get_condition(done, "Finished") or {})["reason"] == "Succeeded"
+        await c.wait_workload("second", "team-b", lambda w: condition_is_true(w, "Finished"))
+
+        async def idle() -> bool:
+            queue = await c.client.get(r.CLUSTER_QUEUES, "team-b")
+            status = queue.get("status") or {}
+            return bool(status) and status["admittedWorkloads"] == 0 and status["flavorsUsage"][0]["resources"][0]["total"] == "0"
+
+        await c.until(idle)
+
+
+async def test_only_suspend_is_written_after_creation() -> None:
+    async with cluster() as c:
+        created = await c.client.create(r.JOBS, job("one", "team-a", 1, 8))
+        assert created["spec"]["suspend"] is True
+        assert created["spec"]["template"]["spec"]["schedulingGates"] == [{"name": "kueue.x-k8s.io/topology"}]
+        await c.wait_workload("one", "team-a", lambda w: condition_is_true(w, "PodsReady"))
+        running = await c.client.get(r.JOBS, "one", "team-a")
+        assert running["spec"]["suspend"] is False
+        created["spec"]["suspend"] = False
+        assert running["spec"] == created["spec"]
+
+
+async def test_impossible_and_wrong_jobs_are_answered_at_once() -> None:
+    async with cluster() as c:
+        huge = job("huge", "team-a", 100, 8)
+        await c.client.create(r.JOBS, huge)
+        workload = await c.wait_workload("huge", "team-a", lambda w: get_condition(w, "QuotaReserved"))
+        condition = get_condition(workload, "QuotaReserved") or {}
+        assert condition["reason"] in ("ExceedsMaxQuota", "ExceedsCapacity")
+        assert "startP50" not in workload["status"]["forecast"]
+        answer = await evaluate(c.client, c.env, huge)
+        assert answer.decision.message == condition["message"]
+        with pytest.raises(ApiError) as refused:
+            await c.client.create(r.JOBS, job("odd", "team-a", 1, 1, **{"glebe.dev/class": "nonsense"}))
+        assert refused.value.code == 422
+        assert "metadata.labels[glebe.dev/class]" in refused.value.message
+        lost = job("lost", "team-a", 1, 1, **{"kueue.x-k8s.io/queue-name": "nowhere"})
+        await c.client.create(r.JOBS, lost)
+        workload = await c.wait_workload("lost", "team-a", lambda w: get_condition(w, "QuotaReserved"))
+        assert 'LocalQueue "nowhere" does not exist' in (get_condition(workload, "QuotaReserved") or {})["message"]
+
+
+async def test_a_dead_node_sends_the_gang_back_to_the_queue_and_it_starts_whole_again() -> None:
+    async with cluster() as c:
+        await c.client.create(r.JOBS, job("gang", "team-a", 2, 8, 120))
+        workload = await c.wait_workload("gang", "team-a", lambda w: condition_is_true(w, "PodsReady"))
+        c.nodes.fail_node("gpu-00")
+        await c.wait_workload("gang", "team-a", lambda w: condition_is_true(w, "Evicted"), 600)
+        workload = await c.wait_workload("gang", "team-a", lambda w: condition_is_true(w, "PodsReady") and admitted(w), 600)
+        assert (get_condition(workload, "Evicted") or {})["status"] == "False"
+        nodes = {p["spec"].get("nodeName") for p in await c.pods("team-a", "gang") if p["status"].get("phase") == "Running"}
+        assert "gpu-00" not in nodes
+        assert len(nodes) == 2
+
+
+async def test_time_limit_deactivates() -> None:
+    async with cluster() as c:
+        limited = job("long", "team-a", 1, 8, 500, **{"kueue.x-k8s.io/max-exec-time-seconds": "20"})
+        await c.client.create(r.JOBS, limited)
+        workload = await c.wait_workload("long", "team-a", lambda w: not w.get("spec", {}).get("active", True))
+        workload = await c.wait_workload("long", "team-a", lambda w: not (w.get("status") or {}).get("admission"))
+        assert (get_condition(workload, "Evicted") or {})["reason"] == "DeactivatedDueToMaximumExecutionTimeExceeded"
+        stopped = await c.client.get(r.JOBS, "long", "team-a")
+        assert stopped["spec"]["suspend"] is True
