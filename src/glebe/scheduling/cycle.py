@@ -81,6 +81,7 @@ class Cycle:
         """Phase 1: the head of every line, with the flavors that fit on the state as it is."""
         entries = []
         available = self.state.quotas.available
+        answers, changed = self.state.nodes.answers, len(self.state.nodes.changed)
         for line, groups in candidates:
             cell, limit = -1, 0
             while groups:
@@ -89,7 +90,8 @@ class Cycle:
                 if key_cell >= 0:  # a cheap check ahead of the full one: most groups stop here
                     if key_cell != cell:
                         cell, limit = key_cell, available(line.node, key_cell)
-                    if need > limit:
+                    known = answers.get(group.plan.ask_number)
+                    if need > limit or known == (changed, False):
                         groups.pop()
                         continue
                 choice = nominate(group.plan, self.state, self.world)

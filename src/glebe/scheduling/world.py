@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from glebe.scheduling.capacity import NodeState, Shape, Spot
-from glebe.scheduling.flavors import SetPlan, plan_pod_set
+from glebe.scheduling.flavors import Option, SetPlan, plan_pod_set
 from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.model import GPU, Admitted, ClusterQueue, PodSet, PodSetAssignment, Snapshot
 from glebe.scheduling.quota import Cell, Need, QuotaState, QuotaTree
@@ -26,6 +26,7 @@ class Plan:
     sets: tuple[SetPlan, ...]
     gpus: int
     key: tuple[Cell, int]  # a cell that it needs, and how much, whatever flavors it gets; (-1, 0) if there is none
+    ask_number: int  # its one option's, -1 if it has several
     simple: bool  # one pod set: "does not fit" stays true until something is freed
     possible: bool | None = None  # fits an empty fleet and empty quotas; unknown before it is asked
 
@@ -99,7 +100,10 @@ class World:
             sets = tuple(plan_pod_set(s, queue, self.flavors, self.tree, self.fleet) for s in pod_sets)
             gpus = sum(s.count * s.requests.get(GPU, 0) for s in pod_sets)
             node = self.tree.queue_index[queue.name]
-            found = self._plans[key] = Plan(queue, node, sets, gpus, _key(sets), len(sets) == 1)
+            only = _only_option(sets)
+            quota_key = only.need[0] if only else (-1, 0)
+            number = only.ask_number if only else -1
+            found = self._plans[key] = Plan(queue, node, sets, gpus, quota_key, number, len(sets) == 1)
         return found
 
     def state(self, admitted: Iterable[Admitted]) -> tuple[State, dict[str, Holding]]:
@@ -138,10 +142,10 @@ class World:
         return found
 
 
-def _key(sets: tuple[SetPlan, ...]) -> tuple[Cell, int]:
+def _only_option(sets: tuple[SetPlan, ...]) -> Option | None:
     if len(sets) == 1 and len(sets[0].options) == 1 and sets[0].options[0].need:
-        return sets[0].options[0].need[0]
-    return (-1, 0)
+        return sets[0].options[0]
+    return None
 
 
 def _signature(s: PodSet) -> tuple[object, ...]:
