@@ -10,11 +10,11 @@ _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 def pod_spec(spec: dict[str, Any], *, template: bool = False) -> None:
     """Fill in what upstream fills in for a pod (``template=True``: for a pod template, which gets a little less)."""
     for container in spec.get("initContainers") or ():
-        _container(container)
+        _container(container, template)
     for container in spec.get("containers") or ():
-        _container(container)
+        _container(container, template)
     for container in spec.get("ephemeralContainers") or ():
-        _container(container)
+        _container(container, template)
     spec.setdefault("restartPolicy", "Always")
     spec.setdefault("terminationGracePeriodSeconds", 30)
     spec.setdefault("dnsPolicy", "ClusterFirst")
@@ -32,7 +32,7 @@ def pod_spec(spec: dict[str, Any], *, template: bool = False) -> None:
         _volume(volume)
 
 
-def _container(container: dict[str, Any]) -> None:
+def _container(container: dict[str, Any], template: bool) -> None:
     for port in container.get("ports") or ():
         port.setdefault("protocol", "TCP")
     for variable in container.get("env") or ():
@@ -46,7 +46,7 @@ def _container(container: dict[str, Any]) -> None:
         if isinstance(hook, dict) and "httpGet" in hook:
             _http(hook["httpGet"])
     resources = container.setdefault("resources", {})
-    if limits := resources.get("limits"):
+    if not template and (limits := resources.get("limits")):
         # what is limited is requested, unless something else is
         requests = resources.setdefault("requests", {})
         for key, value in limits.items():
