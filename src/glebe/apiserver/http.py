@@ -82,8 +82,8 @@ class HttpServer:
         except OSError:
             await self._runner.cleanup()
             raise
-        listener = site._server
-        assert isinstance(listener, asyncio.Server)
+        listener = site._server  # asyncio.Server, or its like of another event loop
+        assert listener is not None
         self.port = listener.sockets[0].getsockname()[1]
 
     async def close(self) -> None:

@@ -8,10 +8,12 @@ from typing import Protocol
 
 import orjson
 
-from glebe.apiserver import deleting, health, media, patching, reading, routing, watching, writing
+from glebe.apiserver import custom_kinds, deleting, health, media, patching, reading, routing, watching, writing
 from glebe.apiserver.admission import AdmissionPlugin
-from glebe.apiserver.call import Call
+from glebe.apiserver.admission_defaults import default_plugins
+from glebe.apiserver.call import Call, respond
 from glebe.apiserver.clusters import Clusters
+from glebe.apiserver.event_expiry import EventExpiry
 from glebe.apiserver.pods import PodLogs
 from glebe.apiserver.routing import Route
 from glebe.apiserver.store import Compacted, Entry, Key, Store, StoreUnavailable
@@ -63,6 +65,16 @@ class Authorizer(Protocol):
         ...
 
 
+class ReviewAnswers(Protocol):
+    def handles(self, group: str, plural: str) -> bool:
+        """Whether creations of this resource are answered instead of stored."""
+        ...
+
+    async def review(self, group: str, plural: str, cluster: str, namespace: str, user: User, obj: Object) -> Object:
+        """``obj`` with its status."""
+        ...
+
+
 class ApiServer:
     """Serves many logical clusters from one store.
 
@@ -88,10 +100,12 @@ class ApiServer:
         self.registry = registry
         self.authenticator = authenticator
         self.authorizer = authorizer
-        self.admission = tuple(admission)
+        self.admission = (*default_plugins(self.read, self.read_all), *admission)
         self.pod_logs = pod_logs
         self.token_issuer = token_issuer
+        self.reviews: ReviewAnswers | None = None
         self.clusters = Clusters(self, clusters)
+        self.event_expiry = EventExpiry(store, env)
         self.ready = False
         self._now = ("", -1)
 
@@ -99,6 +113,7 @@ class ApiServer:
         """Open the store and register the clusters given at construction."""
         await self.store.start()
         await self.clusters.start()
+        self.event_expiry.load(self.clusters.names())
         self.ready = True
 
     async def close(self) -> None:
@@ -126,8 +141,11 @@ class ApiServer:
 
     def written(self, call: Call, entry: Entry | None, previous: Entry | None) -> None:
         """A write was acknowledged (``entry`` None: deleted): follow it up inside the server."""
-        if call.info.group_resource == "customresourcedefinitions.apiextensions.k8s.io":
+        resource = call.info.group_resource
+        if resource == custom_kinds.DEFINITIONS:
             self.clusters.custom_kind_changed(call.cluster, entry, previous)
+        elif resource == "events" and entry is not None and previous is None:
+            self.event_expiry.note(call.key(entry.view()["metadata"]["name"]))
 
     # -- requests -------------------------------------------------------------------------------------------------
 
@@ -185,12 +203,27 @@ class ApiServer:
         call = Call(self, request, route, info, user, wanted, warnings)
         if route.subresource:
             return await subresource_handler(call)(call)
+        if route.verb == "create" and self.reviews is not None and self.reviews.handles(info.group, info.plural):
+            return await self._review(self.reviews, call)
         handler = _VERBS.get(route.verb)
         if handler is None or (info.verbs and route.verb not in info.verbs):
             raise errors.method_not_allowed()
         if info.namespaced and not route.namespace and route.verb not in ("list", "watch"):
             raise errors.method_not_allowed()
-        return await handler(call)
+        response = await handler(call)
+        if info.is_custom or info.group_resource == custom_kinds.DEFINITIONS:
+            await custom_kinds.clean_up(call)
+        elif info.group_resource == "events":
+            await self.event_expiry.sweep()
+        return response
+
+    @staticmethod
+    async def _review(reviews: ReviewAnswers, call: Call) -> Response:
+        body = media.decode(call.request.body, call.request.headers.get("content-type", ""))
+        body["apiVersion"], body["kind"] = call.info.api_version, call.info.kind
+        info, namespace = call.info, call.route.namespace
+        answer = await reviews.review(info.group, info.plural, call.cluster, namespace, call.user, body)
+        return respond(answer, call.wanted, 201)
 
     async def _authenticate(self, request: Request, route: Route) -> User:
         if request.user is not None:

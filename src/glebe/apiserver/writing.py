@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from glebe.apiserver import media, options, schema_steps
+from glebe.apiserver import duplicates, media, options, schema_steps
 from glebe.apiserver.admission import AdmissionAttributes
 from glebe.apiserver.call import Call, respond_entry, respond_object, stored_version
 from glebe.apiserver.metadata import check_identity, check_update, fill_create, fill_update
@@ -79,6 +79,7 @@ async def _prepare_create(call: Call, obj: Object) -> None:
     fill_create(call, obj, strategy.counts_generation, now)
     strategy.prepare_create(obj, now)
     schema_steps.default(call, obj)
+    strategy.after_defaults(obj, now)
     await admit(call, "CREATE", obj, None)
     schema_steps.validate(call, obj, None, "")
     causes = strategy.validate_create(obj)
@@ -174,6 +175,8 @@ async def prepare_update(call: Call, new: Object, old: Object) -> None:
     else:
         strategy.prepare_update(new, old, now)
     schema_steps.default(call, new)
+    if not subresource:
+        strategy.after_defaults(new, now)
     await admit(call, "UPDATE", new, old)
     causes = check_update(new, old)
     causes += strategy.validate_update(new, old, subresource)
@@ -226,7 +229,10 @@ async def admit(call: Call, operation: str, obj: Object | None, old: Object | No
 
 def decode_body(call: Call) -> Object:
     """The object in the body, with its type checked against the path."""
-    obj = media.decode(call.request.body, call.request.headers.get("content-type", ""))
+    header = call.request.headers.get("content-type", "")
+    obj = media.decode(call.request.body, header)
+    if "yaml" not in header and options.field_validation(call.request) != "Ignore":
+        call.duplicates = duplicates.find(call.request.body, obj)
     check_type(call, obj)
     return obj
 

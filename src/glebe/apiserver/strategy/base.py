@@ -100,6 +100,9 @@ class Strategy:
             meta, generation = obj["metadata"], old["metadata"].get("generation", 0)
             meta["generation"] = generation + 1 if self.spec_changed(obj, old) else generation
 
+    def after_defaults(self, obj: Object, now: str) -> None:
+        """Complete the object once its defaults are filled in (create and update of the main resource)."""
+
     def spec_changed(self, obj: Object, old: Object) -> bool:
         """Does the change count for the generation? Anything but metadata (and status) does."""
         if "spec" in obj and "spec" in old and len(obj) <= 5 and obj["spec"] != old["spec"]:

@@ -7,7 +7,7 @@ from glebe.apiserver.strategy.job import JobStrategy
 from glebe.apiserver.strategy.pod import PodStrategy
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.kube.errors import Cause
-from glebe.kube.objects import Object
+from glebe.kube.objects import Object, set_condition
 
 
 class NodeStrategy(Strategy):
@@ -69,11 +69,43 @@ class PersistentVolumeStrategy(Strategy):
         obj["status"] = {"phase": "Pending"}
 
 
+class DefinitionStrategy(Strategy):
+    """CustomResourceDefinition: served at once, and held until its objects are gone."""
+
+    def prepare_create(self, obj: Object, now: str) -> None:
+        obj["status"] = {}
+        finalizers = obj["metadata"].setdefault("finalizers", [])
+        if CLEANUP not in finalizers:
+            finalizers.append(CLEANUP)
+
+    def after_defaults(self, obj: Object, now: str) -> None:
+        spec, status = obj.get("spec") or {}, obj.setdefault("status", {})
+        conditions = list(status.get("conditions") or ())
+        conditions = set_condition(conditions, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now)
+        why = "the initial names have been accepted"
+        status["conditions"] = set_condition(conditions, "Established", "True", "InitialNamesAccepted", why, now)
+        status["acceptedNames"] = spec.get("names") or {}
+        stored = list(status.get("storedVersions") or ())
+        stored += [v["name"] for v in spec.get("versions") or () if v.get("storage") and v["name"] not in stored]
+        status["storedVersions"] = stored
+
+    def on_delete(self, obj: Object, now: str) -> None:
+        status = obj.setdefault("status", {})
+        why = "CustomResource deletion is in progress"
+        status["conditions"] = set_condition(
+            list(status.get("conditions") or ()), "Terminating", "True", "InstanceDeletionInProgress", why, now
+        )
+
+
+#: The finalizer by which a definition waits for its objects.
+CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+
 KINDS: dict[str, type[Strategy]] = {
     "pods": PodStrategy,
     "jobs.batch": JobStrategy,
     "nodes": NodeStrategy,
     "namespaces": NamespaceStrategy,
+    "customresourcedefinitions.apiextensions.k8s.io": DefinitionStrategy,
     "configmaps": DataStrategy,
     "secrets": DataStrategy,
     "replicationcontrollers": OrphaningStrategy,

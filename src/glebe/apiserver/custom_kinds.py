@@ -1,0 +1,77 @@
+"""The end of a custom kind: its definition goes when its last object is gone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from glebe.apiserver.call import Call
+from glebe.apiserver.deleting import delete_one
+from glebe.apiserver.options import DeleteOptions
+from glebe.apiserver.store import Entry, Key, Mismatch
+from glebe.apiserver.strategy.kinds import CLEANUP
+from glebe.apiserver.writing import encoder
+from glebe.kube import errors
+
+DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
+
+
+async def clean_up(call: Call) -> None:
+    """After a deletion of a definition, or of an object of a kind whose definition is ending: go on with it."""
+    if call.route.verb not in ("delete", "deletecollection", "update", "patch"):
+        return
+    server = call.server
+    if call.info.is_custom:
+        name = call.info.group_resource
+    else:
+        name = call.route.name
+    entry = server.store.get(Key(DEFINITIONS, call.cluster, "", name))
+    if entry is None or "deletionTimestamp" not in entry.view()["metadata"]:
+        return
+    if await _delete_objects(call, entry):
+        await _release(call, name)
+
+
+async def _delete_objects(call: Call, entry: Entry) -> bool:
+    """Delete every object of the kind; True when none is left."""
+    spec, server = entry.view()["spec"], call.server
+    version = next((v["name"] for v in spec["versions"] if v.get("served")), "")
+    info = server.registry.lookup(call.cluster, spec["group"], version, spec["names"]["plural"])
+    if info is None:
+        return True
+    for found in server.store.range(info.group_resource, call.cluster).entries:
+        meta = found.view()["metadata"]
+        if "deletionTimestamp" in meta:
+            continue
+        namespace, name = meta.get("namespace", ""), meta["name"]
+        route = replace(call.route, namespace=namespace, name=name, verb="delete", subresource="")
+        inner = Call(server, call.request, route, info, call.user)
+        try:
+            await delete_one(inner, inner.key(), DeleteOptions())
+        except errors.ApiError as error:
+            if not errors.is_not_found(error):
+                raise
+    return not server.store.range(info.group_resource, call.cluster, limit=1).entries
+
+
+async def _release(call: Call, name: str) -> None:
+    """Take the cleanup finalizer away, and the definition with it when that was the last."""
+    server = call.server
+    key = Key(DEFINITIONS, call.cluster, "", name)
+    info = server.registry.lookup(call.cluster, "apiextensions.k8s.io", "v1", "customresourcedefinitions")
+    assert info is not None
+    inner = Call(server, call.request, call.route, info, call.user)
+    while (entry := server.store.get(key)) is not None:
+        obj = entry.load()
+        finalizers = [f for f in obj["metadata"].get("finalizers") or () if f != CLEANUP]
+        obj["metadata"]["finalizers"] = finalizers
+        try:
+            if finalizers:
+                done = await server.store.put(key, encoder(inner, obj), entry.revision)
+                server.written(inner, done, entry)
+                return
+            obj["metadata"].pop("finalizers")
+            await server.store.delete(key, encoder(inner, obj), entry.revision)
+            server.written(inner, None, entry)
+            return
+        except Mismatch:
+            continue

@@ -1,0 +1,64 @@
+"""Events live for an hour (as upstream): swept when other events are written, so that no timer is needed."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from glebe.apiserver.store import Key, Make, Mismatch, Store
+from glebe.kube.clock import Env, parse_time
+
+#: Seconds that an event is kept after it was written first (repeats do not prolong its place in the queue by much).
+TTL = 3600.0
+_PER_SWEEP = 20
+
+
+class EventExpiry:
+    """Which events end when, oldest first."""
+
+    def __init__(self, store: Store, env: Env) -> None:
+        self._store = store
+        self._env = env
+        self._queue: deque[tuple[float, Key]] = deque()
+
+    def load(self, clusters: list[str]) -> None:
+        """Take up what a store held at the start."""
+        found = []
+        for cluster in clusters:
+            for entry in self._store.range("events", cluster).entries:
+                meta = entry.view()["metadata"]
+                key = Key("events", cluster, meta.get("namespace", ""), meta["name"])
+                found.append((parse_time(meta["creationTimestamp"]) + TTL, key))
+        self._queue = deque(sorted(found))
+
+    def note(self, key: Key) -> None:
+        """An event was created."""
+        self._queue.append((self._env.clock.now() + TTL, key))
+
+    async def sweep(self) -> None:
+        """Remove a few of those whose time is over; later ones wait for the next call."""
+        now = self._env.clock.now()
+        for _ in range(_PER_SWEEP):
+            if not self._queue or self._queue[0][0] > now:
+                return
+            _, key = self._queue.popleft()
+            entry = self._store.get(key)
+            if entry is None:
+                continue
+            obj = entry.view()
+            last = obj.get("lastTimestamp") or (obj.get("series") or {}).get("lastObservedTime")
+            if last and parse_time(last) + TTL > now:
+                self._queue.append((parse_time(last) + TTL, key))
+                continue
+            try:
+                await self._store.delete(key, _with_revision(entry.value, entry.revision), entry.revision)
+            except Mismatch:
+                self._queue.append((now + TTL, key))
+
+
+def _with_revision(value: bytes, old: int) -> Make:
+    before = b'"resourceVersion":"%d"' % old
+
+    def make(revision: int) -> bytes:
+        return value.replace(before, b'"resourceVersion":"%d"' % revision, 1)
+
+    return make
