@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from glebe import metering, workloads
-from glebe.apiserver.server import ApiServer, Authenticator, Authorizer
+from glebe import workloads
+from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import Store
 from glebe.apiserver.pods import PodLogs
 from glebe.apiserver.types.registry import TypeRegistry
@@ -23,6 +23,7 @@ from glebe.kube.clock import Env
 from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.objects import Object
 from glebe.kube.transport import Transport
+from glebe.metering.controller import controllers as metering
 from glebe.node.fleet import Fleet
 from glebe.node.processnode import ProcessNode
 from glebe.node.simulated import SimulatedNodes
@@ -58,6 +59,7 @@ class Platform:
 
     :param store: where objects live; the platform starts and closes it.
     :param wrap_transport: see :data:`WrapTransport`.
+    :param secure: gives the server what it needs to serve others than the platform itself (:mod:`.frontend`).
     :param planner: computes decisions and forecasts; by default in this process.
     """
 
@@ -69,8 +71,7 @@ class Platform:
         *,
         wrap_transport: WrapTransport | None = None,
         planner: Planner | None = None,
-        authenticator: Callable[[ApiServer], Authenticator] | None = None,
-        authorizer: Callable[[ApiServer], Authorizer] | None = None,
+        secure: Callable[[ApiServer], None] | None = None,
     ) -> None:
         self.config = config
         self.env = env
@@ -83,10 +84,8 @@ class Platform:
             store, env, TypeRegistry(), admission=(self._admission,), pod_logs=NodeLogs(self._runtime_of)
         )
         self._admission.read = self.server.read
-        if authenticator is not None:
-            self.server.authenticator = authenticator(self.server)
-        if authorizer is not None:
-            self.server.authorizer = authorizer(self.server)
+        if secure is not None:
+            secure(self.server)
         self.client = Client(InProcessTransport(self.server.handle), field_manager="glebe")
         self.parts = Parts(self._parts(), self._transport, env, shared_cache=config.shared_cache)
         self.first_start = False
@@ -150,7 +149,7 @@ class Platform:
         parts = [
             Part("workloads", lambda w: workloads.controllers(w.client, w.informers, w.env, root_ca=self.config.root_ca)),
             Part("queueing", self._queueing),
-            Part("metering", lambda w: metering.controllers(w.client, w.informers, w.env, self.config.ledger)),
+            Part("metering", lambda w: metering(w.client, w.informers, w.env, self.config.ledger)),
         ]
         if self.config.fleet.nodes:
             parts.append(Part("nodes", self._simulated_nodes))

@@ -1,0 +1,88 @@
+"""The embedded platform with a door: keys and certificates, an HTTPS address, a kubeconfig."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from glebe.apiserver.auth.authn import Authenticator
+from glebe.apiserver.auth.pki import Pki
+from glebe.apiserver.auth.tokens import ServiceAccountTokens
+from glebe.apiserver.http import HttpServer
+from glebe.apiserver.server import ApiServer
+from glebe.apiserver.store.sqlite import SQLiteStore
+from glebe.kube.clock import Env
+from glebe.kube.kubeconfig import KubeconfigError, load_kubeconfig, write_kubeconfig
+from glebe.node.fleet import Fleet
+from glebe.platform.embedded import Platform, PlatformConfig
+from glebe.platform.paths import DataDir
+from glebe.queueing.planner import ProcessPlanner
+
+
+@asynccontextmanager
+async def open_platform(data: DataDir, fleet: Fleet, host: str, port: int) -> AsyncIterator[tuple[str, Platform]]:
+    """Run the platform of a data directory; yields its URL when its API is ready and its kubeconfig written.
+
+    :raises OSError: the address cannot be had, or the directory not written.
+    :raises glebe.apiserver.store.StoreUnavailable: the database cannot be used.
+    """
+    env = Env.system()
+    pki = Pki(data.pki)
+    pki.ensure([host], env.clock.now())
+    config = PlatformConfig(
+        fleet=fleet,
+        nodes_dir=data.nodes,
+        ledger=data.ledger,
+        shared_cache=True,
+        root_ca=pki.ca_pem.decode(),
+    )
+    platform = Platform(
+        config,
+        env,
+        SQLiteStore(data.database),
+        planner=ProcessPlanner(),
+        secure=lambda server: _secure(server, pki, env),
+    )
+    async with platform:
+        front = await _listen(platform, pki, host, [port] if port else [last_port(data, host), 0])
+        try:
+            write_kubeconfig(
+                data.kubeconfig,
+                front.url,
+                ca=pki.ca_pem,
+                certificate=pki.admin_file.read_bytes(),
+                key=pki.admin_key_file.read_bytes(),
+            )
+            yield front.url, platform
+        finally:
+            await front.close()
+
+
+def _secure(server: ApiServer, pki: Pki, env: Env) -> None:
+    tokens = ServiceAccountTokens(pki.signing_key(), env, server)
+    server.authenticator = Authenticator(env.clock, ca=pki.ca_certificate, tokens=tokens)
+    server.token_issuer = tokens
+
+
+async def _listen(platform: Platform, pki: Pki, host: str, ports: list[int]) -> HttpServer:
+    """Listen on the first of ``ports`` that can be had; 0 lets the system choose."""
+    for position, port in enumerate(ports, 1):
+        front = HttpServer(platform.server.handle, host=host, port=port, tls=pki.server_context())
+        try:
+            await front.start()
+        except OSError:
+            if position == len(ports):
+                raise
+        else:
+            return front
+    raise AssertionError("no port was given")
+
+
+def last_port(data: DataDir, host: str) -> int:
+    """The port of the last start on this host, so that kubeconfigs and connections outlive a restart; else 0."""
+    try:
+        server = urlsplit(load_kubeconfig(data.kubeconfig).server)
+    except (KubeconfigError, ValueError, OSError):
+        return 0
+    return server.port or 0 if server.hostname == host else 0
