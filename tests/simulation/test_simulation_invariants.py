@@ -75,7 +75,10 @@ def queue(name: str, nominal: int, borrowing: int | None = None) -> Object:
     quota: dict[str, Any] = {"name": "nvidia.com/gpu", "nominalQuota": nominal}
     if borrowing is not None:
         quota["borrowingLimit"] = borrowing
-    return {"metadata": {"name": name}, "spec": {"resourceGroups": [{"flavors": [{"resources": [quota]}]}]}}
+    return {
+        "metadata": {"name": name},
+        "spec": {"cohortName": "all", "resourceGroups": [{"flavors": [{"resources": [quota]}]}]},
+    }
 
 
 def test_a_gpu_given_twice_is_seen() -> None:

@@ -97,13 +97,11 @@ class FaultyTransport:
             return _answer(gone("fault: too old resource version"))
         response = await self._inner.send(request)
         if response.stream is not None:
-            response.stream = self._disturb(response)
+            response.stream = self._disturb(response.stream)
         return response
 
-    async def _disturb(self, response: Response) -> AsyncIterator[bytes]:
+    async def _disturb(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         rates = self._rates
-        source = response.stream
-        assert source is not None
         try:
             async for frame in source:
                 if self.active:

@@ -156,6 +156,8 @@ async def _settle(run: Run, platform: Platform) -> None:
     deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
     left = settled.unfinished(run.checker.world)
     while left and not run.violation and asyncio.get_running_loop().time() < deadline:
+        for name, namespace in settled.never_starting(run.checker.world):
+            await platform.client.delete(JOBS, name, namespace, propagation="Background")
         await asyncio.sleep(5)
         left = settled.unfinished(run.checker.world)
     if left and not run.violation:

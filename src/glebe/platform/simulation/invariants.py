@@ -153,8 +153,9 @@ def quota_is_kept(world: World, old: Object | None, new: Object | None) -> str:
     for queue in world.all("clusterqueues.kueue.x-k8s.io"):
         quota = queue["spec"]["resourceGroups"][0]["flavors"][0]["resources"][0]
         nominal, mine = int(parse(quota["nominalQuota"])), used.get(queue["metadata"]["name"], 0)
-        total_nominal += nominal
-        total_used += mine
+        if queue["spec"].get("cohortName"):
+            total_nominal += nominal
+            total_used += mine
         limit = quota.get("borrowingLimit")
         if limit is not None and mine > nominal + int(parse(limit)):
             return f"queue {queue['metadata']['name']} uses {mine} of {nominal}+{limit} GPUs"

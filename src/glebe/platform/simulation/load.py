@@ -124,8 +124,8 @@ def _cluster_queue(name: str, strategy: str, quota: int, limited: bool) -> Objec
             "namespaceSelector": {},
             "resourceGroups": [
                 {
-                    "coveredResources": ["nvidia.com/gpu"],
-                    "flavors": [{"name": "gpu", "resources": [gpu_quota]}],
+                    "coveredResources": ["nvidia.com/gpu", "cpu"],
+                    "flavors": [{"name": "gpu", "resources": [gpu_quota, {"name": "cpu", "nominalQuota": 512}]}],
                 }
             ],
         },

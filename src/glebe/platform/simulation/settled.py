@@ -25,7 +25,7 @@ def unfinished(world: World) -> list[str]:
     left: list[str] = []
     jobs = {job["metadata"]["uid"]: job for job in world.all("jobs.batch")}
     for uid, job in jobs.items():
-        if not w.is_finished(job) and not _never_starts(world, uid):
+        if not w.is_finished(job):
             left.append(f"job {job['metadata']['name']} is {outcome(job)}: {_why(world, uid)}")
     for pod in world.all("pods"):
         name, owner = pod["metadata"]["name"], w.owner_uid(pod)
@@ -40,6 +40,13 @@ def unfinished(world: World) -> list[str]:
         elif w.is_finished(job_of) and w.holds_quota(workload):
             left.append(f"workload {workload['metadata']['name']} holds quota for a finished job")
     return left
+
+
+def never_starting(world: World) -> list[tuple[str, str]]:
+    """(name, namespace) of jobs that were told they can never start; in a StrictFIFO queue they hold up the rest."""
+    jobs = world.all("jobs.batch")
+    stuck = [j["metadata"] for j in jobs if not w.is_finished(j) and _never_starts(world, j["metadata"]["uid"])]
+    return [(meta["name"], meta["namespace"]) for meta in stuck]
 
 
 def _never_starts(world: World, job_uid: str) -> bool:
