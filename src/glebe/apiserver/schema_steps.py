@@ -53,10 +53,7 @@ def validate(call: Call, obj: Object, old: Object | None, subresource: str) -> N
 
 def own_fields(call: Call, live: Object | None, new: Object, subresource: str) -> None:
     """Record in ``metadata.managedFields`` who wrote what."""
-    try:
-        from glebe.apiserver.apply import update_managed_fields
-    except ImportError:
-        return
+    from glebe.apiserver.apply import update_managed_fields
 
     now = call.server.now_text()
     update_managed_fields(

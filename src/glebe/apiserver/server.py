@@ -75,6 +75,16 @@ class ReviewAnswers(Protocol):
         ...
 
 
+class Reviewer(Protocol):
+    """Answers kinds that are asked, not stored."""
+
+    def handles(self, group: str, plural: str) -> bool: ...
+
+    async def review(self, group: str, plural: str, cluster: str, namespace: str, user: User, obj: Object) -> Object:
+        """``obj`` with its status filled in."""
+        ...
+
+
 class ApiServer:
     """Serves many logical clusters from one store.
 
@@ -103,6 +113,7 @@ class ApiServer:
         self.admission = (*default_plugins(self.read, self.read_all), *admission)
         self.pod_logs = pod_logs
         self.token_issuer = token_issuer
+        self.reviews: Reviewer | None = None
         self.reviews: ReviewAnswers | None = None
         self.clusters = Clusters(self, clusters)
         self.event_expiry = EventExpiry(store, env)
@@ -201,6 +212,8 @@ class ApiServer:
         if request.param("pretty") in ("true", "1"):
             wanted = media.Wanted(wanted.media, wanted.shape, wanted.version, True)
         call = Call(self, request, route, info, user, wanted, warnings)
+        if self.reviews is not None and self.reviews.handles(info.group, info.plural):
+            return await self._review(call, self.reviews)
         if route.subresource:
             return await subresource_handler(call)(call)
         if route.verb == "create" and self.reviews is not None and self.reviews.handles(info.group, info.plural):
@@ -224,6 +237,15 @@ class ApiServer:
         info, namespace = call.info, call.route.namespace
         answer = await reviews.review(info.group, info.plural, call.cluster, namespace, call.user, body)
         return respond(answer, call.wanted, 201)
+
+    async def _review(self, call: Call, reviewer: Reviewer) -> Response:
+        """A question instead of an object."""
+        info, route = call.info, call.route
+        if route.verb != "create":
+            raise errors.method_not_allowed()
+        obj = writing.decode_body(call)
+        answer = await reviewer.review(info.group, info.plural, route.cluster, route.namespace, call.user, obj)
+        return respond(answer, media.Wanted(call.wanted.media), 201)
 
     async def _authenticate(self, request: Request, route: Route) -> User:
         if request.user is not None:

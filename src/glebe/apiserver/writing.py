@@ -42,8 +42,8 @@ async def create(call: Call) -> Response:
     return await create_object(call, obj)
 
 
-async def create_object(call: Call, obj: Object) -> Response:
-    """Store a new object."""
+async def create_object(call: Call, obj: Object, *, applied: bool = False) -> Response:
+    """Store a new object; ``applied``: it comes from server-side apply, which has recorded its owner."""
     info, server = call.info, call.server
     call.dry_run = options.dry_run(call.request)
     check_identity(call, obj)
@@ -55,7 +55,7 @@ async def create_object(call: Call, obj: Object) -> Response:
         if generated:
             meta["name"] = meta["generateName"][:58] + "".join(server.env.rng.choices(_SUFFIX, k=5))
         if attempt == 0:
-            await _prepare_create(call, obj)
+            await _prepare_create(call, obj, applied)
         name = meta["name"]
         if call.dry_run:
             if server.store.get(call.key(name)) is not None:
@@ -72,7 +72,7 @@ async def create_object(call: Call, obj: Object) -> Response:
     raise AssertionError("unreachable")
 
 
-async def _prepare_create(call: Call, obj: Object) -> None:
+async def _prepare_create(call: Call, obj: Object, applied: bool) -> None:
     strategy = strategy_for(call.info)
     now = call.server.now_text()
     schema_steps.prune(call, obj, call.duplicates)
@@ -85,7 +85,9 @@ async def _prepare_create(call: Call, obj: Object) -> None:
     causes = strategy.validate_create(obj)
     if causes:
         raise call.invalid(obj["metadata"].get("name", ""), causes)
-    schema_steps.own_fields(call, None, obj, "")
+    if not applied:
+        obj["metadata"].pop("managedFields", None)
+        schema_steps.own_fields(call, None, obj, "")
 
 
 async def update(call: Call) -> Response:
@@ -107,7 +109,7 @@ async def update(call: Call) -> Response:
     return await change(call, lambda old: orjson.loads(source))
 
 
-async def change(call: Call, make: Callable[[Object], Object], *, decoded: bool = True) -> Response:
+async def change(call: Call, make: Callable[[Object], Object], *, applied: bool = False) -> Response:
     """Read, ``make`` the new object from a copy of the old one, check, store; again when somebody was faster.
 
     The new object's ``metadata.resourceVersion``, when given and not the old one's, is an optimistic lock.
@@ -120,17 +122,15 @@ async def change(call: Call, make: Callable[[Object], Object], *, decoded: bool 
         old = entry.load()
         old["apiVersion"] = call.info.api_version
         new = make(entry.load())
-        locked = _check_lock(call, new, old)
-        result = await _attempt(call, entry, new, old)
+        _check_lock(call, new, old)
+        result = await _attempt(call, entry, new, old, applied)
         if result is not None:
             return result
-        if locked:
-            break
     raise errors.modified(call.info.group, call.info.plural, call.route.name)
 
 
-def _check_lock(call: Call, new: Object, old: Object) -> bool:
-    """Does the writer name the version that it has seen?"""
+def _check_lock(call: Call, new: Object, old: Object) -> None:
+    """The version and the object that the writer names, if any, must be the present ones."""
     meta, before = new["metadata"], old["metadata"]
     version = meta.get("resourceVersion")
     if version and version != before["resourceVersion"]:
@@ -139,17 +139,17 @@ def _check_lock(call: Call, new: Object, old: Object) -> bool:
     if uid and uid != before["uid"]:
         why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {before['uid']}"
         raise errors.conflict(call.info.group, call.info.plural, call.route.name, why)
-    return bool(version) and call.request.method == "PUT"
 
 
-async def _attempt(call: Call, entry: Entry, new: Object, old: Object) -> Response | None:
+async def _attempt(call: Call, entry: Entry, new: Object, old: Object, applied: bool) -> Response | None:
     """One try to replace ``entry``; None when it was replaced by someone else in the meantime."""
     server, store = call.server, call.server.store
     subresource = call.route.subresource
     await prepare_update(call, new, old)
-    if unchanged(new, old):
+    if unchanged(new, old) and not (applied and _owners(new) != _owners(old)):
         return respond_entry(call, entry)
-    schema_steps.own_fields(call, old, new, subresource)
+    if not applied:
+        schema_steps.own_fields(call, old, new, subresource)
     if call.dry_run:
         return respond_object(call, new)
     try:
@@ -192,6 +192,10 @@ def unchanged(new: Object, old: Object) -> bool:
         if name not in ("managedFields", "resourceVersion") and a.get(name) != b.get(name):
             return False
     return all(name == "metadata" or new.get(name) == old.get(name) for name in {**new, **old})
+
+
+def _owners(obj: Object) -> Any:
+    return obj["metadata"].get("managedFields")
 
 
 def _is_over(call: Call, new: Object, old: Object) -> bool:
