@@ -116,7 +116,7 @@ class HttpTransport:
             try:
                 return await self._attempt(request)
             except aiohttp.ClientConnectorError as error:
-                raise ConnectionLost(f"cannot reach {self._base}: {error}") from error
+                raise ConnectionLost(f"cannot reach {self._base}: {_why(error)}") from error
             except TimeoutError as error:
                 raise ConnectionLost(f"no answer from {self._base} in time") from error
             except _BROKEN as error:
@@ -222,6 +222,12 @@ def _read_token(path: str) -> str:
         return Path(path).read_text().strip()
     except OSError as error:
         raise KubeconfigError(f"token file {path} cannot be read: {error.strerror}") from error
+
+
+def _why(error: aiohttp.ClientConnectorError) -> str:
+    """The system's words for it, without the connector's address and TLS settings."""
+    cause = error.os_error
+    return cause.strerror or str(cause) if isinstance(cause, OSError) else str(error)
 
 
 def _flatten(answer: aiohttp.ClientResponse) -> dict[str, str]:
