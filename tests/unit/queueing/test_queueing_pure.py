@@ -1,0 +1,289 @@
+"""Pure parts of the queue: requests, run times, workload construction, admission of jobs, assignments, releases."""
+
+from __future__ import annotations
+
+import base64
+import copy
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glebe.apiserver.patch import json_patch as apply_patch
+from glebe.kube.objects import Object, condition_is_true, get_condition
+from glebe.kube.resources import WORKLOAD_CLASSES, Resource
+from glebe.queueing import integrations, labels, topology, transitions
+from glebe.queueing.admission import json_patch, review
+from glebe.queueing.construct import Priority, in_sync, priority_of, workload_for, workload_name
+from glebe.queueing.integrations import INTEGRATIONS
+from glebe.queueing.jobadmission import check, suspend_and_gate
+from glebe.queueing.nodeuse import NodeUse
+from glebe.queueing.requests import pod_requests
+from glebe.queueing.runtimes import UNKNOWN, parse_expected, predict
+from glebe.queueing.ungate import plan
+from glebe.scheduling.model import Decision, Forecast, Outcome, PodSetAssignment, Reason, RunTime
+
+JOB = INTEGRATIONS[0]
+
+
+def none(resource: Resource, name: str) -> Object | None:
+    return None
+
+
+def job(**spec: Any) -> Object:
+    container = {"name": "m", "resources": {"requests": {"cpu": "500m", "nvidia.com/gpu": "8"}}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "train", "namespace": "ns", "uid": "u1", "labels": {labels.QUEUE_NAME: "main"}},
+        "spec": {"parallelism": 4, "completions": 2, "template": {"spec": {"containers": [container]}}, **spec},
+    }
+
+
+def test_pod_requests_follow_kubernetes() -> None:
+    def asks(cpu: str, **more: Any) -> dict[str, Any]:
+        return {"resources": {"requests": {"cpu": cpu}}, **more}
+
+    assert pod_requests({"containers": [asks("500m"), asks("0.25")]}) == {"cpu": 750}
+    assert pod_requests({"containers": [asks("1")], "initContainers": [asks("3")]}) == {"cpu": 3000}
+    sidecar = asks("1", restartPolicy="Always")
+    assert pod_requests({"containers": [asks("1")], "initContainers": [sidecar, asks("3")]}) == {"cpu": 4000}
+    assert pod_requests({"containers": [{"resources": {"limits": {"nvidia.com/gpu": 8}}}]}) == {"nvidia.com/gpu": 8}
+    assert pod_requests({"containers": [asks("1")], "overhead": {"cpu": "250m"}}) == {"cpu": 1250}
+
+
+def test_run_times() -> None:
+    assert parse_expected("20m..35m") == RunTime(1200, 2100)
+    assert parse_expected("20m") == RunTime(1200, 1800)
+    assert predict(None, None, None, None) == UNKNOWN
+    assert predict("2h", 60, 90, 1800) == RunTime(1800, 1800)
+    assert predict("nonsense", 60, 90, None) == RunTime(60, 90)
+    for wrong in ("", "x", "5m..1m", "0s", "1m..2m..3m"):
+        with pytest.raises(ValueError, match="is not a run time"):
+            parse_expected(wrong)
+
+
+def test_workload_of_a_job() -> None:
+    one = job()
+    one["spec"]["template"]["metadata"] = {"annotations": {labels.REQUIRED_TOPOLOGY: "rack"}}
+    workload = workload_for(JOB, one, Priority(7, {"group": "glebe.dev", "kind": "WorkloadClass", "name": "c"}))
+    assert workload["metadata"]["name"] == workload_name(JOB, one)
+    assert workload["metadata"]["name"].startswith("job-train-")
+    assert workload["metadata"]["ownerReferences"][0]["uid"] == "u1"
+    pod_set = workload["spec"]["podSets"][0]
+    assert (pod_set["name"], pod_set["count"]) == ("main", 2)
+    assert pod_set["topologyRequest"] == {"required": "rack", "podIndexLabel": labels.COMPLETION_INDEX}
+    assert workload["spec"]["priority"] == 7
+    again = copy.deepcopy(one)
+    again["metadata"]["uid"] = "u2"
+    assert workload_name(JOB, again) != workload_name(JOB, one)
+    assert in_sync(workload, workload_for(JOB, one, Priority(0)))
+    one["spec"]["completions"] = 3
+    assert not in_sync(workload, workload_for(JOB, one, Priority(0)))
+
+
+def test_priority_comes_from_the_class() -> None:
+    one = job()
+    one["metadata"]["labels"][labels.CLASS] = "urgent"
+
+    def find(resource: Resource, name: str) -> Object | None:
+        return {"spec": {"priority": 50}} if (resource, name) == (WORKLOAD_CLASSES, "urgent") else None
+
+    assert priority_of(JOB, one, find).value == 50
+    assert priority_of(JOB, one, none).missing == 'WorkloadClass "urgent"'
+
+
+def test_admission_suspends_and_gates_once() -> None:
+    one = job()
+    suspend_and_gate(JOB, one, "ada")
+    template = one["spec"]["template"]
+    assert one["spec"]["suspend"] is True
+    assert template["spec"]["schedulingGates"] == [{"name": labels.GATE}]
+    assert template["metadata"]["labels"] == {labels.POD_SET: "main", labels.LOCAL_QUEUE: "main"}
+    again = copy.deepcopy(one)
+    suspend_and_gate(JOB, again, "bob")
+    assert again == one
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"labels": {labels.CLASS: "nope"}}, f"metadata.labels[{labels.CLASS}]"),
+        ({"labels": {labels.PRIORITY_CLASS: "nope"}}, f"metadata.labels[{labels.PRIORITY_CLASS}]"),
+        ({"labels": {labels.MAX_EXEC_TIME: "-1"}}, f"metadata.labels[{labels.MAX_EXEC_TIME}]"),
+        ({"annotations": {labels.EXPECTED_RUN_TIME: "soon"}}, f"metadata.annotations[{labels.EXPECTED_RUN_TIME}]"),
+    ],
+)
+def test_wrong_jobs_are_refused_by_field(change: dict[str, dict[str, str]], field: str) -> None:
+    one = job()
+    for part, values in change.items():
+        one["metadata"].setdefault(part, {}).update(values)
+    assert [c.field for c in check(JOB, one, none)] == [field]
+
+
+def test_negative_counts_are_refused() -> None:
+    assert [c.field for c in check(JOB, job(parallelism=-1), none)] == ["spec.parallelism"]
+
+
+def test_webhook_answers_with_a_patch_that_gives_what_the_plugin_gives() -> None:
+    one = job()
+    request = {
+        "uid": "r1",
+        "operation": "CREATE",
+        "kind": {"group": "batch", "version": "v1", "kind": "Job"},
+        "object": one,
+        "userInfo": {"username": "ada"},
+    }
+    answer = review({"request": request}, none)["response"]
+    assert answer["allowed"]
+    assert answer["uid"] == "r1"
+    wanted = copy.deepcopy(one)
+    suspend_and_gate(JOB, wanted, "ada")
+    patched = apply_patch.apply(copy.deepcopy(one), orjson.loads(base64.b64decode(answer["patch"])))
+    assert patched == wanted
+    one["metadata"]["labels"][labels.CLASS] = "nope"
+    refused = review({"request": request}, none)["response"]
+    assert not refused["allowed"]
+    assert refused["status"]["code"] == 422
+
+
+json_values = st.recursive(
+    st.none() | st.integers() | st.text(max_size=3),
+    lambda child: st.lists(child, max_size=3) | st.dictionaries(st.text("a/~b", max_size=3), child, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(st.text("a/~b", max_size=3), json_values), st.dictionaries(st.text("a/~b", max_size=3), json_values)
+)
+def test_json_patch_turns_old_into_new(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert apply_patch.apply(copy.deepcopy(old), json_patch(old, new)) == new
+
+
+@given(
+    st.lists(st.tuples(st.from_regex(r"(a|gpu)-[0-9]{1,3}", fullmatch=True), st.integers(1, 9)), min_size=1, max_size=8)
+)
+def test_topology_assignment_keeps_nodes_and_order(nodes: list[tuple[str, int]]) -> None:
+    assert topology.decode(topology.encode(nodes)) == tuple(nodes)
+
+
+def pod(rank: int, *, gated: bool = True, node: str = "", phase: str = "Pending", uid: str = "") -> Object:
+    spec: dict[str, Any] = {"schedulingGates": [{"name": labels.GATE}]} if gated else {}
+    if node:
+        spec["nodeSelector"] = {labels.HOSTNAME: node}
+    return {
+        "metadata": {
+            "name": f"p-{rank}-{uid}",
+            "uid": uid or f"u{rank}",
+            "annotations": {labels.COMPLETION_INDEX: str(rank)},
+        },
+        "spec": spec,
+        "status": {"phase": phase},
+    }
+
+
+GANG = PodSetAssignment("main", 4, {}, {}, (("a", 2), ("b", 2)))
+
+
+def test_no_pod_is_released_before_the_gang_is_whole() -> None:
+    assert plan(GANG, [pod(i) for i in range(3)], 4, {}) == []
+    released = plan(GANG, [pod(i) for i in (3, 1, 0, 2)], 4, {})
+    assert [(rel.pod["metadata"]["name"], rel.node) for rel in released] == [
+        *(("p-0-", "a"), ("p-1-", "a"), ("p-2-", "b"), ("p-3-", "b"))
+    ]
+
+
+def test_a_replacement_gets_the_node_of_its_rank_at_once() -> None:
+    running = [pod(i, gated=False, node="a" if i < 2 else "b", phase="Running") for i in (0, 1, 3)]
+    failed = pod(2, gated=False, node="b", phase="Failed", uid="old")
+    released = plan(GANG, [*running, failed, pod(2, uid="new")], 4, {})
+    assert [(rel.pod["metadata"]["uid"], rel.node) for rel in released] == [("new", "b")]
+
+
+def test_a_release_that_was_sent_is_not_sent_again() -> None:
+    pods = [pod(i) for i in range(4)]
+    sent = {p["metadata"]["uid"]: "a" for p in pods}
+    assert plan(GANG, pods, 4, sent) == []
+
+
+def test_pods_beyond_the_slots_wait_for_a_free_one() -> None:
+    pods = [pod(i, gated=False, node="a" if i < 2 else "b", phase="Running") for i in range(4)]
+    assert plan(GANG, [*pods, pod(7)], 4, {}) == []
+    pods[1]["status"]["phase"] = "Succeeded"
+    assert [rel.node for rel in plan(GANG, [*pods, pod(7)], 4, {})] == ["a"]
+
+
+def forecast(position: int = 1, start: float | None = 1000.0, reason: Reason = Reason.WAITING_FOR_QUOTA) -> Forecast:
+    decision = Decision("ns/w", Outcome.WAIT, reason, "It waits.", "Wait.")
+    return Forecast("ns/w", position, 8, start, None if start is None else start + 100, decision)
+
+
+def test_only_material_changes_are_published() -> None:
+    workload: Object = {"metadata": {"name": "w", "namespace": "ns"}, "spec": {}}
+    assert transitions.differs_materially(workload, forecast(), 0)
+    known = transitions.wait(workload, forecast().decision, forecast(), 0)
+    assert not transitions.differs_materially(known, forecast(), 0)
+    assert not transitions.differs_materially(known, forecast(start=1040), 0)
+    assert transitions.differs_materially(known, forecast(start=1060), 0)
+    assert transitions.differs_materially(known, forecast(start=1003), 990)
+    assert transitions.differs_materially(known, forecast(position=2), 0)
+    assert transitions.differs_materially(known, forecast(start=None), 0)
+    assert transitions.differs_materially(known, forecast(reason=Reason.BEHIND_HEAD), 0)
+
+
+def test_the_same_sentence_stands_in_condition_and_forecast() -> None:
+    workload: Object = {"metadata": {"name": "w", "namespace": "ns"}, "spec": {}}
+    shown = transitions.wait(workload, forecast().decision, forecast(), 0)
+    assert (get_condition(shown, labels.QUOTA_RESERVED) or {})["message"] == shown["status"]["forecast"]["message"]
+
+
+def test_evicted_and_released_and_admitted_again() -> None:
+    workload: Object = {"metadata": {"name": "w", "namespace": "ns"}, "spec": {}}
+    decision = Decision("ns/w", Outcome.ADMIT, Reason.ADMITTED, "Admitted.", assignments=(GANG,))
+    running = transitions.admit(workload, "q", decision, 100)
+    assert topology.decode(running["status"]["admission"]["podSetAssignments"][0]["topologyAssignment"]) == GANG.nodes
+    stopped = transitions.evict(running, "NodeFailures", "Node a is gone.", 160)
+    waiting = transitions.release(stopped, 170)
+    assert "admission" not in waiting["status"]
+    assert waiting["status"]["accumulatedPastExecutionTimeSeconds"] == 70
+    assert waiting["status"]["schedulingStats"]["evictions"][0]["count"] == 1
+    again = transitions.admit(waiting, "q", decision, 200)
+    assert not condition_is_true(again, labels.EVICTED)
+    assert workload == {"metadata": {"name": "w", "namespace": "ns"}, "spec": {}}
+
+
+def held(name: str, owner: str, node: str = "n", gpus: int = 1) -> Object:
+    refs = [{"controller": True, "uid": owner, "kind": "Job", "name": "j"}] if owner else []
+    container = {"resources": {"requests": {"nvidia.com/gpu": gpus}}}
+    return {
+        "metadata": {"name": name, "ownerReferences": refs},
+        "spec": {"nodeName": node, "containers": [container]},
+        "status": {"phase": "Running"},
+    }
+
+
+def test_pods_of_placed_workloads_are_not_other_use() -> None:
+    use = NodeUse()
+    use.pod_changed(None, held("a", "job"))
+    use.pod_changed(None, held("b", "", gpus=2))
+    assert use.other_use("n") == {"nvidia.com/gpu": 3}
+    use.take_dirty()
+    use.set_placed("job", True)
+    assert list(use.take_dirty()) == ["n"]
+    assert use.other_use("n") == {"nvidia.com/gpu": 2}
+    leaving = held("a", "job")
+    leaving["metadata"]["deletionTimestamp"] = "x"
+    use.pod_changed(held("a", "job"), leaving)
+    assert use.other_use("n") == {"nvidia.com/gpu": 3}
+    use.pod_changed(leaving, None)
+    assert use.other_use("n") == {"nvidia.com/gpu": 2}
+
+
+def test_finished_and_expected_pods_of_a_job() -> None:
+    one = job(parallelism=2, completions=4)
+    one["status"] = {"succeeded": 3, "conditions": [{"type": "Complete", "status": "True", "message": "done"}]}
+    assert integrations.expected_pods(JOB, one) == 1
+    assert integrations.finished(JOB, one) == ("Succeeded", "done")
