@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import orjson
@@ -35,7 +36,13 @@ class ObservedStore(MemoryStore):
         return entry
 
 
-def simulated_platform(fleet: dict[str, Any], env: Env, wrap: WrapTransport, on_commit: OnCommit) -> Platform:
-    """The production assembly, unchanged; only its store, clock and transports are the simulation's."""
-    config = PlatformConfig(fleet=parse_fleet(orjson.dumps(fleet).decode(), "simulation"))
+def simulated_platform(
+    fleet: dict[str, Any], env: Env, folder: Path, wrap: WrapTransport, on_commit: OnCommit
+) -> Platform:
+    """The production assembly, unchanged; only its store, clock and transports are the simulation's.
+
+    The ledger is a real file in ``folder``: it must survive the crashes of its writer.
+    """
+    parsed = parse_fleet(orjson.dumps(fleet).decode(), "simulation")
+    config = PlatformConfig(fleet=parsed, ledger=folder / "ledger.db")
     return Platform(config, env, ObservedStore(on_commit), wrap_transport=wrap)

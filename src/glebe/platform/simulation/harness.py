@@ -13,6 +13,8 @@ import logging
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import orjson
 
@@ -90,13 +92,14 @@ class Run:
 
 def simulate(seed: int, rates: FaultRates | None = None) -> Report:
     """Run one seed to its end under virtual time; never raises for a broken invariant, reports it."""
-    return virtualtime.run(_simulate(seed, rates or FaultRates()))
+    with TemporaryDirectory(prefix="glebe-simulation-") as folder:
+        return virtualtime.run(_simulate(seed, rates or FaultRates(), Path(folder)))
 
 
-async def _simulate(seed: int, rates: FaultRates) -> Report:
+async def _simulate(seed: int, rates: FaultRates, folder: Path) -> Report:
     env = Env.seeded(seed)
     run = Run(seed, generate(seed), env, Checker(env.clock.now), rates)
-    async with simulated_platform(run.load.fleet, env, run.wrap, run.on_commit) as platform:
+    async with simulated_platform(run.load.fleet, env, folder, run.wrap, run.on_commit) as platform:
         await _create_all(platform.client, run.load.queues)
         for action in run.load.actions:
             await _until(action.at)

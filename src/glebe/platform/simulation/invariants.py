@@ -25,7 +25,7 @@ class Checker:
         self._revision = 0
         self._gpu_seconds = 0.0
         self._held = 0
-        self.gpu_changes = 0  # GPUs that changed hands, summed: the bound for rounding differences
+        self.gpu_changes = 0  # GPUs that changed hands, summed: what whole-second times may be off by
         self._held_since = now()
 
     def observe(self, group_resource: str, namespace: str, name: str, new: Object | None, revision: int) -> None:
@@ -45,6 +45,8 @@ class Checker:
                 raise Violation(f"t={at} rev={revision} {group_resource} {namespace}/{name}: {problem}")
         if group_resource in ("pods", "nodes"):
             self._account()
+        if group_resource == "pods" and new is not None:
+            self._allow_for_late_news(old, new)
 
     def allocated_gpu_seconds(self) -> float:
         """GPU-seconds held by bound, unfinished pods on ready nodes so far: the ledger must agree."""
@@ -59,6 +61,13 @@ class Checker:
         pods = self.world.all("pods")
         self._held = sum(w.gpus(p) for p in pods if p["spec"].get("nodeName") in ready and w.phase(p) not in w.TERMINAL)
         self.gpu_changes += abs(self._held - before)
+
+    def _allow_for_late_news(self, old: Object | None, new: Object) -> None:
+        """A node that was cut off may say later that a container ended long ago; the ledger then corrects itself."""
+        if w.phase(new) in w.TERMINAL and (old is None or w.phase(old) not in w.TERMINAL):
+            ended = w.finished_at(new)
+            if ended is not None:
+                self.gpu_changes += int(w.gpus(new) * (self._now() - ended))
 
 
 def _is_ready(node: Object) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 
+from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, condition_is_true, labels_of
 from glebe.kube.quantity import parse
 
@@ -58,6 +59,13 @@ class World:
 
 def phase(pod: Object) -> str:
     return str((pod.get("status") or {}).get("phase", "Pending"))
+
+
+def finished_at(pod: Object) -> float | None:
+    """When the last container ended, by its own word; ``None`` if nobody said."""
+    states = [c.get("state", {}) for c in (pod.get("status") or {}).get("containerStatuses") or ()]
+    times = [s["terminated"]["finishedAt"] for s in states if s.get("terminated", {}).get("finishedAt")]
+    return max(map(parse_time, times)) if times else None
 
 
 def owner_uid(obj: Object) -> str:
