@@ -44,6 +44,9 @@ class Admission:
         return self.line.waiting[self.rank]
 
 
+NO_KEY: HeadKey = (0, 0, 0.0, "")
+
+
 @dataclass(slots=True)
 class _Entry:
     key: HeadKey
@@ -77,6 +80,17 @@ class Cycle:
                 for entry in refused:  # only a strict head's claim stands in the way: it will until this pass ends
                     candidates[id(entry.line)][1].pop()
 
+    def once(self, lines: list[Line]) -> list[Admission]:
+        """One cycle to the letter of Kueue: the very first of every line is its head, and every blocked head claims."""
+        entries = []
+        for line in lines:
+            group = line.front()
+            choice = nominate(group.plan, self.state, self.world) if group is not None else None
+            if group is not None and choice is not None:
+                entries.append(_Entry(NO_KEY, line, group, choice, ()))
+        self._rank(entries, lines)
+        return self._admit(entries)[0]
+
     def _nominate(self, candidates: Iterable[tuple[Line, list[Group]]]) -> list[_Entry]:
         """Phase 1: the head of every line, with the flavors that fit on the state as it is."""
         entries = []
@@ -96,22 +110,22 @@ class Cycle:
                         continue
                 choice = nominate(group.plan, self.state, self.world)
                 if choice is not None:
-                    entries.append(_Entry((0, 0, 0.0, ""), line, group, choice, ()))
+                    entries.append(_Entry(NO_KEY, line, group, choice, ()))
                     break
                 groups.pop()
         if entries and (len(entries) > 1 or self.strict):
-            self._rank(entries)
+            self._rank(entries, self.strict)
         return entries
 
-    def _rank(self, entries: list[_Entry]) -> None:
-        """Phase 2: order the heads, and the claims of blocked strict heads among them."""
+    def _rank(self, entries: list[_Entry], claimants: list[Line]) -> None:
+        """Phase 2: order the heads, and the claims of blocked ``claimants`` among them."""
         quotas = self.state.quotas
         for entry in entries:
             level = quotas.borrowing_level(entry.line.node, total_need(entry.choice or ()))
             entry.key = head_key(level, entry.line.waiting[entry.group.head])
         roots = {entry.line.root for entry in entries}
         nominated = {id(entry.line) for entry in entries}
-        for line in self.strict:
+        for line in claimants:
             if line.root in roots and id(line) not in nominated:
                 group = line.front()
                 if group is not None:

@@ -45,6 +45,15 @@ def decide(snapshot: Snapshot, now: float, *, fleet: Fleet | None = None) -> lis
     return decisions(plateau, now)
 
 
+def decide_one_cycle(snapshot: Snapshot, now: float, *, fleet: Fleet | None = None) -> list[Decision]:
+    """As ``decide``, but only one cycle of one head per queue, as Kueue does it; for comparison with its scenarios."""
+    world = World(snapshot, fleet)
+    state, holdings = world.state(snapshot.admitted)
+    queue_lines = lines(world, snapshot.pending)
+    admitted = Cycle(world, state, queue_lines).once(queue_lines)
+    return decisions(Plateau(world, state, queue_lines, admitted, holdings), now)
+
+
 def settle(snapshot: Snapshot, fleet: Fleet | None = None) -> Plateau:
     """Phases 1-4: prepare, order, and run the admission cycle to its end."""
     world = World(snapshot, fleet)

@@ -1,0 +1,284 @@
+"""Kueue's scheduling scenarios (plain data) as snapshots of the model, and the judging of outcomes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from glebe.scheduling.model import (
+    Admitted,
+    ClusterQueue,
+    Cohort,
+    Decision,
+    Flavor,
+    FlavorQuotas,
+    Node,
+    Outcome,
+    Pending,
+    PodSet,
+    PodSetAssignment,
+    Quota,
+    ResourceGroup,
+    RunTime,
+    Snapshot,
+    Strategy,
+    Taint,
+    Toleration,
+    Topology,
+    TopologyMode,
+    TopologyRequest,
+)
+
+Case = dict[str, Any]
+HOST = "kubernetes.io/hostname"
+SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18} | {
+    u + "i": 1 << (10 * (i + 1)) for i, u in enumerate("KMGTPE")
+}
+LATER = {  # what the core does not know yet
+    "preempts",
+    "partialAdmission",
+    "admissionChecks",
+    "elastic",
+    "injectedError",
+    "secondPass",
+    "podSlices",
+    "multiLayerSlices",
+    "podSetGroup",
+    "balancedPlacement",
+    "nodeReplacement",
+    "fairSharing",
+    "admissionFairSharing",
+    "concurrentAdmission",
+}
+
+
+def load(data: Path, family: str) -> list[Case]:
+    with gzip.open(data / "kueue-scenarios" / f"{family}.jsonl.gz", "rt") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def in_scope(case: Case) -> bool:
+    return not (set(case["tags"]) & LATER or case["nonDefaultGates"] or case["internalsOnly"])
+
+
+def quantity(text: str | int, resource: str) -> int:
+    """Base units: millicores for cpu, rounded up."""
+    body = str(text)
+    scale = Fraction(1)
+    if body.endswith("m"):
+        body, scale = body[:-1], Fraction(1, 1000)
+    else:
+        unit = body.lstrip("+-0123456789.")
+        body, scale = body[: len(body) - len(unit)], Fraction(SUFFIXES[unit])
+    return math.ceil(Fraction(body) * scale * (1000 if resource == "cpu" else 1))
+
+
+def amounts(values: Mapping[str, Any] | None) -> dict[str, int]:
+    return {r: quantity(q, r) for r, q in (values or {}).items()}
+
+
+def objects(case: Case, kind: str) -> list[dict[str, Any]]:
+    return case.get("base", {}).get(kind, []) + case["input"].get(kind, [])
+
+
+def groups(spec: Mapping[str, Any]) -> tuple[ResourceGroup, ...]:
+    def one(r: Mapping[str, Any]) -> Quota:
+        limit = {
+            k: quantity(r[k], r["name"]) if r.get(k) is not None else None for k in ("borrowingLimit", "lendingLimit")
+        }
+        return Quota(quantity(r["nominalQuota"], r["name"]), limit["borrowingLimit"], limit["lendingLimit"])
+
+    return tuple(
+        ResourceGroup(
+            tuple(g["coveredResources"]),
+            tuple(FlavorQuotas(f["name"], {r["name"]: one(r) for r in f["resources"]}) for f in g["flavors"]),
+        )
+        for g in spec.get("resourceGroups", [])
+    )
+
+
+def tolerations(items: list[Mapping[str, Any]] | None) -> tuple[Toleration, ...]:
+    return tuple(
+        Toleration(t.get("key", ""), t.get("operator", "Equal"), t.get("value", ""), t.get("effect", ""))
+        for t in items or []
+    )
+
+
+def taints(items: list[Mapping[str, Any]] | None) -> tuple[Taint, ...]:
+    return tuple(Taint(t["key"], t.get("value", ""), t["effect"]) for t in items or [])
+
+
+def flavor(obj: Mapping[str, Any]) -> Flavor:
+    s = obj["spec"]
+    return Flavor(
+        obj["metadata"]["name"],
+        s.get("nodeLabels", {}),
+        taints(s.get("nodeTaints")),
+        tolerations(s.get("tolerations")),
+        s.get("topologyName"),
+    )
+
+
+def pod_requests(spec: Mapping[str, Any]) -> dict[str, int]:
+    """Sum over containers, at least the largest init container, plus overhead."""
+    total: Counter[str] = Counter()
+    for container in spec.get("containers", []):
+        resources = container.get("resources", {})
+        total.update(amounts({**resources.get("limits", {}), **resources.get("requests", {})}))
+    for container in spec.get("initContainers", []):
+        for r, n in amounts(container.get("resources", {}).get("requests")).items():
+            total[r] = max(total[r], n)
+    total.update(amounts(spec.get("overhead")))
+    return dict(total)
+
+
+def node(obj: Mapping[str, Any], pods: list[Mapping[str, Any]]) -> Node:
+    name, spec, status = obj["metadata"]["name"], obj.get("spec", {}), obj["status"]
+    other: Counter[str] = Counter()
+    for pod in pods:
+        if pod["spec"].get("nodeName") == name and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+            other.update({**pod_requests(pod["spec"]), "pods": 1})
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
+    return Node(
+        name,
+        obj["metadata"].get("labels", {}),
+        {"pods": 0, **amounts(status.get("allocatable"))},
+        taints(spec.get("taints")),
+        ready and not spec.get("unschedulable", False),
+        dict(other),
+    )
+
+
+def topology_request(request: Mapping[str, Any] | None) -> TopologyRequest | None:
+    for mode in (TopologyMode.REQUIRED, TopologyMode.PREFERRED):
+        if request and request.get(mode.value):
+            return TopologyRequest(mode, request[mode.value])
+    return TopologyRequest(TopologyMode.UNCONSTRAINED) if request and request.get("unconstrained") else None
+
+
+def pod_set(p: Mapping[str, Any]) -> PodSet:
+    spec = p.get("template", {}).get("spec", {})
+    requests = amounts(p["requests"]) if "requests" in p else pod_requests(spec)
+    return PodSet(
+        p["name"],
+        p["count"],
+        requests,
+        p.get("nodeSelector") or spec.get("nodeSelector", {}),
+        tolerations(p.get("tolerations") or spec.get("tolerations")),
+        topology_request(p.get("topologyRequest")),
+    )
+
+
+def time(text: str | None) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else 0.0
+
+
+def base_snapshot(case: Case) -> Snapshot:
+    pods = objects(case, "pods")
+    return Snapshot(
+        nodes=tuple(node(n, pods) for n in objects(case, "nodes")),
+        topologies=tuple(
+            Topology(t["metadata"]["name"], tuple(level["nodeLabel"] for level in t["spec"]["levels"]))
+            for t in objects(case, "topologies")
+        ),
+        flavors=tuple(flavor(f) for f in objects(case, "resourceFlavors")),
+        queues=tuple(
+            ClusterQueue(
+                q["metadata"]["name"],
+                groups(q["spec"]),
+                q["spec"].get("cohortName") or None,
+                Strategy(q["spec"]["queueingStrategy"]),
+                q["spec"].get("stopPolicy", "None") != "None",
+            )
+            for q in objects(case, "clusterQueues")
+        ),
+        cohorts=tuple(
+            Cohort(c["metadata"]["name"], c["spec"].get("parentName") or None, groups(c["spec"]))
+            for c in objects(case, "cohorts")
+        ),
+    )
+
+
+def cycle_snapshot(case: Case) -> Snapshot:
+    base = base_snapshot(case)
+    local = {
+        (q["metadata"]["namespace"], q["metadata"]["name"]): q["spec"]["clusterQueue"]
+        for q in objects(case, "localQueues")
+    }
+    admitted, waiting = [], []
+    hosts = {n.labels.get(HOST, n.name): n.name for n in base.nodes}
+    for w in case["input"]["workloads"]:
+        meta, spec, status = w["metadata"], w["spec"], w.get("status", {})
+        key = f"{meta['namespace']}/{meta['name']}"
+        pod_sets = tuple(pod_set(p) for p in spec["podSets"])
+        if status.get("admission"):
+            a = status["admission"]
+            placed = tuple(assignment(p, hosts) for p in a["podSetAssignments"])
+            admitted.append(
+                Admitted(key, a["clusterQueue"], spec.get("priority", 0), 0.0, pod_sets, placed, RunTime(1, 1))
+            )
+            continue
+        queue = local.get((meta["namespace"], spec.get("queueName", "")))
+        if queue and spec.get("active", True):
+            at = time(meta.get("creationTimestamp"))
+            waiting.append(Pending(key, queue, spec.get("priority", 0), at, pod_sets, RunTime(1, 1)))
+    fields = {name: getattr(base, name) for name in ("nodes", "topologies", "flavors", "queues", "cohorts")}
+    return Snapshot(**fields, admitted=tuple(admitted), pending=tuple(waiting))
+
+
+def assignment(a: Mapping[str, Any], hosts: Mapping[str, str]) -> PodSetAssignment:
+    nodes = []
+    for piece in (a.get("topologyAssignment") or {}).get("slices", []):
+        lowest = piece["valuesPerLevel"][-1]
+        counts = piece["podCounts"]
+        for i in range(piece["domainCount"]):
+            if "universal" in lowest:
+                value = lowest["universal"]
+            else:
+                one = lowest["individual"]
+                value = one.get("prefix", "") + one["roots"][i] + one.get("suffix", "")
+            pods = counts["universal"] if "universal" in counts else counts["individual"][i]
+            nodes.append((hosts.get(value, value), pods))
+    return PodSetAssignment(a["name"], a["count"], a.get("flavors", {}), amounts(a.get("resourceUsage")), tuple(nodes))
+
+
+def domains(assigned: PodSetAssignment, levels: list[str], nodes: Mapping[str, Node]) -> Counter[tuple[str, ...]]:
+    found: Counter[tuple[str, ...]] = Counter()
+    for name, pods in assigned.nodes:
+        found[tuple(nodes[name].labels[level] for level in levels)] += pods
+    return found
+
+
+def same_topology(expected: Mapping[str, Any] | None, assigned: PodSetAssignment, nodes: Mapping[str, Node]) -> bool:
+    if not expected:
+        return not assigned.nodes
+    wanted = Counter({tuple(d["values"]): d["count"] for d in expected["domains"]})
+    return domains(assigned, expected["levels"], nodes) == wanted
+
+
+def judge_cycle(case: Case, snapshot: Snapshot, decisions: list[Decision]) -> str:
+    """Empty if ``reserved`` agrees in full and nothing was to be evicted, else what differs."""
+    nodes = {n.name: n for n in snapshot.nodes}
+    started = {d.key: d for d in decisions if d.outcome is Outcome.ADMIT}
+    expected = case["expect"]["reserved"]
+    if set(started) != set(expected):
+        return f"reserved {sorted(started)} instead of {sorted(expected)}"
+    for key, want in expected.items():
+        by_name = {a.pod_set: a for a in started[key].assignments}
+        for p in want["podSets"]:
+            a = by_name[p["name"]]
+            usage = {r: n for r, n in a.usage.items() if n}
+            if a.count != p["count"] or usage != {r: n for r, n in amounts(p.get("resourceUsage")).items() if n}:
+                return f"{key}/{p['name']}: {a.count} pods with {dict(a.usage)} instead of {p}"
+            if {r: a.flavors.get(r) for r in usage} != {r: f for r, f in p["flavors"].items() if r in usage}:
+                return f"{key}/{p['name']}: flavors {dict(a.flavors)} instead of {p['flavors']}"
+            if not same_topology(p.get("topologyAssignment"), a, nodes):
+                return f"{key}/{p['name']}: on {a.nodes} instead of {p['topologyAssignment']['domains']}"
+    return "evictions" if case["expect"].get("evictions") else ""
