@@ -7,6 +7,7 @@ time, for objects that are gone, and again after any failure.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from glebe.kube.informer import Handler, Informer
 from glebe.kube.objects import Object, ObjectKey, key_of
 from glebe.kube.transport import ConnectionLost
 from glebe.kube.workqueue import QueueShutDown, WorkQueue
+
+_TURNS = 16  # keys that a worker takes before it lets others run
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Controller:
                 informer.remove_handler(handler)
 
     async def _work(self) -> None:
-        while True:
+        for turn in itertools.count(1):
             try:
                 key = await self.queue.get()
             except QueueShutDown:
@@ -107,20 +110,32 @@ class Controller:
                 await self._process(key)
             finally:
                 self.queue.done(key)
+            if turn % _TURNS == 0:  # neither a full queue nor a reconciliation without I/O gives way by itself
+                await asyncio.sleep(0)
 
     async def _process(self, key: ObjectKey) -> None:
         try:
             result = await self._reconcile(key)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Something that the reconciliation awaited was cancelled, not the worker: that must not end the worker.
+            self._failure(key, RuntimeError(f"what the reconciliation waited for was cancelled: {error!r}"))
+            return
         except Exception as error:
-            self.failed += 1
-            self._report(key, error)
-            self.queue.add_rate_limited(key)
+            self._failure(key, error)
             return
         self.reconciled += 1
         self.queue.forget(key)
         self._problems.pop(key, None)
         if result is not None and result.requeue_after is not None:
             self.queue.add_after(key, result.requeue_after)
+
+    def _failure(self, key: ObjectKey, error: Exception) -> None:
+        self.failed += 1
+        self._report(key, error)
+        self.queue.add_rate_limited(key)
 
     def _report(self, key: ObjectKey, error: Exception) -> None:
         """Say it once per key and kind of failure, not once per attempt."""

@@ -25,6 +25,8 @@ from glebe.kube.wire import Selectors, WatchEvent
 
 log = logging.getLogger("glebe.kube.reflector")
 
+_BATCH = 256  # events after which others may run
+
 
 class Sink(Protocol):
     """Where a reflector puts what it sees. Must not raise."""
@@ -170,6 +172,8 @@ class Reflector:
             async with asyncio.timeout_at(armed + timing.silence) as watchdog, aclosing(stream) as events:
                 async for event in events:
                     self._take(event)
+                    if self.stats.events % _BATCH == 0:  # a stream that always has more ready never gives way
+                        await asyncio.sleep(0)
                     if loop.time() - armed > timing.silence / 8:  # not at each event: re-arming costs a timer
                         armed = loop.time()
                         watchdog.reschedule(armed + timing.silence)

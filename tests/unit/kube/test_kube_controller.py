@@ -184,3 +184,44 @@ async def test_a_stopped_controller_hears_nothing_more() -> None:
     assert calls == []
     assert controller.queue.added == 0
     await house.stop()
+
+
+async def test_a_cancellation_from_inside_does_not_end_the_worker() -> None:
+    house = House()
+    house.server.put(make("a"))
+    attempts = 0
+
+    async def reconcile(key: ObjectKey) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            helper = asyncio.ensure_future(asyncio.sleep(10))
+            helper.cancel()
+            await helper
+
+    controller = Controller("test", reconcile, house.env)
+    controller.watch(house.informers.get(PODS))
+    house.start(controller)
+    await asyncio.sleep(1)
+    assert (attempts, controller.failed, controller.reconciled) == (2, 1, 1)
+    await house.stop()
+
+
+async def test_a_full_queue_lets_others_run() -> None:
+    house = House()
+    for number in range(200):
+        house.server.put(make(f"p{number:03}"))
+    done: list[str] = []
+
+    async def reconcile(key: ObjectKey) -> None:  # never suspends
+        done.append(key.name)
+
+    controller = Controller("test", reconcile, house.env)
+    controller.watch(house.informers.get(PODS))
+    house.start(controller)
+    most, before = 0, 0
+    while len(done) < 200:
+        await asyncio.sleep(0)
+        most, before = max(most, len(done) - before), len(done)
+    assert most <= 32
+    await house.stop()

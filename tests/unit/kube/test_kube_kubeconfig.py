@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from glebe.kube.kubeconfig import ExecPlugin, KubeconfigError, load_kubeconfig, write_kubeconfig
+from glebe.kube import kubeconfig
+from glebe.kube.kubeconfig import ExecPlugin, KubeconfigError, in_cluster_config, load_kubeconfig, write_kubeconfig
 
 
 def document(**changes: object) -> dict[str, object]:
@@ -112,6 +113,20 @@ def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "gone"))
     with pytest.raises(KubeconfigError, match="no kubeconfig found"):
         load_kubeconfig()
+
+
+def test_in_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubeconfig, "_IN_CLUSTER", tmp_path)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    with pytest.raises(KubeconfigError, match="not in a cluster"):
+        in_cluster_config()
+    (tmp_path / "token").write_text("t")
+    (tmp_path / "ca.crt").write_bytes(b"CA")
+    (tmp_path / "namespace").write_text("team\n")
+    config = in_cluster_config()
+    assert (config.server, config.ca, config.namespace) == ("https://[fd00::1]:443", b"CA", "team")
+    assert config.token_file == str(tmp_path / "token")
 
 
 @pytest.mark.realtime
