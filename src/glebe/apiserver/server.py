@@ -65,16 +65,6 @@ class Authorizer(Protocol):
         ...
 
 
-class ReviewAnswers(Protocol):
-    def handles(self, group: str, plural: str) -> bool:
-        """Whether creations of this resource are answered instead of stored."""
-        ...
-
-    async def review(self, group: str, plural: str, cluster: str, namespace: str, user: User, obj: Object) -> Object:
-        """``obj`` with its status."""
-        ...
-
-
 class Reviewer(Protocol):
     """Answers kinds that are asked, not stored."""
 
@@ -114,7 +104,6 @@ class ApiServer:
         self.pod_logs = pod_logs
         self.token_issuer = token_issuer
         self.reviews: Reviewer | None = None
-        self.reviews: ReviewAnswers | None = None
         self.clusters = Clusters(self, clusters)
         self.event_expiry = EventExpiry(store, env)
         self.ready = False
@@ -216,8 +205,6 @@ class ApiServer:
             return await self._review(call, self.reviews)
         if route.subresource:
             return await subresource_handler(call)(call)
-        if route.verb == "create" and self.reviews is not None and self.reviews.handles(info.group, info.plural):
-            return await self._review(self.reviews, call)
         handler = _VERBS.get(route.verb)
         if handler is None or (info.verbs and route.verb not in info.verbs):
             raise errors.method_not_allowed()
@@ -229,14 +216,6 @@ class ApiServer:
         elif info.group_resource == "events":
             await self.event_expiry.sweep()
         return response
-
-    @staticmethod
-    async def _review(reviews: ReviewAnswers, call: Call) -> Response:
-        body = media.decode(call.request.body, call.request.headers.get("content-type", ""))
-        body["apiVersion"], body["kind"] = call.info.api_version, call.info.kind
-        info, namespace = call.info, call.route.namespace
-        answer = await reviews.review(info.group, info.plural, call.cluster, namespace, call.user, body)
-        return respond(answer, call.wanted, 201)
 
     async def _review(self, call: Call, reviewer: Reviewer) -> Response:
         """A question instead of an object."""
