@@ -245,3 +245,24 @@ async def test_in_process_transport_names_the_user() -> None:
     await transport.close()
     with pytest.raises(ConnectionLost):
         await Client(transport).get(PODS, "a", "x")
+
+
+async def test_raw_and_collections_and_streamed_answers() -> None:
+    streamed = Response(201, {}, b"", chunks_of(b'{"a"', b":1}"))
+    refused = Response(403, {}, b"", chunks_of(orjson.dumps(errors.forbidden("", "pods", "a", "no").status())))
+    wire = Scripted(streamed, refused)
+    client = Client(wire, cluster="t")
+    answer = await client.raw("POST", "/apis", query=[("a", "b")], body={"x": 1}, accept="text/plain")
+    assert answer.body == b'{"a":1}'
+    assert (wire.requests[0].path, wire.requests[0].body) == ("/clusters/t/apis", b'{"x":1}')
+    assert wire.requests[0].headers == {"accept": "text/plain", "content-type": "application/json"}
+    with pytest.raises(ApiError, match="forbidden: no"):
+        await client.raw("GET", "/apis")
+    await client.with_field_manager("other").delete_collection(PODS, "x", label_selector="a=b", propagation="Orphan")
+    last = wire.requests[-1]
+    assert (last.method, last.path, last.query) == (
+        "DELETE",
+        "/clusters/t/api/v1/namespaces/x/pods",
+        [("labelSelector", "a=b")],
+    )
+    assert orjson.loads(last.body)["propagationPolicy"] == "Orphan"
