@@ -44,10 +44,12 @@ class InlinePlanner:
 
 
 class ProcessPlanner:
-    """Runs the core in one worker process as soon as more than ``threshold`` workloads wait.
+    """Forecasts in one worker process as soon as more than ``threshold`` workloads wait; decides in this one.
 
-    The worker starts on first need. When it dies, the call is answered inline and the next one starts a new worker.
-    Needs real threads and processes: not for simulated time.
+    A forecast runs the core forward many times, a decision runs it once: with 5,000 workloads waiting on 1,000 nodes
+    0.8 s against 0.06 s, and handing the snapshot over costs about as much as the decision itself. Packing happens in
+    a thread, so that the event loop gets its turns. The worker starts on first need; when it dies, the call is answered
+    inline and the next one starts a new worker. Needs real threads and processes: not for simulated time.
     """
 
     def __init__(self, threshold: int = 50) -> None:
@@ -56,42 +58,46 @@ class ProcessPlanner:
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
 
     async def decide(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
-        if len(snapshot.pending) <= self._threshold:
-            return await self._inline.decide(snapshot, now)
-        answer: Sequence[Decision] | None = await self._remote("decide", snapshot, now)
-        return await self._inline.decide(snapshot, now) if answer is None else answer
+        return await self._inline.decide(snapshot, now)
 
     async def forecast(self, snapshot: Snapshot, now: float) -> Sequence[Forecast]:
         if len(snapshot.pending) <= self._threshold:
             return await self._inline.forecast(snapshot, now)
-        answer: Sequence[Forecast] | None = await self._remote("forecast", snapshot, now)
+        answer = await self._remote(snapshot, now)
         return await self._inline.forecast(snapshot, now) if answer is None else answer
 
     async def close(self) -> None:
         pool, self._pool = self._pool, None
         if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+            await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
 
-    async def _remote(self, verb: str, snapshot: Snapshot, now: float) -> Any:
+    @property
+    def worker_pids(self) -> list[int]:
+        """The worker's process id, while there is one."""
+        processes = getattr(self._pool, "_processes", None) or {}
+        return list(processes)
+
+    async def _remote(self, snapshot: Snapshot, now: float) -> Sequence[Forecast] | None:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context)
         pool = self._pool
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(pool, work, verb, pack(snapshot), now)
+            packed = await asyncio.to_thread(pack, snapshot)
+            answer = await asyncio.get_running_loop().run_in_executor(pool, work, packed, now)
         except BrokenProcessPool:
-            log.warning("the planner's worker process died; planning in this process")
+            log.warning("the planner's worker process died; forecasting in this process")
             if self._pool is pool:
                 self._pool = None
             return None
-        return pickle.loads(answer)
+        forecasts: Sequence[Forecast] = await asyncio.to_thread(pickle.loads, answer)
+        return forecasts
 
 
-def work(verb: str, packed: bytes, now: float) -> bytes:
+def work(packed: bytes, now: float) -> bytes:
     """What the worker does."""
     snapshot: Snapshot = pickle.loads(packed)
-    answer: Sequence[Any] = decide(snapshot, now) if verb == "decide" else forecast(snapshot, now)
-    return pack(answer)
+    return pack(forecast(snapshot, now))
 
 
 def pack(value: Any) -> bytes:

@@ -271,7 +271,8 @@ async def test_a_dead_node_sends_the_gang_back_to_the_queue_and_it_starts_whole_
         workload = await c.wait_workload("gang", "team-a", lambda w: condition_is_true(w, "PodsReady"))
         c.nodes.fail_node("gpu-00")
         await c.mark_not_ready("gpu-00")
-        await c.wait_workload("gang", "team-a", lambda w: condition_is_true(w, "Evicted"), 600)
+        evicted = await c.wait_workload("gang", "team-a", lambda w: "schedulingStats" in w["status"], 600)
+        assert [e["reason"] for e in evicted["status"]["schedulingStats"]["evictions"]] == ["NodeFailures"]
         workload = await c.wait_workload(
             "gang", "team-a", lambda w: admitted(w) and condition_is_true(w, "PodsReady"), 600
         )
