@@ -7,7 +7,7 @@ statuses from them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -127,8 +127,8 @@ class PodState:
     host_ip: str = ""
     pod_ip: str = ""
     verdict: tuple[str, str] | None = None
+    final: bool = False  # nothing is started again: the pod was told to end
     disrupted: str = ""  # message of the condition DisruptionTarget, when the node broke the pod
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def containers_of(pod: Object) -> tuple[list[Container], list[Container]]:
@@ -145,6 +145,11 @@ def containers_of(pod: Object) -> tuple[list[Container], list[Container]]:
 def restarts_after(policy: str, code: int) -> bool:
     """Whether a container that ended with ``code`` is started again under this restartPolicy."""
     return policy == "Always" or (policy == "OnFailure" and code != 0)
+
+
+def policy_of(pod: Object, state: PodState) -> str:
+    """The restartPolicy that counts now."""
+    return "Never" if state.final else str(pod["spec"].get("restartPolicy", "Always"))
 
 
 def phase_of(policy: str, init: Sequence[Container], main: Sequence[Container]) -> str:
@@ -168,8 +173,7 @@ def phase_of(policy: str, init: Sequence[Container], main: Sequence[Container]) 
 
 def pod_status(pod: Object, state: PodState, now: float) -> dict[str, Any]:
     """The status to write, given the pod as last seen; conditions of others are kept."""
-    policy = pod["spec"].get("restartPolicy", "Always")
-    phase = "Failed" if state.verdict else phase_of(policy, state.init, state.main)
+    phase = "Failed" if state.verdict else phase_of(policy_of(pod, state), state.init, state.main)
     status: dict[str, Any] = {
         "phase": phase,
         "conditions": _conditions(pod, state, phase, now),

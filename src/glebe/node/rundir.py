@@ -130,6 +130,8 @@ class Run:
         if self.exit is None and holder is not None:
             await _wait_process(holder)
         if self._child is not None:
+            if holder is None:
+                self._child.kill()  # it never came so far as to claim the run
             with contextlib.suppress(subprocess.TimeoutExpired):
                 await asyncio.to_thread(self._child.wait, 5.0)
         if self.exit is None:

@@ -172,7 +172,7 @@ class SimPod:
     def terminate(self, at: float) -> None:
         """The pod is being deleted: its containers obey SIGTERM at once."""
         self._stop(at, 143)
-        self.running, self.next, self.policy = False, None, "Never"
+        self.running, self.next, self.policy, self.state.final = False, None, "Never", True
 
     def _stop(self, at: float, code: int) -> None:
         for container in self.state.main:

@@ -20,15 +20,10 @@ from glebe.node.podstatus import is_terminal, pod_status
 from glebe.node.podwrites import finish_deletion, write_status
 from glebe.node.presence import Presence
 from glebe.node.simpod import SimPod
-from glebe.node.spec import NodeSpec
+from glebe.node.spec import BY_NODE, NodeSpec, node_of
 
 _WORKERS = 8
 _LOST = ("NodeLost", "the simulated node failed while this pod was on it")
-
-
-def _node_of(pod: Object) -> list[str]:
-    name = pod["spec"].get("nodeName")
-    return [name] if name else []
 
 
 class SimulatedNodes:
@@ -53,7 +48,7 @@ class SimulatedNodes:
         self._specs = {spec.name: spec for spec in specs}
         self._own_informers = informers is None
         self._informers = informers or Informers(client, env)
-        self._pods = self._informers.get(PODS, indexers={"node": _node_of})
+        self._pods = self._informers.get(PODS, indexers={BY_NODE: node_of})
         nodes = self._informers.get(NODES)
         self.presence = Presence(client, env, specs, nodes, interval=heartbeat_interval)
         self._sims: dict[ObjectKey, SimPod] = {}
@@ -81,7 +76,7 @@ class SimulatedNodes:
         self.presence.silence(name)
         if crash:
             now = self._env.clock.now()
-            for pod in self._pods.store.by_index("node", name):
+            for pod in self._pods.store.by_index(BY_NODE, name):
                 sim = self._sims.get(key_of(pod, self._client.cluster))
                 if sim is not None and sim.running:
                     sim.state.disrupted = _LOST[1]
@@ -91,7 +86,7 @@ class SimulatedNodes:
         """The node comes back, reports what became of its pods, and takes new ones."""
         self._spec(name)
         self.presence.resume(name)
-        for pod in self._pods.store.by_index("node", name):
+        for pod in self._pods.store.by_index(BY_NODE, name):
             self.controller.queue.add(key_of(pod, self._client.cluster))
 
     def fail_pod(self, namespace: str, name: str, *, exit_code: int = 1, message: str = "injected failure") -> bool:

@@ -1,0 +1,295 @@
+"""This machine as a node: containers are processes of the user who runs the platform.
+
+It needs no privilege and isolates nothing: the image is ignored, files are the machine's own, each pod has a loopback
+address of its own (``POD_IP``). Containers outlive the platform for ``window`` seconds after it is gone, be it
+stopped or killed; a platform that comes back on the same data directory within that time goes on with them, else their
+supervisors end them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO
+
+import orjson
+
+from glebe.kube.client import Client
+from glebe.kube.clock import Env
+from glebe.kube.errors import ApiError
+from glebe.kube.events import EventRecorder
+from glebe.kube.informer import Informers
+from glebe.kube.objects import Object, key_of
+from glebe.kube.resources import NODES, PODS
+from glebe.kube.transport import ConnectionLost
+from glebe.node import crilog, supervisor
+from glebe.node.addresses import Addresses
+from glebe.node.launch import Resolve
+from glebe.node.podrunner import Machine, PodRunner
+from glebe.node.podstatus import is_terminal
+from glebe.node.presence import Presence
+from glebe.node.rundir import Run
+from glebe.node.spec import BY_NODE, GPU_RESOURCE, NodeSpec, node_of
+
+log = logging.getLogger("glebe.node")
+
+ADOPTION_WINDOW = 60.0  # seconds
+_HOST_IP = "127.0.0.1"
+
+
+class NodeDirBusy(RuntimeError):
+    """Another platform uses this node's directory."""
+
+
+class ProcessNode:
+    """Runs the node ``spec`` on this machine, with everything it remembers under ``data_dir``.
+
+    :param window: seconds that containers go on without a platform.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        env: Env,
+        spec: NodeSpec,
+        data_dir: Path,
+        *,
+        informers: Informers | None = None,
+        window: float = ADOPTION_WINDOW,
+    ) -> None:
+        self._client = client
+        self._spec = spec
+        self._root = data_dir / spec.name
+        self._own_informers = informers is None
+        self._informers = informers or Informers(client, env)
+        only_mine = f"spec.nodeName={spec.name}" if self._own_informers else ""
+        self._pods = self._informers.get(PODS, field_selector=only_mine, indexers={BY_NODE: node_of})
+        self.presence = Presence(client, env, [spec], self._informers.get(NODES))
+        self._addresses = Addresses()
+        self._free_gpus = list(range(int(spec.capacity.get(GPU_RESOURCE, "0"))))
+        self._runners: dict[str, PodRunner] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._news = asyncio.Event()
+        events = EventRecorder(client, env, f"glebe-node-{spec.name}")
+        self._machine = Machine(client, env, events, _HOST_IP, self._root / "agent", window, self._resolver)
+
+    async def run(self) -> None:
+        """Register and run what is bound here, until cancelled; containers go on after that."""
+        with self._lock():
+            agent = f"{os.getpid()} {supervisor.start_time(os.getpid())}"
+            temporary = self._root / "agent.tmp"
+            temporary.write_text(agent)
+            temporary.replace(self._root / "agent")
+            try:
+                async with asyncio.TaskGroup() as group:
+                    if self._own_informers:
+                        self._informers.start(group)
+                    group.create_task(self.presence.run(), name="process node: presence")
+                    await self._pods.wait_synced()
+                    self._adopt(group)
+                    self._pods.add_handler(self._on_pod)
+                    group.create_task(self._work(group), name="process node: pods")
+            finally:
+                self._pods.remove_handler(self._on_pod)
+
+    @contextlib.contextmanager
+    def _lock(self):  # type: ignore[no-untyped-def]
+        (self._root / "pods").mkdir(parents=True, exist_ok=True)
+        file: IO[str] = (self._root / "lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise NodeDirBusy(f"{self._root} is in use by another platform; stop that one first") from None
+        try:
+            yield
+        finally:
+            file.close()
+
+    async def wait_registered(self) -> None:
+        """Wait until the node is in the API."""
+        await self.presence.registered.wait()
+
+    async def drain(self, grace: float = 30.0) -> None:
+        """End every container now (for a stop that is to leave nothing running)."""
+        for runner in self._runners.values():
+            runner.stop(grace)
+        while any(not runner.finished for runner in self._runners.values()):  # noqa: ASYNC110 - files give no event
+            await asyncio.sleep(0.05)
+
+    # --- pods
+
+    def _bound(self) -> list[Object]:
+        return self._pods.store.by_index(BY_NODE, self._spec.name)
+
+    def _mine(self, pod: Object) -> bool:
+        return bool(pod["spec"].get("nodeName") == self._spec.name)
+
+    def _adopt(self, group: asyncio.TaskGroup) -> None:
+        """Remember what earlier processes gave to pods, and end what belongs to no pod any more."""
+        present = {pod["metadata"]["uid"] for pod in self._bound()}
+        for directory in sorted((self._root / "pods").iterdir()):
+            record = _read_record(directory)
+            if directory.name in present and record is not None:
+                self._addresses.restore(directory.name, record["ip"])
+                self._free_gpus = [i for i in self._free_gpus if i not in record["gpus"]]
+            else:
+                group.create_task(self._bury(directory))
+
+    async def _bury(self, directory: Path) -> None:
+        """End whatever runs in a pod directory without a pod, and remove it."""
+        runs = _runs_in(directory)
+        for run in runs:
+            run.stop(2.0)
+        for run in runs:
+            if run.supervisor is not None:
+                await run.wait()
+        await asyncio.to_thread(shutil.rmtree, directory, True)
+
+    def _on_pod(self, old: Object | None, new: Object | None) -> None:
+        pod = new or old
+        if pod is not None and self._mine(pod):
+            runner = self._runners.get(pod["metadata"]["uid"])
+            if runner is not None:
+                runner.update(pod) if new is not None else runner.vanish()
+            self._news.set()
+
+    async def _work(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            self._news.clear()
+            for pod in self._bound():
+                uid = pod["metadata"]["uid"]
+                if uid not in self._tasks:
+                    self._tasks[uid] = group.create_task(self._live(pod), name=f"pod {pod['metadata']['name']}")
+            await self._news.wait()
+
+    async def _live(self, pod: Object) -> None:
+        """One pod, from its binding until its object is gone."""
+        uid = pod["metadata"]["uid"]
+        directory = self._root / "pods" / uid
+        try:
+            runner = self._runners[uid] = self._runner(pod, directory)
+            current = self._pods.store.get(key_of(pod, self._client.cluster))
+            if current is None or current["metadata"]["uid"] != uid:
+                runner.vanish()
+            else:
+                runner.update(current)
+            await runner.run()
+            await self._bury(directory)
+        except (ApiError, ConnectionLost, OSError):
+            log.exception("pod %s: the node gave it up for now", pod["metadata"]["name"])
+            await asyncio.sleep(5.0)
+        finally:
+            runner_gone = self._runners.pop(uid, None)
+            self._tasks.pop(uid, None)
+            if runner_gone is not None and not directory.exists():
+                self._addresses.release(uid)
+                self._free_gpus = sorted({*self._free_gpus, *runner_gone.gpus})
+            self._news.set()
+
+    def _runner(self, pod: Object, directory: Path) -> PodRunner:
+        uid = pod["metadata"]["uid"]
+        record = _read_record(directory)
+        if record is None and is_terminal(pod):
+            record = {"ip": (pod.get("status") or {}).get("podIP", ""), "gpus": []}
+        elif record is None:
+            wanted = sum(_gpus(container) for container in pod["spec"]["containers"])
+            gpus, self._free_gpus = self._free_gpus[:wanted], self._free_gpus[wanted:]
+            record = {
+                "namespace": pod["metadata"]["namespace"],
+                "name": pod["metadata"]["name"],
+                "ip": self._addresses.allocate(uid),
+                "gpus": gpus,
+            }
+            directory.mkdir(parents=True, exist_ok=True)
+            supervisor.write_json(str(directory / "pod.json"), record)
+        return PodRunner(self._machine, pod, directory, record["ip"], record["gpus"])
+
+    # --- names
+
+    def _resolver(self, pod: Object) -> Resolve:
+        namespace = pod["metadata"]["namespace"]
+
+        async def resolve(hostname: str, subdomain: str) -> str:
+            tries = 0
+            while True:
+                everywhere = tries % 20 == 19
+                tries += 1
+                for other in self._pods.store.values() if everywhere else self._bound():
+                    spec, meta = other["spec"], other["metadata"]
+                    if (meta["namespace"], spec.get("hostname"), spec.get("subdomain")) == (
+                        namespace,
+                        hostname,
+                        subdomain,
+                    ) and not is_terminal(other):
+                        address = self._addresses.get(meta["uid"]) or (other.get("status") or {}).get("podIP")
+                        if address:
+                            return str(address)
+                await asyncio.sleep(0.1)
+
+        return resolve
+
+    # --- PodLogs
+
+    async def logs(
+        self,
+        pod: Object,
+        container: str,
+        *,
+        follow: bool = False,
+        tail_lines: int | None = None,
+        since_seconds: int | None = None,
+        previous: bool = False,
+        timestamps: bool = False,
+        limit_bytes: int | None = None,
+    ) -> AsyncIterator[bytes]:
+        """What the container's latest run (or the one before it) printed."""
+        uid = pod["metadata"]["uid"]
+        base = self._root / "pods" / uid / container
+
+        def attempts() -> list[int]:
+            return sorted(int(path.name) for path in base.glob("[0-9]*"))
+
+        while follow and not attempts() and uid in self._tasks:  # noqa: ASYNC110 - files give no event
+            await asyncio.sleep(0.1)
+        known = attempts()
+        index = -2 if previous else -1
+        if len(known) < -index:
+            return
+        run = Run(base / str(known[index]))
+        since = None if since_seconds is None else self._machine.env.clock.now() - since_seconds
+        chunks = crilog.read_log(
+            run.log,
+            follow=follow,
+            finished=lambda: run.exit is not None or not base.exists(),
+            tail=tail_lines,
+            since=since,
+            timestamps=timestamps,
+            limit_bytes=limit_bytes,
+        )
+        async for chunk in chunks:
+            yield chunk
+
+
+def _runs_in(directory: Path) -> list[Run]:
+    return [Run(path.parent) for path in directory.glob("*/*/run.json")]
+
+
+def _gpus(container: dict[str, dict[str, dict[str, str]]]) -> int:
+    resources = container.get("resources") or {}
+    value = (resources.get("limits") or resources.get("requests") or {}).get(GPU_RESOURCE, "0")
+    return int(value)
+
+
+def _read_record(directory: Path) -> dict | None:  # type: ignore[type-arg]
+    try:
+        record = orjson.loads((directory / "pod.json").read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    return record if isinstance(record, dict) else None
