@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from glebe.apiserver.auth.authn import Authenticator
+from glebe.apiserver.auth.assembly import secure
+from glebe.apiserver.auth.bootstrap import store_bootstrap_policy
 from glebe.apiserver.auth.pki import Pki
-from glebe.apiserver.auth.tokens import ServiceAccountTokens
 from glebe.apiserver.http import HttpServer
-from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store.sqlite import SQLiteStore
 from glebe.kube.clock import Env
 from glebe.kube.kubeconfig import KubeconfigError, load_kubeconfig, write_kubeconfig
@@ -42,9 +42,10 @@ async def open_platform(data: DataDir, fleet: Fleet, host: str, port: int) -> As
         env,
         SQLiteStore(data.database),
         planner=ProcessPlanner(),
-        secure=lambda server: _secure(server, pki, env),
+        secure=lambda server: secure(server, pki, env),
     )
-    async with platform:
+    async with platform, asyncio.TaskGroup() as background:
+        policy = background.create_task(store_bootstrap_policy(platform.client))  # known to the authorizer anyway
         front = await _listen(platform, pki, host, [port] if port else [last_port(data, host), 0])
         try:
             write_kubeconfig(
@@ -56,13 +57,8 @@ async def open_platform(data: DataDir, fleet: Fleet, host: str, port: int) -> As
             )
             yield front.url, platform
         finally:
+            policy.cancel()
             await front.close()
-
-
-def _secure(server: ApiServer, pki: Pki, env: Env) -> None:
-    tokens = ServiceAccountTokens(pki.signing_key(), env, server)
-    server.authenticator = Authenticator(env.clock, ca=pki.ca_certificate, tokens=tokens)
-    server.token_issuer = tokens
 
 
 async def _listen(platform: Platform, pki: Pki, host: str, ports: list[int]) -> HttpServer:

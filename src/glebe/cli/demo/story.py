@@ -158,6 +158,9 @@ def _learn(stage: Stage, examples: Path) -> None:
 
 def _account(stage: Stage) -> None:
     stage.title("Who used what, and what was idle")
+    ended = stage.wait(f"{JOB} has ended", lambda: _ended(stage, JOB))
+    stage.check(ended["state"] == "Succeeded", f"the 64-GPU job succeeds, not: {ended['state']}, {ended['message']}")
+    stage.say(f"{JOB}: {ended['state']} ({ended['message']})")
     stage.glebe("usage")
     usage = json.loads(stage.glebe("usage", "-o", "json", show=False))
     parts = sum(usage[f"{state}_gpu_seconds"] for state in ("allocated", "idle", "unhealthy"))
@@ -175,9 +178,7 @@ def _rows(stage: Stage, verb: str, *arguments: str) -> list[dict[str, Any]]:
 
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        code = app(
-            [verb, *arguments, "-o", "json", "--kubeconfig", str(stage.kubeconfig)], standalone_mode=False
-        )
+        code = app([verb, *arguments, "-o", "json", "--kubeconfig", str(stage.kubeconfig)], standalone_mode=False)
     if code:
         raise DemoFailed(f"glebe {verb} ended with {code}")
     return list(json.loads(out.getvalue()))
@@ -233,7 +234,9 @@ def _apply(stage: Stage, path: Path) -> None:
     stage.say(f"\n$ kubectl apply -f examples/{path.name}")
     _with_client(stage, lambda client: apply_all(client, objects))
     for obj in objects:
-        stage.say(f"  {obj['kind']} {obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}".replace(" /", " "))
+        stage.say(
+            f"  {obj['kind']} {obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}".replace(" /", " ")
+        )
 
 
 def _first_and_last_start(stage: Stage) -> tuple[float, float]:
