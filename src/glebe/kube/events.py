@@ -102,7 +102,7 @@ class EventRecorder:
             self.dropped += 1
             return
         now = format_time(self._env.clock.now())
-        name = f"{meta['name'][:200]}.{self._env.new_uid().replace('-', '')[:16]}"
+        name = f"{meta['name'][:200].rstrip('-.')}.{self._env.new_uid().replace('-', '')[:16]}"
         reference = {
             "apiVersion": obj["apiVersion"],
             "kind": obj["kind"],
