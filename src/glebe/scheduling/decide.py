@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from glebe.scheduling import explain
 from glebe.scheduling.cycle import Admission, Cycle
 from glebe.scheduling.fleet import Fleet
+from glebe.scheduling.holders import running
 from glebe.scheduling.model import Decision, Outcome, Pending, Reason, Snapshot
+from glebe.scheduling.never import Why
 from glebe.scheduling.order import Line, fork, lines, queue_key
 from glebe.scheduling.placement import assignments
 from glebe.scheduling.wake import Waker
@@ -68,8 +70,8 @@ def decisions(plateau: Plateau, now: float) -> list[Decision]:
     """Phase 5: explain."""
     admitted = {a.pending.key: a for a in plateau.admitted}
     result = [admit(a, plateau.world.fleet) for a in plateau.admitted]
-    running = explain.running(plateau.world, plateau.holdings, plateau.admitted, now)
-    explainer = explain.Explainer(plateau.world, plateau.state, plateau.lines, running, now)
+    listed = running(plateau.world, plateau.holdings, plateau.admitted, now)
+    explainer = explain.Explainer(plateau.world, plateau.state, plateau.lines, listed, now)
     for pending, why in _others(plateau, admitted, explainer):
         result.append(Decision(pending.key, why.outcome, why.reason, why.message, why.remedy))
     return result
@@ -84,7 +86,7 @@ def admit(admission: Admission, fleet: Fleet) -> Decision:
 
 def _others(
     plateau: Plateau, admitted: dict[str, Admission], explainer: explain.Explainer
-) -> Iterable[tuple[Pending, explain.Why]]:
+) -> Iterable[tuple[Pending, Why]]:
     in_line = {line.queue.name for line in plateau.lines}
     for pending in sorted(plateau.world.snapshot.pending, key=lambda p: (p.queue, *queue_key(p))):
         if pending.queue not in in_line:

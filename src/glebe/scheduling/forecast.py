@@ -16,10 +16,10 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from glebe.scheduling import explain
 from glebe.scheduling.cycle import Admission, Cycle
 from glebe.scheduling.decide import Plateau, decisions, settle
 from glebe.scheduling.fleet import Fleet
+from glebe.scheduling.holders import Running, running
 from glebe.scheduling.model import GPU, Forecast, Outcome, Pending, RunTime, Snapshot
 from glebe.scheduling.order import DONE, queue_key
 from glebe.scheduling.quota import Cell
@@ -136,7 +136,7 @@ class _Blockers:
 
     def __init__(self, plateau: Plateau, now: float) -> None:
         self._world: World = plateau.world
-        self._running = explain.running(plateau.world, plateau.holdings, [], now)
+        self._running = running(plateau.world, plateau.holdings, plateau.admitted, now)
         self._relevant: dict[tuple[object, ...], tuple[list[float], tuple[str, ...]]] = {}
         self._by_plan: dict[int, tuple[list[float], tuple[str, ...]]] = {}
         self._prefixes: dict[tuple[int, int], tuple[str, ...]] = {}
@@ -167,8 +167,8 @@ class _Blockers:
         return found
 
 
-def _holds(running: explain.Running, root: int, cells: frozenset[Cell], positions: list[list[int]]) -> bool:
+def _holds(holder: Running, root: int, cells: frozenset[Cell], positions: list[list[int]]) -> bool:
     """Does it hold quota that could be lent to ``root``'s queues, or a node that they may use?"""
-    if running.root == root and any(cell in cells for cell, _ in running.holding.need):
+    if holder.root == root and any(cell in cells for cell, _ in holder.holding.need):
         return True
-    return any(at[n] >= 0 for _, spots in running.holding.taken for n, _ in spots for at in positions)
+    return any(at[n] >= 0 for _, spots in holder.holding.taken for n, _ in spots for at in positions)

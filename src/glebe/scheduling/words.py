@@ -22,6 +22,18 @@ def amount(resource: str, value: int) -> str:
     return f"{value} {resource}"
 
 
+def bare(resource: str, value: int) -> str:
+    """The amount without the resource's name."""
+    if resource == "cpu":
+        return f"{value / 1000:g}"
+    return _bytes(value) if resource in ("memory", "ephemeral-storage") else str(value)
+
+
+def more(number: str) -> str:
+    """``24 more are``, ``1 more is``."""
+    return f"{number} more {'is' if number == '1' else 'are'}"
+
+
 def _bytes(value: int) -> str:
     for unit, size in (("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)):
         if abs(value) >= size:
