@@ -147,14 +147,17 @@ def _check_preconditions(call: Call, entry: Entry, chosen: DeleteOptions, name: 
     meta = entry.view()["metadata"]
     why = ""
     if chosen.uid and chosen.uid != meta["uid"]:
-        why = f"Precondition failed: UID in precondition: {chosen.uid}, UID in object meta: {meta['uid']}"
+        why = (
+            f"the UID in the precondition ({chosen.uid}) does not match the UID in record ({meta['uid']}). "
+            "The object might have been deleted and then recreated"
+        )
     elif chosen.resource_version and chosen.resource_version != meta["resourceVersion"]:
         why = (
-            f"Precondition failed: ResourceVersion in precondition: {chosen.resource_version}, "
-            f"ResourceVersion in object meta: {meta['resourceVersion']}"
+            f"the ResourceVersion in the precondition ({chosen.resource_version}) does not match the ResourceVersion in "
+            f"record ({meta['resourceVersion']}). The object might have been modified"
         )
     if why:
-        raise errors.conflict(call.info.group, call.info.plural, name, why)
+        raise errors.conflict(call.info.group, call.info.kind, name, why)
 
 
 def _deleted(call: Call, obj: Object, entry: Entry) -> Response:

@@ -58,7 +58,7 @@ def negotiate(accept: str) -> Wanted:
     raise ApiError(
         406,
         "NotAcceptable",
-        "only the following media types are accepted: application/json, application/yaml",
+        "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml",
     )
 
 

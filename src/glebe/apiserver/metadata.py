@@ -6,11 +6,13 @@ from typing import Any
 
 from glebe.apiserver.call import Call
 from glebe.apiserver.strategy.base import forbidden, immutable
+from glebe.apiserver.types.registry import ResourceInfo
 from glebe.kube import errors
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 
 _KEPT = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName")
+_PLAIN_FINALIZERS = ("orphan", "foregroundDeletion", "kubernetes")
 _FIXED = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 
@@ -77,6 +79,21 @@ def fill_update(call: Call, new: Object, old: Object) -> None:
     _tidy(meta)
 
 
+def check_finalizers(info: ResourceInfo, meta: dict[str, Any]) -> list[Cause]:
+    """Finalizers of built-in kinds are qualified names, or one of the few that need no domain."""
+    if info.is_custom or info.group == "apiextensions.k8s.io":
+        return []
+    return [
+        Cause(
+            "FieldValueInvalid",
+            f'Invalid value: "{name}": name is neither a standard finalizer name nor is it fully qualified',
+            f"metadata.finalizers[{i}]",
+        )
+        for i, name in enumerate(meta.get("finalizers") or ())
+        if "/" not in name and name not in _PLAIN_FINALIZERS
+    ]
+
+
 def _tidy(meta: dict[str, Any]) -> None:
     """Empty maps and lists are not stored."""
     for name in ("labels", "annotations", "ownerReferences", "finalizers"):
@@ -84,10 +101,11 @@ def _tidy(meta: dict[str, Any]) -> None:
             del meta[name]
 
 
-def check_update(new: Object, old: Object) -> list[Cause]:
+def check_update(info: ResourceInfo, new: Object, old: Object) -> list[Cause]:
     """Complaints about changed identity or late finalizers."""
     meta, before = new["metadata"], old["metadata"]
-    causes = [
+    causes = check_finalizers(info, meta) if meta.get("finalizers") != before.get("finalizers") else []
+    causes += [
         immutable(f"metadata.{name}", meta.get(name, "")) for name in _FIXED if meta.get(name) != before.get(name)
     ]
     if "deletionTimestamp" in before:

@@ -11,7 +11,7 @@ DEFAULT = ("default", "kube-system", "kube-public", "kube-node-lease")
 IMMORTAL = DEFAULT[:3]
 
 
-def require_namespace(call: Call) -> None:
+def require_namespace(call: Call, name: str = "") -> None:
     """The namespace must exist and not be ending.
 
     :raises ApiError: 404, or 403 with the cause NamespaceTerminating.
@@ -24,7 +24,7 @@ def require_namespace(call: Call) -> None:
     if "deletionTimestamp" not in meta:
         return
     why = f"unable to create new content in namespace {namespace} because it is being terminated"
-    error = errors.forbidden(call.info.group, call.info.plural, call.route.name, why)
+    error = errors.forbidden(call.info.group, call.info.plural, name, why)
     error.details["causes"] = [
         {
             "reason": "NamespaceTerminating",

@@ -20,7 +20,9 @@ def dry_run(request: Request, kind: str = "") -> bool:
     values = [v for k, v in request.query if k == "dryRun" and v]
     for value in values:
         if value != "All":
-            cause = Cause("FieldValueNotSupported", f'Unsupported value: "{value}": supported values: "All"', "dryRun")
+            cause = Cause(
+                "FieldValueNotSupported", f'Unsupported value: ["{value}"]: supported values: "All"', "dryRun"
+            )
             raise invalid("meta.k8s.io", kind or "CreateOptions", "", [cause])
     return bool(values)
 
@@ -31,7 +33,7 @@ def field_validation(request: Request) -> str:
     if value not in ("Strict", "Warn", "Ignore"):
         cause = Cause(
             "FieldValueNotSupported",
-            f'Unsupported value: "{value}": supported values: "Ignore", "Strict", "Warn"',
+            f'Unsupported value: "{value}": supported values: "", "Ignore", "Strict", "Warn"',
             "fieldValidation",
         )
         raise invalid("meta.k8s.io", "CreateOptions", "", [cause])
@@ -78,7 +80,7 @@ def delete_options_from(body: dict[str, Any], request: Request) -> DeleteOptions
             raise _invalid("orphanDependents and deletionPropagation cannot be both set", "propagationPolicy")
         options.propagation = "Orphan" if orphan in (True, "true") else "Background"
     if options.propagation not in ("", *POLICIES):
-        listed = ", ".join(f'"{p}"' for p in ("Background", "Foreground", "Orphan"))
+        listed = '"Foreground", "Background", "Orphan", "nil"'
         cause = Cause(
             "FieldValueNotSupported",
             f'Unsupported value: "{options.propagation}": supported values: {listed}',

@@ -10,7 +10,7 @@ import orjson
 from glebe.apiserver import media, selection
 from glebe.apiserver.call import Call, partial, respond, respond_entry, stored_version, table_of
 from glebe.apiserver.store import Compacted, Entry, FutureRevision, Page
-from glebe.kube.errors import ApiError, Cause, bad_request, gone
+from glebe.kube.errors import ApiError, Cause, bad_request, gone, invalid
 from glebe.kube.objects import Object
 from glebe.kube.transport import Response
 
@@ -85,7 +85,7 @@ def too_large(asked: int, current: int) -> ApiError:
     return ApiError(
         504,
         "Timeout",
-        f"Too large resource version: {asked}, current: {current}",
+        f"Timeout: Too large resource version: {asked}, current: {current}",
         details={"causes": [cause]},
         retry_after=1,
     )
@@ -115,7 +115,7 @@ def _start(call: Call) -> tuple[int, tuple[str, str] | None]:
             f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""',
             "resourceVersionMatch",
         )
-        raise call.invalid("", [cause])
+        raise invalid_options([cause])
     _not_older_than(call)
     # Upstream's legacy rule: a limit with a version and no match means exactly that version.
     if version not in ("", "0") and not match and _number(call, "limit"):
@@ -124,7 +124,12 @@ def _start(call: Call) -> tuple[int, tuple[str, str] | None]:
 
 
 def _forbidden_match(call: Call, why: str, reason: str = "FieldValueForbidden") -> ApiError:
-    return call.invalid("", [Cause(reason, f"Forbidden: {why}", "resourceVersionMatch")])
+    return invalid_options([Cause(reason, f"Forbidden: {why}", "resourceVersionMatch")])
+
+
+def invalid_options(causes: list[Cause]) -> ApiError:
+    """A list's or watch's parameters contradict each other."""
+    return invalid("meta.k8s.io", "ListOptions", "", causes)
 
 
 def _not_older_than(call: Call) -> None:
@@ -138,7 +143,8 @@ def revision_of(text: str) -> int:
     if not text:
         return 0
     if not text.isascii() or not text.isdigit():
-        raise bad_request(f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
+        why = f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+        raise bad_request(f"invalid resource version: resourceVersion: {why}")
     return int(text)
 
 
@@ -147,7 +153,7 @@ def _number(call: Call, name: str) -> int:
     try:
         return max(0, int(text)) if text else 0
     except ValueError:
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax ({name})') from None
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
 
 def _token(revision: int, last: tuple[str, str]) -> str:
@@ -160,7 +166,9 @@ def _read_token(text: str) -> tuple[int, tuple[str, str]]:
         namespace, name = token["after"]
         return int(token["rv"]), (str(namespace), str(name))
     except (ValueError, KeyError, TypeError):
-        raise bad_request("continue key is not valid: it must be the metadata.continue of an earlier list") from None
+        raise bad_request(
+            "invalid continue token: continue key is not valid: it must be the metadata.continue of an earlier list"
+        ) from None
 
 
 def _respond_list(call: Call, entries: list[Entry], meta: Object) -> Response:

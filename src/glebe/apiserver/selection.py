@@ -77,7 +77,7 @@ def parse(request: Request, info: ResourceInfo) -> Selection:
         try:
             labels = LabelSelector.parse(label_text)
         except ValueError as error:
-            raise bad_request(f'unable to parse requirement: {error} (labelSelector "{label_text}")') from None
+            raise bad_request(str(error)) from None
     if field_text:
         try:
             fields = FieldSelector.parse(field_text)
@@ -93,5 +93,9 @@ def _check_fields(fields: FieldSelector, info: ResourceInfo) -> str:
     """Refuse unknown fields; return the name when the selector pins it."""
     for term in fields.terms:
         if term.path not in ("metadata.name", "metadata.namespace") and term.path not in info.selectable_fields:
+            if not info.selectable_fields and not info.is_custom:
+                raise bad_request(
+                    f'"{term.path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
+                )
             raise bad_request(f"field label not supported: {term.path}")
     return fields.required("metadata.name") or ""

@@ -208,6 +208,8 @@ class ApiServer:
         handler = _VERBS.get(route.verb)
         if handler is None or (info.verbs and route.verb not in info.verbs):
             raise errors.method_not_allowed()
+        if route.verb == "create" and route.name:
+            raise errors.method_not_allowed()
         if info.namespaced and not route.namespace and route.verb not in ("list", "watch"):
             raise errors.method_not_allowed()
         response = await handler(call)

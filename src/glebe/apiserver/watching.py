@@ -10,7 +10,7 @@ import orjson
 
 from glebe.apiserver import media, selection
 from glebe.apiserver.call import Call, partial, stored_version, table_of
-from glebe.apiserver.reading import revision_of
+from glebe.apiserver.reading import invalid_options, revision_of
 from glebe.apiserver.store import Compacted, Entry, Event, Subscription
 from glebe.kube.errors import Cause, gone
 from glebe.kube.objects import Object
@@ -75,12 +75,12 @@ class _Plan:
         if send:
             if match != "NotOlderThan":
                 message = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-                raise call.invalid("", [Cause("FieldValueForbidden", f"Forbidden: {message}", "resourceVersionMatch")])
+                raise invalid_options([Cause("FieldValueForbidden", f"Forbidden: {message}", "resourceVersionMatch")])
             self.initial = send in ("true", "1")
         else:
             if match:
                 message = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-                raise call.invalid("", [Cause("FieldValueForbidden", f"Forbidden: {message}", "resourceVersionMatch")])
+                raise invalid_options([Cause("FieldValueForbidden", f"Forbidden: {message}", "resourceVersionMatch")])
             self.initial = self.revision == 0
         self.mark_end = bool(send) and self.initial and self.bookmarks
         seconds = request.param("timeoutSeconds")

@@ -10,7 +10,7 @@ import orjson
 from glebe.apiserver import duplicates, media, options, schema_steps
 from glebe.apiserver.admission import AdmissionAttributes
 from glebe.apiserver.call import Call, respond_entry, respond_object, stored_version
-from glebe.apiserver.metadata import check_identity, check_update, fill_create, fill_update
+from glebe.apiserver.metadata import check_finalizers, check_identity, check_update, fill_create, fill_update
 from glebe.apiserver.namespaces import require_namespace
 from glebe.apiserver.store import Entry, Make, Mismatch
 from glebe.apiserver.strategy import strategy_for
@@ -49,7 +49,7 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> Re
     check_identity(call, obj)
     meta = obj["metadata"]
     if info.namespaced:
-        require_namespace(call)
+        require_namespace(call, meta.get("name", ""))
     generated = not meta.get("name") and bool(meta.get("generateName"))
     for attempt in range(_ATTEMPTS):
         if generated:
@@ -82,7 +82,7 @@ async def _prepare_create(call: Call, obj: Object, applied: bool) -> None:
     strategy.after_defaults(obj, now)
     await admit(call, "CREATE", obj, None)
     schema_steps.validate(call, obj, None, "")
-    causes = strategy.validate_create(obj)
+    causes = check_finalizers(call.info, obj["metadata"]) + strategy.validate_create(obj)
     if causes:
         raise call.invalid(obj["metadata"].get("name", ""), causes)
     if not applied:
@@ -136,7 +136,7 @@ def _check_lock(call: Call, new: Object, old: Object) -> None:
     if version and version != before["resourceVersion"]:
         raise errors.modified(call.info.group, call.info.plural, call.route.name)
     uid = meta.get("uid")
-    if uid and uid != before["uid"]:
+    if uid and uid != before["uid"] and call.request.method == "PUT":
         why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {before['uid']}"
         raise errors.conflict(call.info.group, call.info.plural, call.route.name, why)
 
@@ -178,7 +178,7 @@ async def prepare_update(call: Call, new: Object, old: Object) -> None:
     if not subresource:
         strategy.after_defaults(new, now)
     await admit(call, "UPDATE", new, old)
-    causes = check_update(new, old)
+    causes = check_update(call.info, new, old)
     causes += strategy.validate_update(new, old, subresource)
     if causes:
         raise call.invalid(call.route.name, causes)
@@ -247,7 +247,8 @@ def check_type(call: Call, obj: Object) -> None:
     version, kind = obj.get("apiVersion"), obj.get("kind")
     if version and version != info.api_version:
         raise errors.bad_request(
-            f"the API version in the data ({version}) does not match the expected API version ({info.api_version})"
+            f'{info.kind} in version "{info.version}" cannot be handled as a {info.kind}: the API version in the data '
+            f"({version}) does not match the expected API version ({info.api_version})"
         )
     if kind and kind != info.kind:
         raise errors.bad_request(

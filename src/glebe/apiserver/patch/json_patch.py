@@ -64,7 +64,7 @@ def _one(document: Any, operation: dict[str, Any]) -> Any:
         if not _equal(value, operation["value"]):
             raise _fail(f"testing value {path} failed")
         return document
-    raise bad_request(f"error decoding patch: unexpected kind of operation: {op}")
+    raise _fail(f"unexpected kind of operation: {op}")
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -158,10 +158,10 @@ def _replace(document: Any, path: str, value: Any) -> Any:
     if not path:
         return value
     parent, token = _parent(document, path, "replace")
-    if _child(parent, token) is _MISSING:
-        raise _fail(f"replace operation does not apply: doc is missing key: {path}: missing value")
     if isinstance(parent, dict):
-        parent[token] = value
+        parent[token] = value  # upstream's library creates what is not there, against the standard
+    elif _child(parent, token) is _MISSING:
+        raise _fail(f"replace operation does not apply: doc is missing key: {path}: missing value")
     else:
         parent[int(token)] = value
     return document
