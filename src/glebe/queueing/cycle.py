@@ -190,10 +190,10 @@ def _node_matters(old: Object | None, new: Object | None) -> bool:
 
 
 def _pod_matters(old: Object | None, new: Object | None) -> bool:
-    """Pods of queued jobs are counted by their workloads; of them only the end of a straggler frees anything."""
+    """Pods of queued jobs are counted by their workloads; of them only the end frees anything."""
     pod = new or old or {}
     if controller_of(pod) is not None and labels.POD_SET in (pod["metadata"].get("labels") or {}):
-        return new is None
+        return new is None or (new.get("status") or {}).get("phase") in ("Succeeded", "Failed")
     return True
 
 

@@ -69,6 +69,8 @@ class Lifecycle:
         if workload is None or is_deleting(workload) or convert.is_finished(workload):
             return None
         if not convert.holds_quota(workload):
+            if not convert.is_active(workload) and read(workload, ("status", "forecast", "position")):
+                await self._client.update_status(r.WORKLOADS, transitions.deactivate(workload, self._env.clock.now()))
             return None
         if transitions.is_evicted(workload):
             if controller_of(workload) is None:  # nobody's: there are no pods to wait for

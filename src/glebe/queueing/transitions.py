@@ -93,6 +93,12 @@ def wait(workload: Object, decision: Decision, forecast: Forecast | None, now: f
     return _with(workload, now, *conditions, forecast=published)
 
 
+def deactivate(workload: Object, now: float) -> Object:
+    """It waited and was switched off: it has no place in the queue any more."""
+    message = "The workload is deactivated (spec.active is false)."
+    return _with(workload, now, (labels.QUOTA_RESERVED, False, "Deactivated", message), forecast=None)
+
+
 def evict(workload: Object, reason: str, message: str, now: float) -> Object:
     """It must stop; it keeps its quota until its pods are gone."""
     stats = dict(read(workload, ("status", "schedulingStats"), {}))
