@@ -51,6 +51,13 @@ class Store:
         keys = self._indexes[index].get(value)
         return [self._objects[key] for key in keys] if keys else []
 
+    def count(self, index: str, value: str) -> int:
+        """How many objects :meth:`by_index` would give.
+
+        :raises KeyError: there is no such index.
+        """
+        return len(self._indexes[index].get(value, ()))
+
     def index_values(self, index: str) -> list[str]:
         """The values that an index has objects for."""
         return list(self._indexes[index])

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 from collections.abc import Callable
 from typing import Any
 
 from glebe.kube.clock import Env, format_time
 from glebe.kube.errors import already_exists, conflict, modified, not_found
 from glebe.kube.objects import Object, ObjectKey, key_of
-from glebe.kube.resources import Resource
+from glebe.kube.resources import CONFIGMAPS, CUSTOM_RESOURCE_DEFINITIONS, JOBS, PODS, Resource
 from glebe.kube.store import Store
+from glebe.kube.transport import Response
 
+KINDS = (CONFIGMAPS, CUSTOM_RESOURCE_DEFINITIONS, JOBS, PODS)
 Fault = Callable[[str, Resource, str], BaseException | None]
 
 
@@ -106,12 +109,26 @@ class FakeApi:
         pod["spec"]["nodeName"] = node
         return self.store(resource, pod)
 
-    def delete(self, resource: Resource, name: str, namespace: str, uid: str | None, grace: int | None) -> Object:
+    def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str,
+        uid: str | None = None,
+        grace: int | None = None,
+        propagation: str | None = None,
+        version: str | None = None,
+    ) -> Object:
         old = self.read(resource, name, namespace)
+        if version not in (None, old["metadata"]["resourceVersion"]):
+            raise modified(resource.group, resource.plural, name)
         if uid not in (None, old["metadata"]["uid"]):
             raise conflict(resource.group, resource.plural, name, "the UID in the precondition differs")
         new = copy.deepcopy(old)
         meta = new["metadata"]
+        mark = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(propagation or "")
+        if mark and mark not in meta.get("finalizers", ()):
+            meta["finalizers"] = [*meta.get("finalizers", ()), mark]
         bound = resource.plural == "pods" and (new.get("spec") or {}).get("nodeName")
         seconds = grace if grace is not None else (30 if bound else 0)
         if "deletionTimestamp" in meta and meta.get("deletionGracePeriodSeconds", 0) <= seconds:
@@ -156,12 +173,17 @@ class FakeInformer:
         if handler in self.handlers:
             self.handlers.remove(handler)
 
+    @property
+    def has_synced(self) -> bool:
+        return True
+
     async def wait_synced(self) -> None:
         return None
 
     def deliver(self, obj: Object, gone: bool) -> None:
         loop = asyncio.get_running_loop()
-        self.last = max(self.last, loop.time() + self.lag())
+        # Timers of one moment have no order: each event gets a moment of its own.
+        self.last = max(self.last + 1e-6, loop.time() + self.lag())
         loop.call_at(self.last, self._apply, obj, gone)
 
     def _apply(self, obj: Object, gone: bool) -> None:
@@ -259,8 +281,26 @@ class FakeClient:
     ) -> Object:  # fmt: skip
         space = namespace or ""
         return await self._do(
-            "delete", resource, name, lambda: self.api.delete(resource, name, space, uid, grace_period)
+            "delete",
+            resource,
+            name,
+            lambda: self.api.delete(resource, name, space, uid, grace_period, propagation, resource_version),
         )
+
+    async def raw(self, method: str, path: str) -> Response:
+        """Discovery of ``KINDS``."""
+        await self._do("get", PODS, "discovery", dict)
+        body: Object
+        if path == "/apis":
+            groups = sorted({(r.group, r.version) for r in KINDS if r.group})
+            versions = [{"groupVersion": f"{g}/{v}", "version": v} for g, v in groups]
+            body = {"groups": [{"name": g, "versions": [v]} for (g, _), v in zip(groups, versions, strict=True)]}
+        else:
+            verbs = ["create", "delete", "get", "list", "watch"]
+            here = [r for r in KINDS if r.path() == f"{path}/{r.plural}"]
+            listed = [{"name": r.plural, "kind": r.kind, "namespaced": r.namespaced, "verbs": verbs} for r in here]
+            body = {"resources": listed}
+        return Response(200, {}, json.dumps(body).encode())
 
 
 def key(name: str, namespace: str = "") -> ObjectKey:

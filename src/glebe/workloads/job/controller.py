@@ -21,6 +21,10 @@ from glebe.workloads.job.pods import FINALIZER, is_tracked, name_of, uid_of
 from glebe.workloads.job.reconcile import reconcile
 
 POD_INDEX = "job"
+BATCH_PER_POD = 0.001
+LONGEST_BATCH = 1.0
+"""Seconds for which changes of a Job's pods are gathered, by the number of its pods: a reconciliation looks at all of
+them, so one per change would cost the square of their number."""
 PARALLEL = 32
 """Requests in flight at once for one Job."""
 
@@ -44,12 +48,13 @@ class JobController:
         self._expectations = Expectations(env.clock)
         self._recorder = EventRecorder(client, env, "job-controller")
         self._written: dict[ObjectKey, str] = {}
+        self._controller = Controller("job", self.reconcile, env, workers=4)
 
     def controller(self) -> Controller:
-        controller = Controller("job", self.reconcile, self._env, workers=4)
+        controller = self._controller
         self._pods.add_handler(self._observe)
         controller.watch(self._jobs)
-        controller.watch(self._pods, self._keys)
+        controller.watch(self._pods, lambda _: ())  # ours is the handler above; this waits for the first list
         return controller
 
     def _keys(self, pod: Object) -> Iterable[ObjectKey]:
@@ -59,6 +64,8 @@ class JobController:
     def _observe(self, old: Object | None, new: Object | None) -> None:
         for key in self._keys(new or old or {}):
             self._expectations.observed(key, old, new)
+            pods = self._pods.store.count(POD_INDEX, f"{key.namespace}/{key.name}")
+            self._controller.queue.add_after(key, min(LONGEST_BATCH, pods * BATCH_PER_POD))
 
     # --- one reconciliation
 

@@ -1,0 +1,194 @@
+"""Keeps the graph up to date from informers on everything, and carries verdicts out."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from glebe.kube.client import Client
+from glebe.kube.clock import Env
+from glebe.kube.controller import Controller, Result
+from glebe.kube.errors import ApiError, is_not_found
+from glebe.kube.informer import Informer, Informers
+from glebe.kube.objects import Object, ObjectKey
+from glebe.kube.resources import CUSTOM_RESOURCE_DEFINITIONS, Resource
+from glebe.workloads.discovery import deletable_resources
+from glebe.workloads.garbage.graph import Graph, Item, Owner, item_of
+from glebe.workloads.garbage.judge import OwnerState, Verdict, judge
+
+DISCOVER = "discover"  # the key that stands for "look what kinds there are"; no uid reads so
+REDISCOVER = 300.0
+RETRY = 1.0
+_ABSENT_REMEMBERED = 10_000
+
+
+class GarbageCollector:
+    """One logical cluster's collector.
+
+    An object is deleted only after the API itself said of each owner that it is gone (a uid never comes back), and
+    only in the version in which its owners were read.
+    """
+
+    def __init__(self, client: Client, informers: Informers, env: Env) -> None:
+        self._client = client
+        self._informers = informers
+        self._env = env
+        self.graph = Graph()
+        self._monitors: dict[str, Informer] = {}
+        self._kinds: dict[tuple[str, str], Resource] = {}  # (group, kind)
+        self._absent: OrderedDict[str, None] = OrderedDict()
+        self._controller = Controller("garbage", self.reconcile, env, workers=4)
+
+    def controller(self) -> Controller:
+        crds = self._informers.get(CUSTOM_RESOURCE_DEFINITIONS)
+        self._controller.watch(crds, lambda _: (self._key(DISCOVER),))
+        self._controller.queue.add(self._key(DISCOVER))
+        return self._controller
+
+    def _key(self, uid: str) -> ObjectKey:
+        return ObjectKey(self._client.cluster, "", uid)
+
+    # --- the graph
+
+    async def _discover(self) -> Result:
+        for resource in await deletable_resources(self._client):
+            self._kinds[resource.group, resource.kind] = resource
+            if resource.group_resource not in self._monitors:
+                informer = self._informers.get(resource)
+                self._monitors[resource.group_resource] = informer
+                informer.add_handler(self._handler(resource))
+        return Result(requeue_after=REDISCOVER)
+
+    def _handler(self, resource: Resource) -> Callable[[Object | None, Object | None], None]:
+        def handle(old: Object | None, new: Object | None) -> None:
+            if new is not None:
+                self._seen(item_of(resource, new))
+            elif old is not None:
+                self._gone(old["metadata"]["uid"])
+
+        return handle
+
+    def _seen(self, item: Item) -> None:
+        old = self.graph.put(item)
+        changed = old is None or (old.owners, old.deleting, old.finalizers) != (
+            item.owners,
+            item.deleting,
+            item.finalizers,
+        )
+        if not changed:
+            return
+        if item.owners or item.in_foreground or item.orphaning:
+            self._controller.queue.add(self._key(item.uid))
+        self._wake_waiting_owners(item, old)
+
+    def _gone(self, uid: str) -> None:
+        self._remember_absent(uid)
+        dependents = list(self.graph.dependents(uid))
+        old = self.graph.drop(uid)
+        for dependent in dependents:
+            self._controller.queue.add(self._key(dependent.uid))
+        self._wake_waiting_owners(None, old)
+
+    def _wake_waiting_owners(self, *items: Item | None) -> None:
+        for owner in [o for item in items if item for o in item.owners]:
+            found = self.graph.get(owner.uid)
+            if found is not None and (found.in_foreground or found.orphaning):
+                self._controller.queue.add(self._key(owner.uid))
+
+    # --- one object
+
+    async def reconcile(self, key: ObjectKey) -> Result | None:
+        if key.name == DISCOVER:
+            return await self._discover()
+        item = self.graph.get(key.name)
+        if item is None:
+            return None
+        owners: dict[str, OwnerState] = {}
+        if not item.deleting:
+            owners = {owner.uid: await self._state(item, owner) for owner in item.owners}
+        complete = bool(self._monitors) and all(m.has_synced for m in self._monitors.values())
+        verdict = judge(self.graph, item, owners, complete=complete)
+        await self._carry_out(item, verdict)
+        waits = (item.in_foreground or item.orphaning) and not complete
+        return Result(requeue_after=RETRY) if waits else None
+
+    async def _state(self, item: Item, owner: Owner) -> OwnerState:
+        found = self.graph.get(owner.uid)
+        if found is not None:
+            return OwnerState.WAITING if found.in_foreground else OwnerState.SOLID
+        if owner.uid in self._absent:
+            return OwnerState.ABSENT
+        group = owner.api_version.rpartition("/")[0]
+        resource = self._kinds.get((group, owner.kind))
+        if resource is None or (resource.namespaced and not item.namespace):
+            return OwnerState.SOLID  # a kind we do not know, or a reference that cannot be: never a reason to delete
+        try:
+            live = await self._client.get(resource, owner.name, item.namespace if resource.namespaced else None)
+        except ApiError as error:
+            if not is_not_found(error):
+                raise
+            return self._remember_absent(owner.uid)
+        if live["metadata"]["uid"] != owner.uid:
+            return self._remember_absent(owner.uid)
+        return OwnerState.SOLID
+
+    def _remember_absent(self, uid: str) -> OwnerState:
+        self._absent[uid] = None
+        if len(self._absent) > _ABSENT_REMEMBERED:
+            self._absent.popitem(last=False)
+        return OwnerState.ABSENT
+
+    # --- writes
+
+    async def _carry_out(self, item: Item, verdict: Verdict) -> None:
+        for uid in verdict.look_at:
+            self._controller.queue.add(self._key(uid))
+        for uid in verdict.release:
+            dependent = self.graph.get(uid)
+            if dependent is not None:
+                await self._forget_owners(dependent, frozenset((item.uid,)))
+        if verdict.drop_owners:
+            await self._forget_owners(item, verdict.drop_owners)
+        if verdict.drop_finalizer:
+            rest = [f for f in item.finalizers if f != verdict.drop_finalizer]
+            await self._patch(item, {"finalizers": rest})
+        if verdict.delete:
+            await self._delete(item, verdict.delete)
+
+    async def _delete(self, item: Item, policy: str) -> None:
+        """In this very version: a conflict (raised, so tried again) means that the cache will soon show more."""
+        request = self._client.delete(
+            item.resource,
+            item.name,
+            item.namespace or None,
+            propagation=policy,
+            uid=item.uid,
+            resource_version=item.version or None,
+        )
+        await _gone_is_fine(request)
+
+    async def _forget_owners(self, item: Item, uids: frozenset[str]) -> None:
+        live = self._monitors[item.resource.group_resource].store.get(
+            ObjectKey(self._client.cluster, item.namespace, item.name)
+        )
+        if live is None or live["metadata"]["uid"] != item.uid:
+            return
+        kept = [r for r in live["metadata"].get("ownerReferences") or () if r["uid"] not in uids]
+        await self._patch(item, {"ownerReferences": kept})
+
+    async def _patch(self, item: Item, metadata: Object) -> None:
+        body = {"metadata": {"uid": item.uid, "resourceVersion": item.version, **metadata}}
+        await _gone_is_fine(self._client.patch(item.resource, item.name, body, item.namespace or None))
+
+
+async def _gone_is_fine(request: Awaitable[Object]) -> None:
+    try:
+        await request
+    except ApiError as error:
+        if not is_not_found(error):
+            raise
+
+
+def build(client: Client, informers: Informers, env: Env) -> Controller:
+    """The garbage collector of one logical cluster."""
+    return GarbageCollector(client, informers, env).controller()
