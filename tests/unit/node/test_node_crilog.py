@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from glebe.kube.clock import parse_time
+from glebe.node import crilog
+from glebe.node.supervisor import Log
+
+LINES = (
+    b"2026-01-01T00:00:00.000000001Z stdout F one\n"
+    b"2026-01-01T00:00:05.000000000Z stderr P tw\n"
+    b"2026-01-01T00:00:05.000000000Z stderr F o\n"
+    b"2026-01-01T00:00:09.000000000Z stdout F three\n"
+)
+
+
+async def read(path: Path, **options: Any) -> bytes:
+    chunks = crilog.read_log(path, follow=False, finished=lambda: True, **options)
+    return b"".join([chunk async for chunk in chunks])
+
+
+async def test_whole_tail_since_timestamps_and_limit(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(LINES)
+    assert await read(path) == b"one\ntwo\nthree\n"
+    assert await read(path, tail=1) == b"three\n"
+    assert await read(path, tail=0) == b""
+    assert await read(path, since=parse_time("2026-01-01T00:00:06Z")) == b"three\n"
+    assert await read(path, limit_bytes=5) == b"one\nt"
+    assert (await read(path, timestamps=True)).startswith(b"2026-01-01T00:00:00.000000001Z one\n")
+    assert await read(tmp_path / "none") == b""
+
+
+async def test_a_rotated_log_is_read_first_and_half_a_line_waits(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    (tmp_path / "log.1").write_bytes(b"2026-01-01T00:00:00Z stdout F old\n")
+    path.write_bytes(LINES + b"2026-01-01T00:00:10Z stdout F unfinis")
+    assert await read(path) == b"old\none\ntwo\nthree\n"
+
+
+async def test_following_sees_what_is_written_before_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(LINES)
+    looks = []
+
+    def finished() -> bool:
+        looks.append(1)
+        if len(looks) == 3:
+            with path.open("ab") as file:
+                file.write(b"2026-01-01T00:00:11Z stdout F last\n")
+        return len(looks) >= 3
+
+    chunks = [chunk async for chunk in crilog.read_log(path, follow=True, finished=finished, tail=1)]
+    assert b"".join(chunks) == b"three\nlast\n"
+
+
+def test_the_writer_splits_long_lines_and_ends_the_last(tmp_path: Path) -> None:
+    log = Log(str(tmp_path / "log"))
+    log.feed("stdout", b"a" * 20_000)
+    log.feed("stdout", b"b\nrest")
+    log.feed("stdout", b"")
+    lines = (tmp_path / "log").read_bytes().splitlines()
+    assert [line.split(b" ", 3)[2] for line in lines] == [b"P", b"F", b"F"]
+    assert b"".join(crilog.render(line, False) for line in lines) == b"a" * 20_000 + b"b\nrest\n"
+    assert crilog.last_lines(tmp_path / "log", lines=1) == "rest\n"
