@@ -55,6 +55,7 @@ def test_indexes_agree_with_a_search(steps: list[tuple[str, list[str] | None, st
             for value in values | {"none"}:
                 found = sorted(obj["metadata"]["name"] for obj in store.by_index(index, value))
                 assert found == sorted(name for name, obj in model.items() if value in of(obj))
+                assert store.count(index, value) == len(found)
 
 
 def test_index_names() -> None:
