@@ -42,14 +42,14 @@ def validate_pod(obj: Object, old: Object | None) -> list[Cause]:
 def _update(spec: Spec, old: Spec) -> list[Cause]:
     causes: list[Cause] = []
     gates = {g.get("name") for g in old.get("schedulingGates") or ()}
-    if any(g.get("name") not in gates for g in spec.get("schedulingGates") or ()):
-        causes.append(n.forbidden("spec.schedulingGates", "only deletion is allowed, but found new scheduling gates"))
+    for i, gate in enumerate(spec.get("schedulingGates") or ()):
+        if gate.get("name") not in gates:
+            why = f"only deletion is allowed, but found new scheduling gate '{gate.get('name')}'"
+            causes.append(n.forbidden(f"spec.schedulingGates[{i}].name", why))
     mutable = set(_MUTABLE)
     if gates:  # a gated pod's placement may still be narrowed
         mutable |= {"nodeSelector", "affinity"}
         causes.extend(_narrowed(spec, old))
-    if not old.get("nodeName"):
-        mutable.add("nodeName")  # the binding subresource's own write
     kept = {k: v for k, v in spec.items() if k not in mutable}
     before = {k: v for k, v in old.items() if k not in mutable}
     if old.get("terminationGracePeriodSeconds", 0) < 0 and spec.get("terminationGracePeriodSeconds") == 1:
@@ -75,7 +75,7 @@ def _update(spec: Spec, old: Spec) -> list[Cause]:
 def _narrowed(spec: Spec, old: Spec) -> list[Cause]:
     before, after = old.get("nodeSelector") or {}, spec.get("nodeSelector") or {}
     if any(after.get(key) != value for key, value in before.items()):
-        return [n.invalid("spec.nodeSelector", after, "only additions are allowed when updating nodeSelector")]
+        return [n.invalid("spec.nodeSelector", after, "only additions to spec.nodeSelector are allowed (no mutations or deletions)")]
     return []
 
 
