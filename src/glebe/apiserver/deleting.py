@@ -109,7 +109,8 @@ def mark(call: Call, obj: Object, chosen: DeleteOptions) -> bool:
         return True
     grace = grace or 0
     meta["deletionTimestamp"] = format_time(now + grace)
-    meta["deletionGracePeriodSeconds"] = grace
+    if strategy.has_grace_field:
+        meta["deletionGracePeriodSeconds"] = grace
     if meta.get("generation"):
         meta["generation"] += 1
     strategy.on_delete(obj, format_time(now))

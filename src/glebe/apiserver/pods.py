@@ -11,7 +11,7 @@ from glebe.apiserver.deleting import delete_one
 from glebe.apiserver.modify import modify
 from glebe.apiserver.options import delete_options_from
 from glebe.kube import errors
-from glebe.kube.objects import Object
+from glebe.kube.objects import Object, set_condition
 from glebe.kube.selectors import LabelSelector
 from glebe.kube.transport import Response
 
@@ -98,8 +98,19 @@ async def evict(call: Call) -> Response:
     if entry is None:
         raise call.not_found()
     _respect_budgets(call, entry.view())
+    if not call.dry_run and entry.view()["spec"].get("nodeName"):
+        now = call.server.now_text()
+        await modify(call, lambda pod: _disrupted(pod, now))
     await delete_one(call, call.key(), chosen)
     return respond(_SUCCESS, media.Wanted(), 201)
+
+
+def _disrupted(pod: Object, now: str) -> None:
+    """Say on the pod why it ends."""
+    status = pod.setdefault("status", {})
+    reason, message = "EvictionByEvictionAPI", "Eviction API: evicting"
+    conditions = status.get("conditions") or []
+    status["conditions"] = set_condition(conditions, "DisruptionTarget", "True", reason, message, now)
 
 
 def _respect_budgets(call: Call, pod: Object) -> None:
@@ -122,6 +133,7 @@ def _respect_budgets(call: Call, pod: Object) -> None:
 async def log(call: Call) -> Response:
     """``pods/NAME/log``: the lines of one container as plain text."""
     source = call.server.pod_logs
+    numbers = {name: _number(call, name) for name in ("tailLines", "sinceSeconds", "limitBytes")}
     entry = call.server.store.get(call.key())
     if entry is None:
         raise call.not_found()
@@ -135,11 +147,11 @@ async def log(call: Call) -> Response:
         pod,
         container,
         follow=param("follow") in ("true", "1"),
-        tail_lines=_number(call, "tailLines"),
-        since_seconds=_number(call, "sinceSeconds"),
+        tail_lines=numbers["tailLines"],
+        since_seconds=numbers["sinceSeconds"],
         previous=param("previous") in ("true", "1"),
         timestamps=param("timestamps") in ("true", "1"),
-        limit_bytes=_number(call, "limitBytes"),
+        limit_bytes=numbers["limitBytes"],
     )
     # The first chunk decides the status: a source that cannot find its lines says so before anything is sent.
     try:
@@ -194,6 +206,6 @@ def _number(call: Call, name: str) -> int | None:
     if not text:
         return None
     if not text.isascii() or not text.isdigit():
-        cause = errors.Cause("FieldValueInvalid", f"Invalid value: {text}: must be a non-negative integer", name)
+        cause = errors.Cause("FieldValueInvalid", f"Invalid value: {text}: must be greater than or equal to 0", name)
         raise errors.invalid("", "PodLogOptions", call.route.name, [cause])
     return int(text)

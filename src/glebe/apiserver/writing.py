@@ -104,7 +104,7 @@ async def update(call: Call) -> Response:
         cause = errors.Cause(
             "FieldValueInvalid", "Invalid value: 0: must be specified for an update", "metadata.resourceVersion"
         )
-        raise call.invalid(call.route.name, [cause])
+        raise errors.invalid(call.info.group, call.info.plural, call.route.name, [cause])
     source = orjson.dumps(body)
     return await change(call, lambda old: orjson.loads(source))
 

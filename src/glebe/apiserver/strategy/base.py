@@ -86,11 +86,16 @@ class Strategy:
         self.needs_lock = info.is_custom or info.group_resource in _LOCK_REQUIRED
         self.default_orphans = False
         """Without a propagation policy dependents are orphaned (batch/v1 Job, ReplicationController)."""
+        self.has_grace_field = info.group_resource != "namespaces"
+        """A deleted object that lives on says its ``deletionGracePeriodSeconds``."""
 
     def prepare_create(self, obj: Object, now: str) -> None:
         """Reset what a client may not set at creation."""
-        if self.info.has_status:
-            obj.pop("status", None)
+        if self.info.is_custom:
+            if self.info.has_status:
+                obj.pop("status", None)
+        elif self.info.has_status:
+            obj["status"] = {}
 
     def prepare_update(self, obj: Object, old: Object, now: str) -> None:
         """Keep what an update of the main resource may not change; count the generation."""

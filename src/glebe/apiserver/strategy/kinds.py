@@ -40,6 +40,14 @@ class NamespaceStrategy(Strategy):
         return not (obj.get("spec") or {}).get("finalizers")
 
 
+class DeploymentStrategy(Strategy):
+    """Its generation counts changed annotations, too."""
+
+    def spec_changed(self, obj: Object, old: Object) -> bool:
+        notes, before = (o["metadata"].get("annotations") or {} for o in (obj, old))
+        return notes != before or super().spec_changed(obj, old)
+
+
 class DataStrategy(Strategy):
     """ConfigMap and Secret: ``immutable: true`` freezes the data."""
 
@@ -103,6 +111,7 @@ CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 KINDS: dict[str, type[Strategy]] = {
     "pods": PodStrategy,
     "jobs.batch": JobStrategy,
+    "deployments.apps": DeploymentStrategy,
     "nodes": NodeStrategy,
     "namespaces": NamespaceStrategy,
     "customresourcedefinitions.apiextensions.k8s.io": DefinitionStrategy,

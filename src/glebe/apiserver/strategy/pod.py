@@ -13,6 +13,19 @@ _FINISHED = ("Succeeded", "Failed")
 class PodStrategy(Strategy):
     def prepare_create(self, obj: Object, now: str) -> None:
         status: dict[str, Any] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
+        spec = obj.get("spec") or {}
+        if spec.get("schedulingGates"):
+            status["conditions"] = [
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "SchedulingGated",
+                    "message": "Scheduling is blocked due to non-empty scheduling gates",
+                    "lastTransitionTime": now,
+                }
+            ]
+        if (spec.get("terminationGracePeriodSeconds") or 0) < 0:
+            spec["terminationGracePeriodSeconds"] = 1
         obj["status"] = status
 
     def grace_period(self, obj: Object, asked: int | None) -> int | None:
