@@ -111,6 +111,6 @@ def table_of(call: Call, items: list[Object], list_meta: Object) -> Object:
     from glebe.apiserver.table import to_table  # late: many servers never print a table
 
     include = call.request.param("includeObject", "Metadata")
-    table = to_table(call.info, items, call.server.env.clock.now(), list_meta, include)
+    table: Object = to_table(call.info, items, call.server.env.clock.now(), list_meta, include)
     table["apiVersion"] = f"meta.k8s.io/{call.wanted.version}"
     return table

@@ -82,9 +82,7 @@ class HttpServer:
         except OSError:
             await self._runner.cleanup()
             raise
-        listener = site._server  # asyncio.Server, or its like of another event loop
-        assert listener is not None
-        self.port = listener.sockets[0].getsockname()[1]
+        self.port = self._runner.addresses[0][1]
 
     async def close(self) -> None:
         """Stop listening, end the streams, let requests in flight finish."""
@@ -122,7 +120,8 @@ class HttpServer:
         out = web.StreamResponse(status=response.status, headers=response.headers)
         out.enable_chunked_encoding()
         task = asyncio.current_task()
-        assert task is not None and response.stream is not None
+        assert task is not None
+        assert response.stream is not None
         self._streams.add(task)
         try:
             await out.prepare(raw)

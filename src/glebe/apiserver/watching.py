@@ -166,7 +166,8 @@ class _Stream:
             subscription.close()
 
     def _initial_chunks(self) -> list[bytes]:
-        chosen, frames = self._chosen, []
+        chosen = self._chosen
+        frames: list[bytes] = []
         for entry in self._initial:
             if chosen.name and entry.view()["metadata"]["name"] != chosen.name:
                 continue

@@ -31,7 +31,8 @@ def apply(original: dict[str, Any], patch: dict[str, Any], schema: Schema | None
 
     :raises ApiError: 400 for a patch that makes no sense.
     """
-    return _merge_map(original, patch, schema)
+    result: dict[str, Any] = _merge_map(original, patch, schema)
+    return result
 
 
 def _bad(message: str) -> ApiError:

@@ -42,7 +42,8 @@ class Entry:
 
     def load(self) -> dict[str, Any]:
         """A fresh copy that the caller may change."""
-        return orjson.loads(self.value)
+        obj: dict[str, Any] = orjson.loads(self.value)
+        return obj
 
     def view(self) -> dict[str, Any]:
         """The decoded object, shared: read only. Only the most recently viewed entries keep it."""

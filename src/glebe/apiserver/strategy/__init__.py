@@ -9,10 +9,10 @@ from glebe.apiserver.types.registry import ResourceInfo
 
 def strategy_for(info: ResourceInfo) -> Strategy:
     """The strategy of a resource; kept with the resource, so that it goes when a custom kind does."""
-    kept = info.__dict__.get("_strategy")
+    kept: Strategy | None = info.__dict__.get("_strategy")
     if kept is None:
         kept = info.__dict__["_strategy"] = KINDS.get(info.group_resource, Strategy)(info)
-    return kept  # type: ignore[no-any-return]
+    return kept
 
 
 __all__ = ["Strategy", "strategy_for"]
