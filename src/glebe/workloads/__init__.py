@@ -17,11 +17,15 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
     """
     from glebe.workloads import namespaces, serviceaccounts
     from glebe.workloads.binder import controller as binder
+    from glebe.workloads.garbage import collector
     from glebe.workloads.job import controller as job
+    from glebe.workloads.nodes import controller as nodes
 
     return [
         namespaces.build(client, informers, env),
         serviceaccounts.build(client, informers, env, root_ca),
         job.build(client, informers, env),
         binder.build(client, informers, env),
+        collector.build(client, informers, env),
+        *nodes.build(client, informers, env),
     ]

@@ -74,9 +74,9 @@ def finish_time(pod: Object) -> float | None:
         return max(ends)
     if "deletionTimestamp" in pod["metadata"]:
         return parse_time(pod["metadata"]["deletionTimestamp"])
-    for condition in status.get("conditions") or ():
-        if condition.get("type") in ("Ready", "DisruptionTarget") and condition.get("lastTransitionTime"):
-            return parse_time(condition["lastTransitionTime"])
+    changes = {c.get("type"): c.get("lastTransitionTime") for c in status.get("conditions") or ()}
+    if known := changes.get("DisruptionTarget") or changes.get("Ready"):
+        return parse_time(known)
     created = pod["metadata"].get("creationTimestamp")
     return parse_time(created) if created else None
 

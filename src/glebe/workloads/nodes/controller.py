@@ -1,0 +1,199 @@
+"""Watches nodes, their leases and their pods; writes conditions and taints, and evicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from glebe.kube.client import Client
+from glebe.kube.clock import Env, format_time
+from glebe.kube.controller import Controller, Result
+from glebe.kube.errors import ApiError, is_not_found
+from glebe.kube.events import EventRecorder
+from glebe.kube.informer import Informers
+from glebe.kube.objects import Object, ObjectKey, is_deleting
+from glebe.kube.resources import LEASES, NODES, PODS
+from glebe.workloads.nodes.eviction import Eviction, Way, evictions
+from glebe.workloads.nodes.health import GRACE, assess, heartbeat_of
+
+LEASE_NAMESPACE = "kube-node-lease"
+BY_NODE = "node"
+
+
+def node_of(pod: Object) -> list[str]:
+    """The node a pod is bound to (an index of the pod informer)."""
+    name = (pod.get("spec") or {}).get("nodeName")
+    return [name] if name else []
+
+
+class NodeHealth:
+    """Notices silence. What counts is when *we* saw the last change, so a restart gives every node a fresh grace."""
+
+    def __init__(self, client: Client, informers: Informers, env: Env) -> None:
+        self._client = client
+        self._env = env
+        self._nodes = informers.get(NODES)
+        self._leases = informers.get(LEASES, namespace=LEASE_NAMESPACE)
+        self._seen: dict[str, tuple[tuple[str, str], float]] = {}
+
+    def controller(self) -> Controller:
+        controller = Controller("nodehealth", self.reconcile, self._env, workers=4)
+        self._leases.add_handler(self._on_lease)
+        controller.watch(self._nodes)
+        controller.watch(self._leases, lambda _: ())
+        return controller
+
+    def _on_lease(self, old: Object | None, new: Object | None) -> None:
+        if new is None:
+            return
+        node = self._nodes.store.get(ObjectKey(self._client.cluster, "", new["metadata"]["name"]))
+        if node is not None:
+            self._silence(node)
+
+    def _silence(self, node: Object) -> float:
+        """Seconds since the last sign of life that we saw."""
+        name, now = node["metadata"]["name"], self._env.clock.now()
+        lease = self._leases.store.get(ObjectKey(self._client.cluster, LEASE_NAMESPACE, name))
+        beat = heartbeat_of(node, lease)
+        known = self._seen.get(name)
+        if known is None or known[0] != beat:
+            known = self._seen[name] = (beat, now)
+        return now - known[1]
+
+    async def reconcile(self, key: ObjectKey) -> Result | None:
+        node = self._nodes.store.get(key)
+        if node is None or is_deleting(node):
+            self._seen.pop(key.name, None)
+            return None
+        now = self._env.clock.now()
+        silent = self._silence(node)
+        verdict = assess(node, silent, now)
+        version = node["metadata"].get("resourceVersion")
+        try:
+            if verdict.taints is not None:
+                # One write with a lock: somebody else's taint set in between must not be lost.
+                patch = {"metadata": {"resourceVersion": version}, "spec": {"taints": verdict.taints}}
+                node = await self._client.patch(NODES, key.name, patch)
+                version = node["metadata"].get("resourceVersion")
+            if verdict.conditions is not None:
+                patch = {"metadata": {"resourceVersion": version}, "status": {"conditions": verdict.conditions}}
+                await self._client.patch(NODES, key.name, patch, subresource="status")
+        except ApiError as error:
+            if not is_not_found(error):
+                raise
+        return Result(requeue_after=max(GRACE - silent, 1.0) if silent < GRACE else GRACE)
+
+
+class NodeEviction:
+    """Taint-based eviction, and removal of pods that nobody will end. One key per node (existing or not)."""
+
+    def __init__(self, client: Client, informers: Informers, env: Env) -> None:
+        self._client = client
+        self._env = env
+        self._nodes = informers.get(NODES)
+        self._pods = informers.get(PODS, indexers={BY_NODE: node_of})
+        self._gone_since: dict[str, float] = {}
+        self._recorder = EventRecorder(client, env, "taint-eviction-controller")
+
+    def controller(self) -> Controller:
+        controller = Controller("eviction", self.reconcile, self._env, workers=4)
+        controller.watch(self._nodes, when=_matters)
+        controller.watch(self._pods, self._keys)
+        return controller
+
+    def _keys(self, pod: Object) -> Iterable[ObjectKey]:
+        """The pod's node, if that is missing or has a taint that drives pods out."""
+        for name in node_of(pod):
+            key = ObjectKey(self._client.cluster, "", name)
+            node = self._nodes.store.get(key)
+            if node is None or any(
+                t.get("effect") == "NoExecute" for t in (node.get("spec") or {}).get("taints") or ()
+            ):
+                yield key
+
+    async def reconcile(self, key: ObjectKey) -> Result | None:
+        now = self._env.clock.now()
+        node = self._nodes.store.get(key)
+        pods = self._pods.store.by_index(BY_NODE, key.name)
+        if node is not None or not pods:
+            self._gone_since.pop(key.name, None)
+        gone_since = self._gone_since.setdefault(key.name, now) if node is None and pods else now
+        departures = evictions(node, gone_since, pods, now)
+        due = [d for d in departures if d.at <= now]
+        if due and node is None and await self._exists(key.name):
+            return Result(requeue_after=5.0)  # the cache is behind
+        for departure in due:
+            await self._evict(departure, key.name)
+        waits = [d.at - now for d in departures if d.at > now]
+        return Result(requeue_after=min(waits) + 0.001) if waits else None
+
+    async def _exists(self, name: str) -> bool:
+        try:
+            await self._client.get(NODES, name)
+        except ApiError as error:
+            if not is_not_found(error):
+                raise
+            return False
+        return True
+
+    async def _evict(self, departure: Eviction, node: str) -> None:
+        """Repeatable: each write is skipped when it has been done."""
+        pod, meta = departure.pod, departure.pod["metadata"]
+        lost = departure.way is Way.LOSE
+        removed = is_deleting(pod) and meta.get("deletionGracePeriodSeconds") == 0
+        if departure.way is Way.REMOVE and removed:
+            return
+        try:
+            if departure.way is not Way.REMOVE:
+                await self._client.patch(
+                    PODS,
+                    meta["name"],
+                    self._status(departure, node),
+                    meta["namespace"],
+                    kind="strategic",
+                    subresource="status",
+                )
+            grace = None if departure.way is Way.ASK else 0
+            await self._client.delete(PODS, meta["name"], meta["namespace"], uid=meta["uid"], grace_period=grace)
+        except ApiError as error:
+            if not is_not_found(error) and error.code != 409:
+                raise
+            return
+        if departure.reason == "DeletionByTaintManager":
+            text = f"Marking for deletion Pod {meta['namespace']}/{meta['name']}"
+            await self._recorder.event(pod, "Warning" if lost else "Normal", "TaintManagerEviction", text)
+
+    def _status(self, departure: Eviction, node: str) -> Object:
+        pod = departure.pod
+        condition = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": departure.reason,
+            "message": departure.message,
+            "lastTransitionTime": format_time(self._env.clock.now()),
+        }
+        status: Object = {"conditions": [condition]}
+        if departure.way is Way.LOSE:
+            status["phase"] = "Failed"
+            status["reason"] = "NodeLost"
+            status["message"] = f"Node {node} which was running pod {pod['metadata']['name']} is unresponsive"
+        return {"metadata": {"uid": pod["metadata"]["uid"]}, "status": status}
+
+
+def _matters(old: Object | None, new: Object | None) -> bool:
+    """Heartbeats do not."""
+
+    def view(node: Object | None) -> object:
+        if node is None:
+            return None
+        ready = [c.get("status") for c in (node.get("status") or {}).get("conditions") or () if c["type"] == "Ready"]
+        return (node.get("spec") or {}).get("taints"), ready
+
+    return view(old) != view(new)
+
+
+def build(client: Client, informers: Informers, env: Env) -> list[Controller]:
+    """The node controllers of one cluster."""
+    return [
+        NodeHealth(client, informers, env).controller(),
+        NodeEviction(client, informers, env).controller(),
+    ]

@@ -1,0 +1,143 @@
+"""Silent nodes: conditions, taints, eviction, and the time that it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from workloads_fakes import FakeApi, FakeClient, FakeInformers
+
+from glebe.kube.clock import Env, LoopClock, format_micro_time, format_time
+from glebe.kube.objects import Object, get_condition
+from glebe.kube.resources import LEASES, NODES, PODS
+from glebe.workloads.nodes import controller, health
+from glebe.workloads.nodes.eviction import Way, evictions
+
+NOW = LoopClock.EPOCH
+
+
+def node(name: str = "a", ready: str = "True", taints: list[Object] | None = None) -> Object:
+    conditions = [{"type": "Ready", "status": ready, "reason": "x", "message": "", "lastTransitionTime": "t"}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name},
+        "spec": {"taints": taints} if taints else {},
+        "status": {"conditions": conditions},
+    }
+
+
+def taint(key: str = health.UNREACHABLE, since: float = NOW) -> Object:
+    return {"key": key, "effect": "NoExecute", "timeAdded": format_time(since)}
+
+
+def pod(name: str = "p", phase: str = "Running", seconds: float | None = 15, **meta: Any) -> Object:
+    toleration = {"operator": "Exists", "effect": "NoExecute"}
+    if seconds is not None:
+        toleration["tolerationSeconds"] = seconds  # type: ignore[assignment]
+    spec = {"nodeName": "a", "containers": [{"name": "main"}], "tolerations": [toleration]}
+    return {"metadata": {"name": name, "namespace": "n", **meta}, "spec": spec, "status": {"phase": phase}}
+
+
+def test_a_silent_node_becomes_unknown_and_unreachable() -> None:
+    assert health.assess(node(), 39.0, NOW) == health.Verdict()
+    verdict = health.assess(node(), 40.0, NOW)
+    assert verdict.conditions
+    ready = get_condition({"status": {"conditions": verdict.conditions}}, "Ready")
+    assert ready
+    assert (ready["status"], ready["reason"]) == ("Unknown", "NodeStatusUnknown")
+    assert verdict.taints
+    assert {(t["key"], t["effect"]) for t in verdict.taints} == {
+        (health.UNREACHABLE, "NoSchedule"),
+        (health.UNREACHABLE, "NoExecute"),
+    }
+
+
+def test_a_node_that_is_back_loses_the_taints_and_keeps_others() -> None:
+    other = {"key": "team", "effect": "NoSchedule"}
+    verdict = health.assess(node(taints=[other, taint()]), 0.0, NOW)
+    assert verdict.taints == [other]
+
+
+def test_the_time_of_a_taint_survives_a_second_look() -> None:
+    first = health.assess(node(ready="Unknown"), 50.0, NOW).taints
+    assert health.assess(node(ready="Unknown", taints=first), 60.0, NOW + 10).taints is None
+
+
+def test_tolerations_say_how_long_a_pod_stays() -> None:
+    dead = node(ready="Unknown", taints=[taint()])
+    (leaving,) = evictions(dead, NOW, [pod(seconds=15), pod("ever", seconds=None), pod("done", "Succeeded")], NOW)
+    assert (leaving.pod["metadata"]["name"], leaving.at, leaving.way) == ("p", NOW + 15, Way.LOSE)
+    intolerant = pod()
+    intolerant["spec"]["tolerations"] = []
+    assert evictions(node(taints=[taint("maintenance")]), NOW, [intolerant], NOW)[0].way is Way.ASK
+
+
+def test_pods_of_a_missing_node_are_lost_after_the_quarantine() -> None:
+    found = evictions(None, NOW, [pod(), pod("done", "Succeeded")], NOW)
+    assert [(e.at, e.way) for e in found] == [(NOW + 40, Way.LOSE), (NOW + 40, Way.REMOVE)]
+
+
+@asynccontextmanager
+async def running(api: FakeApi) -> AsyncIterator[None]:
+    controllers = controller.build(FakeClient(api), FakeInformers(api), api.env)  # type: ignore[arg-type]
+    tasks = [asyncio.create_task(c.run()) for c in controllers]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def beat(api: FakeApi, name: str) -> None:
+    meta = {"name": name, "namespace": controller.LEASE_NAMESPACE}
+    spec = {"renewTime": format_micro_time(api.env.clock.now())}
+    if api.find(LEASES, name, controller.LEASE_NAMESPACE):
+        api.patch(LEASES, name, controller.LEASE_NAMESPACE, {"spec": spec}, None)
+    else:
+        api.create(LEASES, {"metadata": meta, "spec": spec})
+
+
+async def test_a_dead_nodes_pods_are_gone_within_a_minute_and_a_live_ones_stay() -> None:
+    api = FakeApi(Env.seeded(1))
+    for name in ("a", "b"):
+        api.create(NODES, node(name))
+    other = pod("other")
+    other["spec"]["nodeName"] = "b"
+    tracked = pod("tracked", finalizers=["batch.kubernetes.io/job-tracking"])
+    for each in (pod(), other, tracked):
+        api.create(PODS, each)
+    async with running(api):
+        for second in range(120):
+            if second % 10 == 0:
+                beat(api, "b")
+                if second < 60:
+                    beat(api, "a")  # the last one at 50 s: it dies right after
+            await asyncio.sleep(1)
+            if second < 50 + 40:
+                assert api.find(PODS, "p", "n")
+            if second == 50 + 60:
+                assert api.find(PODS, "p", "n") is None
+        assert api.find(PODS, "other", "n")
+        lost = api.read(PODS, "tracked", "n")
+        assert (lost["status"]["phase"], lost["status"]["reason"]) == ("Failed", "NodeLost")
+        assert "deletionTimestamp" in lost["metadata"]
+        condition = get_condition(lost, "DisruptionTarget")
+        assert condition
+        assert condition["reason"] == "DeletionByTaintManager"
+
+
+async def test_pods_of_a_deleted_node_go() -> None:
+    api = FakeApi(Env.seeded(1))
+    api.create(NODES, node())
+    api.create(PODS, pod())
+    async with running(api):
+        await asyncio.sleep(1)
+        api.drop(NODES, ("nodes", "", "a"))
+        await asyncio.sleep(30)
+        assert api.find(PODS, "p", "n")
+        await asyncio.sleep(30)
+        assert api.find(PODS, "p", "n") is None
