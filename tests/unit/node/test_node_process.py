@@ -244,3 +244,44 @@ async def test_one_platform_per_directory(tmp_path: Path) -> None:
     async with machine(tmp_path) as (w, _):
         with pytest.raises(NodeDirBusy, match="in use by another platform"):
             await ProcessNode(w.client, w.env, SPEC, tmp_path).run()
+
+
+async def test_pod_whose_platform_stayed_away_is_marked_as_disrupted(tmp_path: Path) -> None:
+    async with world(Env.system()) as w:
+        node = ProcessNode(w.client, w.env, SPEC, tmp_path, window=0.2)
+        w.spawn(node.run())
+        await node.wait_registered()
+        (tmp_path / "local" / "agent").write_text("4194305 1")  # as if this platform had died
+        await w.pod("p", "local", **sh("sleep 60"))
+        pod = await phase(w, "p", "Failed")
+        assert (ended(pod)["reason"], ended(pod)["exitCode"]) == ("PlatformGone", 143)
+        assert condition_is_true(pod, "DisruptionTarget")
+
+
+async def test_pod_that_somebody_else_ended_is_stopped(tmp_path: Path) -> None:
+    async with machine(tmp_path) as (w, _):
+        await w.pod("p", "local", **sh("sleep 60"))
+        pod = await phase(w, "p", "Running")
+        (run_dir,) = (tmp_path / "local" / "pods" / pod["metadata"]["uid"]).glob("c/0")
+        command = Run(run_dir).command
+        assert command is not None
+        await w.client.patch(PODS, "p", {"status": {"phase": "Failed"}}, "default", subresource="status")
+        await w.until(lambda: _dead(command.pid), timeout=3, every=0.01)
+        await w.client.delete(PODS, "p", "default")
+        await gone(w, "p")
+
+
+async def test_deletion_before_the_start_and_of_an_always_restarting_pod(tmp_path: Path) -> None:
+    async with machine(tmp_path) as (w, _):
+        missing = [{"configMapRef": {"name": "none"}}]
+        await w.pod("held", "local", **sh("true", envFrom=missing))
+        await w.pod("again", "local", **sh("exit 1"), restartPolicy="Always")
+
+        async def crashed() -> bool:
+            status = ((await w.get("again")).get("status") or {}).get("containerStatuses")
+            return bool(status) and status[0]["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff"
+
+        await w.until(crashed, timeout=3, every=0.01)
+        for name in ("held", "again"):
+            await w.client.delete(PODS, name, "default")
+            await gone(w, name)
