@@ -26,6 +26,7 @@ async def apply_patch(call: Call) -> Response:
         if applied["metadata"].get("uid"):
             why = "uid mismatch: the provided object specified uid that does not exist"
             raise errors.conflict(call.info.group, call.info.plural, call.route.name, why)
+        await call.server.require(call, "create")
         result = server_side_apply(call.info, None, applied, manager, force, now, "")
         return await create_object(call, result, applied=True)
     version = applied["metadata"].get("resourceVersion")

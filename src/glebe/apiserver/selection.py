@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import orjson
+
 from glebe.apiserver.store import Entry
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.kube.errors import bad_request
 from glebe.kube.objects import Object
-from glebe.kube.selectors import FieldSelector, LabelSelector
+from glebe.kube.selectors import EXISTS, IN, FieldSelector, LabelSelector
 from glebe.kube.transport import Request
 
 #: Fields whose absence means something else than "".
@@ -44,11 +46,32 @@ class _Selected:
         self.name = name
         self.all = labels is None and fields is None
 
+        self._needles = _needles(labels, fields)
+
     def matches(self, entry: Entry) -> bool:
+        # Most objects are told apart by their bytes: decoding thousands of them would hold up everybody else.
+        value = entry.value
+        if any(needle not in value for needle in self._needles):
+            return False
         obj = entry.view()
         if self._labels is not None and not self._labels.matches(obj["metadata"].get("labels") or {}):
             return False
         return self._fields is None or self._fields.matches(lambda path: field_of(obj, path))
+
+
+def _needles(labels: LabelSelector | None, fields: FieldSelector | None) -> tuple[bytes, ...]:
+    """What the stored JSON (compact, as our encoder writes it) of every matching object must contain."""
+    found = []
+    for requirement in labels.requirements if labels is not None else ():
+        if requirement.operator == IN and len(requirement.values) == 1:
+            found.append(orjson.dumps(requirement.key) + b":" + orjson.dumps(requirement.values[0]))
+        elif requirement.operator in (IN, EXISTS):
+            found.append(orjson.dumps(requirement.key) + b":")
+    for term in fields.terms if fields is not None else ():
+        # Booleans and numbers stand without quotes, and an absent field matches "".
+        if term.equal and term.value not in ("", "true", "false") and not term.value[0].isdigit():
+            found.append(orjson.dumps(term.path.rpartition(".")[2]) + b":" + orjson.dumps(term.value))
+    return tuple(found)
 
 
 def field_of(obj: Object, path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import orjson
@@ -237,6 +238,13 @@ class ApiServer:
         if user is None:
             raise errors.unauthorized()
         return user
+
+    async def require(self, call: Call, verb: str) -> None:
+        """The caller must also have the right to ``verb`` (a PUT or an apply that turns out to create).
+
+        :raises ApiError: 403.
+        """
+        await self._authorize(call.user, replace(call.route, verb=verb))
 
     async def _authorize(self, user: User, route: Route) -> None:
         if self.authorizer is None or _MASTERS in user.groups:

@@ -98,6 +98,7 @@ async def update(call: Call) -> Response:
     entry = call.server.store.get(call.key())
     if entry is None:
         if strategy.create_on_update and not call.route.subresource:
+            await call.server.require(call, "create")
             return await create_object(call, body)
         raise call.not_found()
     if strategy.needs_lock and not body["metadata"].get("resourceVersion"):

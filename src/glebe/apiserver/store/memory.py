@@ -19,12 +19,18 @@ class Tables:
         """What was compacted or not loaded: tables made later start here."""
 
     def get(self, resource: str, cluster: str) -> Table:
+        """The table, made if need be: for writers and watchers."""
         table = self._tables.get((resource, cluster))
         if table is None:
-            table = self._tables[resource, cluster] = Table(
-                max(self.floor, self._dropped.get(cluster, 0)), self._max_events, self._max_bytes
-            )
+            table = self._tables[resource, cluster] = self._empty(cluster)
         return table
+
+    def look(self, resource: str, cluster: str) -> Table:
+        """The table for reading; one that does not exist is as good as empty, and is not kept."""
+        return self._tables.get((resource, cluster)) or self._empty(cluster)
+
+    def _empty(self, cluster: str) -> Table:
+        return Table(max(self.floor, self._dropped.get(cluster, 0)), self._max_events, self._max_bytes)
 
     def find(self, resource: str, cluster: str) -> Table | None:
         return self._tables.get((resource, cluster))
@@ -69,7 +75,7 @@ class Mirror:
         limit: int = 0,
         revision: int = 0,
     ) -> Page:
-        return self._tables.get(resource, cluster).page(namespace, after, limit, revision, self._revision)
+        return self._tables.look(resource, cluster).page(namespace, after, limit, revision, self._revision)
 
     def resources(self, cluster: str) -> list[str]:
         return sorted(resource for resource, table in self._tables.of_cluster(cluster) if table.entries)
