@@ -84,13 +84,13 @@ class AdmissionCycle:
         refusals = [(keys[d.key], d) for d in decisions if d.outcome is Outcome.NEVER and d.key in keys]
         refusals += list(barred.items())
         done = await asyncio.gather(*(self._admit(k, queues[d.key], d) for k, d in admissions))
-        await asyncio.gather(*(self._refuse(k, d) for k, d in refusals))
+        said = await asyncio.gather(*(self._refuse(k, d) for k, d in refusals))
         # 6. requeue
         self.stats.cycles += 1
         self.stats.last_pending = len(snapshot.pending) - sum(done)
         self.stats.uncertain = len(self._uncertain)
         self._after()
-        return Result(requeue_after=_RETRY) if not all(done) or self._uncertain else None
+        return Result(requeue_after=_RETRY) if not all((*done, *said)) or self._uncertain else None
 
     async def _admit(self, key: ObjectKey, queue: str, decision: Decision) -> bool:
         """Write one admission; whether it is known to be written."""
@@ -156,23 +156,24 @@ class AdmissionCycle:
         self._roll_back(key, ApiError(409, "Conflict", "somebody else wrote first"))
         return False
 
-    async def _refuse(self, key: ObjectKey, decision: Decision) -> None:
-        """Say at once what will not start as things are; the rest is said with the forecast."""
+    async def _refuse(self, key: ObjectKey, decision: Decision) -> bool:
+        """Say at once what will not start as things are (the rest is said with the forecast); whether it is said."""
         workload = self._builder.objects[r.WORKLOADS].get(key)
         if workload is None or convert.holds_quota(workload):
-            return
+            return True
         condition = get_condition(workload, labels.QUOTA_RESERVED) or {}
         same = condition.get("reason"), condition.get("message")
         if condition.get("status") == "False" and same == (str(decision.reason), decision.message):
-            return
+            return True
         async with self._gate:
             try:
                 now = self._env.clock.now()
                 written = await self._client.update_status(r.WORKLOADS, transitions.wait(workload, decision, None, now))
             except (ApiError, ConnectionLost) as error:
                 log.debug("the reason of %s was not written: %s", key, error)
-                return
+                return False
         self._notices.say(written, "Warning", str(decision.reason), f"{decision.message} {decision.remedy}".strip())
+        return True
 
 
 def build(cycle: AdmissionCycle, informers: Informers, env: Env, cluster: str) -> Controller:

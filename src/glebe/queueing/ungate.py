@@ -25,6 +25,7 @@ from glebe.scheduling.model import PodSetAssignment
 
 POD_INDEX = "queueing/pod-owner"
 _PARALLEL_WRITES = 32
+_RETRY = 0.2
 _TERMINAL = ("Succeeded", "Failed")
 
 
@@ -127,14 +128,20 @@ class Ungater:
                 sent[release.pod["metadata"]["uid"]] = release.node
                 releases.append(release)
         extra = self._flavor_additions(workload)
-        await asyncio.gather(*(self._release(workload, rel, extra, sent) for rel in releases))
-        return None
+        # All are awaited before the key may be worked on again: a release that fails late must find `sent` as it is.
+        writes = (self._release(workload, rel, extra, sent) for rel in releases)
+        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return None if all(outcomes) else Result(requeue_after=_RETRY)
 
     def _settled(self, key: ObjectKey, pods: list[Object]) -> dict[str, str | None]:
         """Releases sent that the store does not show yet."""
-        known = self._sent.get(key, {})
+        sent = self._sent.setdefault(key, {})
         waiting = {p["metadata"]["uid"] for p in pods if is_gated(p)}
-        sent = self._sent[key] = {uid: node for uid, node in known.items() if uid in waiting}
+        for uid in [uid for uid in sent if uid not in waiting]:
+            del sent[uid]
         return sent
 
     def _flavor_additions(self, workload: Object) -> dict[str, tuple[dict[str, str], list[dict[str, Any]]]]:
@@ -156,7 +163,8 @@ class Ungater:
         release: Release,
         extra: dict[str, tuple[dict[str, str], list[dict[str, Any]]]],
         sent: dict[str, str | None],
-    ) -> None:
+    ) -> bool:
+        """Write one release; False when the pod was changed or removed meanwhile."""
         pod = release.pod
         spec, meta = pod["spec"], pod["metadata"]
         selector, tolerations = extra[labels_of(pod)[labels.POD_SET]]
@@ -183,6 +191,8 @@ class Ungater:
                 sent.pop(meta["uid"], None)  # the store will tell whether it happened
                 if not is_not_found(error) and not is_conflict(error):
                     raise
+                return False
+        return True
 
 
 def _may_run(workload: Object) -> bool:

@@ -12,12 +12,14 @@ import pytest
 from glebe.kube import resources as r
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError, modified
+from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, get_condition
 from glebe.kube.resources import Resource
 from glebe.kube.transport import ConnectionLost
 from glebe.queueing.cycle import AdmissionCycle
 from glebe.queueing.planner import InlinePlanner, ProcessPlanner, pack
 from glebe.queueing.snapshot import SnapshotBuilder
+from glebe.queueing.ungate import Release, Ungater
 from glebe.scheduling import decide, forecast
 
 KEY = ObjectKey("", "", "cycle")
@@ -169,6 +171,33 @@ async def test_never_is_said_at_once_and_once() -> None:
     world.watch()
     await world.run(2)
     assert world.api.writes == 1
+
+
+async def test_a_reason_that_was_not_written_is_written_soon() -> None:
+    world = World()
+    world.api.objects["big"] = workload("big", gpus=64)
+    world.watch()
+    world.api.fail_before.append(ApiError(409, "Conflict", "nobody else wrote, and no event will come"))
+    again = await world.cycle.reconcile(KEY)
+    assert again is not None
+    assert again.requeue_after
+
+
+async def test_a_release_that_was_refused_is_tried_again() -> None:
+    class Refusing:
+        async def patch(self, *_: Any, **__: Any) -> Object:
+            raise modified("", "pods", "p")
+
+    pod = named("Pod", "p", {"schedulingGates": [{"name": "kueue.x-k8s.io/topology"}]}, "team")
+    pod["metadata"]["labels"] = {"kueue.x-k8s.io/podset": "main"}
+    admitted = {**workload("w"), "status": {"admission": {"clusterQueue": "q"}}}
+    client: Any = Refusing()
+    client.cluster = ""
+    env = Env.seeded(1)
+    ungater = Ungater(client, Informers(client, env), env)
+    sent: dict[str, str | None] = {"p": "n"}
+    assert not await ungater._release(admitted, Release(pod, "n"), {"main": ({}, [])}, sent)
+    assert sent == {}
 
 
 @pytest.mark.parametrize(
