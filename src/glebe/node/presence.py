@@ -1,8 +1,7 @@
 """Keeping nodes present in the API: registration, heartbeats by Lease, and the Ready condition.
 
-One :class:`Presence` serves any number of nodes. Heartbeats are spread over the interval, and the interval grows with
-the fleet so that they never exceed :data:`MAX_WRITES` per second; each Lease says for how long it is good
-(``leaseDurationSeconds``, four intervals), which is never less than the usual grace period of 40 s.
+One :class:`Presence` serves any number of nodes. Heartbeats are spread over the interval. The interval grows with the
+fleet to spare the API, but never beyond half of the 40 s after which a silent node counts as lost.
 """
 
 from __future__ import annotations
@@ -24,13 +23,15 @@ from glebe.node.spec import LEASE_NAMESPACE, NodeSpec, lease_object, node_object
 log = logging.getLogger("glebe.node")
 
 INTERVAL = 10.0  # seconds between heartbeats of one node, for small fleets
-MAX_WRITES = 100  # heartbeats per second over the whole fleet
+SLOWEST = 20.0  # for large ones: a node that is silent for 40 s counts as lost, and one beat may go astray
+WRITES = 100  # heartbeats per second that a fleet may cost before its interval grows
+_GRACE = 40  # seconds, at least, for which a Lease is said to be good
 _PARALLEL = 8
 
 
 def heartbeat_interval(nodes: int) -> float:
-    """10 s up to 1,000 nodes, then longer: 100 s for 10,000."""
-    return max(INTERVAL, nodes / MAX_WRITES)
+    """10 s up to 1,000 nodes, then longer, 20 s from 2,000 on."""
+    return min(max(INTERVAL, nodes / WRITES), SLOWEST)
 
 
 class Presence:
@@ -142,7 +143,7 @@ class Presence:
             self._complain(f"cannot renew the lease of node {name}: {error}")
 
     async def _renew(self, name: str, uid: str) -> None:
-        now, duration = self._env.clock.now(), math.ceil(self.interval * 4)
+        now, duration = self._env.clock.now(), max(_GRACE, math.ceil(self.interval * 2))
         if name in self._leased:
             patch = {"spec": {"renewTime": format_micro_time(now)}}
             try:

@@ -176,7 +176,8 @@ async def test_unknown_node_is_an_error() -> None:
             nodes.fail_node("z")
 
 
-def test_heartbeats_of_large_fleets_are_bounded() -> None:
+def test_heartbeats_of_large_fleets_are_slower_within_the_grace_period() -> None:
     assert heartbeat_interval(16) == 10.0
     assert heartbeat_interval(1000) == 10.0
-    assert 10_000 / heartbeat_interval(10_000) == 100.0
+    assert heartbeat_interval(1500) == 15.0
+    assert heartbeat_interval(10_000) == 20.0
