@@ -32,8 +32,8 @@ KUEUE = "kueue.x-k8s.io/v1beta2"
 
 
 @contextmanager
-def controllers(peer: Peer, folder: Path, data: Path) -> Iterator[None]:
-    """Kubernetes' own Job controller, garbage collector and scheduler against ``peer``."""
+def controllers(peer: Peer, folder: Path, data: Path, *more: str) -> Iterator[None]:
+    """Kubernetes' own Job controller, garbage collector and scheduler against ``peer``, and ``more`` controllers."""
     config = data / "kubeconfig"
     cluster = {"server": peer.config.server, "insecure-skip-tls-verify": True}
     text = {
@@ -47,7 +47,11 @@ def controllers(peer: Peer, folder: Path, data: Path) -> Iterator[None]:
     config.write_text(yaml.safe_dump(text))
     common = (f"--kubeconfig={config}", "--leader-elect=false", "--secure-port=0")
     commands = (
-        ("kube-controller-manager", *common, "--controllers=job-controller,garbage-collector-controller"),
+        (
+            "kube-controller-manager",
+            *common,
+            f"--controllers={','.join(('job-controller', 'garbage-collector-controller', *more))}",
+        ),
         ("kube-scheduler", *common),
     )
     started: list[subprocess.Popen[bytes]] = []

@@ -15,9 +15,11 @@ from glebe.platform.nodeview import node_views
 from glebe.platform.views import JobView, job_view, job_views
 
 
-async def items(client: Client, resource: Resource, namespace: str | None = None, **selectors: str) -> list[Object]:
+async def items(
+    client: Client, resource: Resource, namespace: str | None = None, *, label_selector: str = ""
+) -> list[Object]:
     """All objects of a collection, page by page."""
-    return list((await client.list_all(resource, namespace, **selectors)).items)
+    return list((await client.list_all(resource, namespace, label_selector=label_selector)).items)
 
 
 async def read_jobs(client: Client, namespace: str | None) -> list[JobView]:

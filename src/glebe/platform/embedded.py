@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 
 from glebe import workloads
+from glebe.apiserver.pods import PodLogs
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import Store
-from glebe.apiserver.pods import PodLogs
 from glebe.apiserver.types.registry import TypeRegistry
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
@@ -147,7 +147,9 @@ class Platform:
 
     def _parts(self) -> list[Part]:
         parts = [
-            Part("workloads", lambda w: workloads.controllers(w.client, w.informers, w.env, root_ca=self.config.root_ca)),
+            Part(
+                "workloads", lambda w: workloads.controllers(w.client, w.informers, w.env, root_ca=self.config.root_ca)
+            ),
             Part("queueing", self._queueing),
             Part("metering", lambda w: metering(w.client, w.informers, w.env, self.config.ledger)),
         ]

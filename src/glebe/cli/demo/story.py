@@ -174,7 +174,8 @@ def _account(stage: Stage) -> None:
 
 def _rows(stage: Stage, verb: str, *arguments: str) -> list[dict[str, Any]]:
     """What ``glebe VERB -o json`` prints, asked in this process: quick enough to ask often."""
-    from glebe.cli.main import app
+    import glebe.cli.main  # noqa: F401  (registers the verbs)
+    from glebe.cli.app import app
 
     out = io.StringIO()
     with contextlib.redirect_stdout(out):

@@ -1,0 +1,116 @@
+"""The admission rules as a webhook, for clusters that do not serve MutatingAdmissionPolicy.
+
+It answers from caches of the classes and never calls back into the cluster while a request waits. The cluster must be
+able to reach the address given to ``--webhook-listen``; the certificate's authority is made anew in memory of each
+process's directory and handed over in the MutatingWebhookConfiguration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import orjson
+
+from glebe.apiserver.auth.pki import Pki
+from glebe.apiserver.http import HttpServer
+from glebe.kube import resources as r
+from glebe.kube.client import Client
+from glebe.kube.clock import Env
+from glebe.kube.informer import Informers
+from glebe.kube.objects import Object, ObjectKey
+from glebe.kube.resources import Resource
+from glebe.kube.transport import Request, Response
+from glebe.queueing.admission import review
+from glebe.queueing.integrations import INTEGRATIONS
+
+log = logging.getLogger("glebe.platform")
+
+NAME = "glebe-queue"
+PATH = "/mutate"
+CONFIGURATIONS = Resource(
+    "admissionregistration.k8s.io",
+    "v1",
+    "mutatingwebhookconfigurations",
+    "MutatingWebhookConfiguration",
+    namespaced=False,
+)
+CLASSES = (r.WORKLOAD_CLASSES, r.WORKLOAD_PRIORITY_CLASSES, r.PRIORITY_CLASSES)
+
+
+@asynccontextmanager
+async def serve(client: Client, env: Env, namespace: str, listen: str) -> AsyncIterator[str]:
+    """Serve and register the webhook while the block runs; yields its URL.
+
+    :param listen: HOST:PORT at which the cluster reaches this process; empty: this host's name and any port.
+    :param namespace: exempt from the webhook, so that Glebe itself can always start.
+    """
+    host, _, port = listen.rpartition(":") if listen else (socket.gethostname(), "", "0")
+    informers = Informers(client, env)
+    caches = {resource: informers.get(resource) for resource in CLASSES}
+    feeding = asyncio.create_task(informers.run())
+
+    def find(resource: Resource, name: str) -> Object | None:
+        cache = caches.get(resource)
+        return cache.store.get(ObjectKey(client.cluster, "", name)) if cache else None
+
+    async def handle(request: Request) -> Response:
+        if request.path != PATH or request.method != "POST":
+            return Response(404)
+        answer = review(orjson.loads(request.body), find)
+        return Response(200, {"content-type": "application/json"}, orjson.dumps(answer))
+
+    with tempfile.TemporaryDirectory(prefix="glebe-webhook-") as directory:
+        pki = Pki(Path(directory))
+        pki.ensure([host], env.clock.now())
+        server = HttpServer(handle, host=host, port=int(port), tls=pki.server_context())
+        await server.start()
+        try:
+            await informers.wait_synced()
+            await client.apply(CONFIGURATIONS, configuration(f"{server.url}{PATH}", pki.ca_pem, namespace), force=True)
+            log.info("the admission webhook is served at %s", server.url)
+            yield server.url
+        finally:
+            await server.close()
+            feeding.cancel()
+            with suppress(asyncio.CancelledError):
+                await feeding
+
+
+def configuration(url: str, ca: bytes, namespace: str) -> Object:
+    """What tells the cluster to ask this webhook. It fails closed: an unsuspended job would jump the queue."""
+    rules = [
+        {
+            "apiGroups": [integration.resource.group],
+            "apiVersions": [integration.resource.version],
+            "resources": [integration.resource.plural],
+            "operations": ["CREATE"],
+            "scope": "Namespaced",
+        }
+        for integration in INTEGRATIONS
+    ]
+    exempt = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", namespace]}
+    return {
+        "apiVersion": CONFIGURATIONS.api_version,
+        "kind": CONFIGURATIONS.kind,
+        "metadata": {"name": NAME},
+        "webhooks": [
+            {
+                "name": "queue.glebe.dev",
+                "admissionReviewVersions": ["v1"],
+                "sideEffects": "None",
+                "failurePolicy": "Fail",
+                "timeoutSeconds": 5,
+                "clientConfig": {"url": url, "caBundle": base64.b64encode(ca).decode()},
+                "namespaceSelector": {"matchExpressions": [exempt]},
+                "objectSelector": {"matchExpressions": [{"key": "kueue.x-k8s.io/queue-name", "operator": "Exists"}]},
+                "rules": rules,
+            }
+        ],
+    }
