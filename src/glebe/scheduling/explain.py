@@ -7,9 +7,9 @@ from glebe.scheduling.cycle import Admission, claim
 from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.holders import Holders, Release, Running
 from glebe.scheduling.model import GPU, Outcome, Pending, Reason
-from glebe.scheduling.never import Why, choices, flavor_names, never, of_pods, possible
+from glebe.scheduling.never import Why, choices, flavor_names, never, of_pods
 from glebe.scheduling.order import Line
-from glebe.scheduling.placement import Choice, nominate, placeable
+from glebe.scheduling.placement import Choice, nominate, placeable, possible
 from glebe.scheduling.world import Plan, State, World
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from glebe.scheduling import words
 from glebe.scheduling.flavors import Option, SetPlan
 from glebe.scheduling.model import GPU, Outcome, Reason
-from glebe.scheduling.placement import Choice, nominate, placeable, total_need
+from glebe.scheduling.placement import Choice, placeable, total_need
 from glebe.scheduling.quota import Need
 from glebe.scheduling.world import Plan, World
 
@@ -20,13 +20,6 @@ class Why:
     reason: Reason
     message: str
     remedy: str
-
-
-def possible(plan: Plan, world: World) -> bool:
-    """Would it start on an empty fleet with nothing in use? If not: never."""
-    if plan.possible is None:
-        plan.possible = nominate(plan, world.pristine, world) is not None
-    return plan.possible
 
 
 def never(plan: Plan, world: World) -> Why:

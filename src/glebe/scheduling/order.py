@@ -29,9 +29,11 @@ class Group:
     ranks: list[int] = field(default_factory=list)
     next: int = 0
     head: int = 0
+    held: tuple[int, tuple[int, ...]] = (-1, ())  # (quota version, who claims) at which claims left no room for it
 
     def advance(self) -> None:
         self.next += 1
+        self.held = (-1, ())
         self.head = self.ranks[self.next] if self.next < len(self.ranks) else DONE
 
 
@@ -48,6 +50,7 @@ class Line:
     waiting: list[Pending]
     groups: list[Group]
     group_of: list[Group]  # by rank
+    _front: tuple[Group, int] | None = None
 
     @property
     def strict(self) -> bool:
@@ -55,8 +58,14 @@ class Line:
 
     def front(self) -> Group | None:
         """The group of the first workload that still waits."""
+        known = self._front
+        if known is not None and known[0].head == known[1]:
+            return known[0]  # the others' heads only move back
         best = min(self.groups, key=_head, default=None)
-        return None if best is None or best.head == DONE else best
+        if best is None or best.head == DONE:
+            return None
+        self._front = (best, best.head)
+        return best
 
 
 def _head(group: Group) -> int:

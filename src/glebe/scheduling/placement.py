@@ -43,6 +43,13 @@ def nominate(plan: Plan, state: State, world: World) -> Choice | None:
     return None
 
 
+def possible(plan: Plan, world: World) -> bool:
+    """Would it start on an empty fleet with nothing in use? If not: never."""
+    if plan.possible is None:
+        plan.possible = nominate(plan, world.pristine, world) is not None
+    return plan.possible
+
+
 def placeable(plan: SetPlan, option: Option, state: State, world: World) -> bool:
     """Can the nodes take this one pod set?"""
     if option.ask is None:

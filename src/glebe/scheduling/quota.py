@@ -121,8 +121,21 @@ class QuotaState:
     def copy(self) -> QuotaState:
         return QuotaState(self.tree, [list(row) for row in self.usage])
 
+    def with_added(self, needs: list[tuple[int, Need]]) -> QuotaState:
+        """A throw-away state with more in use; it shares what does not change, and is valid until this one changes."""
+        other = QuotaState.__new__(QuotaState)
+        other.tree, other.usage, other.version = self.tree, list(self.usage), list(self.version)
+        other._memo, other._memo_version = [], []
+        for n in {n for node, _ in needs for n in self.tree.paths[node]}:
+            other.usage[n] = list(self.usage[n])
+        for node, need in needs:
+            other.add(node, need)
+        return other
+
     def available(self, node: int, cell: Cell) -> int:
         """What ``node`` may still take of ``cell``, borrowing included; never negative."""
+        if not self._memo_version:
+            return self._available(node, cell)
         versions = self._memo_version[node]
         version = self.version[self.tree.top[node]]
         if versions[cell] != version:
@@ -179,9 +192,10 @@ class QuotaState:
 
     def borrowing_level(self, node: int, need: Need) -> int:
         """0: within the queue's own quota; else the height of the lowest cohort that carries it without borrowing."""
-        return max((self._level(node, cell, amount) for cell, amount in need), default=0)
+        return max((self.level(node, cell, amount) for cell, amount in need), default=0)
 
-    def _level(self, node: int, cell: Cell, amount: int) -> int:
+    def level(self, node: int, cell: Cell, amount: int) -> int:
+        """``borrowing_level`` for one cell."""
         tree, usage = self.tree, self.usage
         for n in tree.paths[node]:
             used = usage[n][cell]
