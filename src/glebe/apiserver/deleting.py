@@ -95,6 +95,7 @@ def mark(call: Call, obj: Object, chosen: DeleteOptions) -> bool:
     strategy = strategy_for(call.info)
     meta = obj["metadata"]
     now = call.server.env.clock.now()
+    strategy.before_delete(obj)
     _set_propagation(meta, chosen, strategy.default_orphans)
     grace = strategy.grace_period(obj, chosen.grace_period)
     held = bool(meta.get("finalizers")) or not strategy.may_vanish(obj)
@@ -109,10 +110,10 @@ def mark(call: Call, obj: Object, chosen: DeleteOptions) -> bool:
         return True
     grace = grace or 0
     meta["deletionTimestamp"] = format_time(now + grace)
-    if strategy.has_grace_field:
+    if strategy.counts_deletion:
         meta["deletionGracePeriodSeconds"] = grace
-    if meta.get("generation"):
-        meta["generation"] += 1
+        if meta.get("generation"):
+            meta["generation"] += 1
     strategy.on_delete(obj, format_time(now))
     return False
 

@@ -21,6 +21,7 @@ _WITH_GENERATION = frozenset(
         "daemonsets.apps",
         "replicasets.apps",
         "jobs.batch",
+        "priorityclasses.scheduling.k8s.io",
         "cronjobs.batch",
         "poddisruptionbudgets.policy",
         "ingresses.networking.k8s.io",
@@ -58,6 +59,7 @@ _CREATE_ON_UPDATE = frozenset(
     }
 )
 _LOCK_REQUIRED = frozenset({"leases.coordination.k8s.io", "customresourcedefinitions.apiextensions.k8s.io"})
+_PLAIN_DELETION = frozenset({"namespaces", "customresourcedefinitions.apiextensions.k8s.io"})
 _BODY = ("metadata", "status", "apiVersion", "kind")
 
 
@@ -86,8 +88,8 @@ class Strategy:
         self.needs_lock = info.is_custom or info.group_resource in _LOCK_REQUIRED
         self.default_orphans = False
         """Without a propagation policy dependents are orphaned (batch/v1 Job, ReplicationController)."""
-        self.has_grace_field = info.group_resource != "namespaces"
-        """A deleted object that lives on says its ``deletionGracePeriodSeconds``."""
+        self.counts_deletion = info.group_resource not in _PLAIN_DELETION
+        """A marked object says its ``deletionGracePeriodSeconds``, and its generation counts the deletion."""
 
     def prepare_create(self, obj: Object, now: str) -> None:
         """Reset what a client may not set at creation."""
@@ -140,6 +142,9 @@ class Strategy:
     def grace_period(self, obj: Object, asked: int | None) -> int | None:
         """Seconds between the deletion and the object's end; None when the kind is deleted at once."""
         return None
+
+    def before_delete(self, obj: Object) -> None:
+        """A deletion was asked for: what must hold the object (finalizers) can be added."""
 
     def on_delete(self, obj: Object, now: str) -> None:
         """The object was marked for deletion (``deletionTimestamp`` is set)."""

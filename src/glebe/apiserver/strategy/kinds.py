@@ -82,9 +82,11 @@ class DefinitionStrategy(Strategy):
 
     def prepare_create(self, obj: Object, now: str) -> None:
         obj["status"] = {}
-        finalizers = obj["metadata"].setdefault("finalizers", [])
-        if CLEANUP not in finalizers:
-            finalizers.append(CLEANUP)
+
+    def before_delete(self, obj: Object) -> None:
+        meta = obj["metadata"]
+        if "deletionTimestamp" not in meta:
+            meta["finalizers"] = [*(f for f in meta.get("finalizers") or () if f != CLEANUP), CLEANUP]
 
     def after_defaults(self, obj: Object, now: str) -> None:
         spec, status = obj.get("spec") or {}, obj.setdefault("status", {})
@@ -99,9 +101,9 @@ class DefinitionStrategy(Strategy):
 
     def on_delete(self, obj: Object, now: str) -> None:
         status = obj.setdefault("status", {})
-        why = "CustomResource deletion is in progress"
+        why = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon"
         status["conditions"] = set_condition(
-            list(status.get("conditions") or ()), "Terminating", "True", "InstanceDeletionInProgress", why, now
+            list(status.get("conditions") or ()), "Terminating", "True", "InstanceDeletionPending", why, now
         )
 
 
