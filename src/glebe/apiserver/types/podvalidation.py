@@ -75,7 +75,13 @@ def _update(spec: Spec, old: Spec) -> list[Cause]:
 def _narrowed(spec: Spec, old: Spec) -> list[Cause]:
     before, after = old.get("nodeSelector") or {}, spec.get("nodeSelector") or {}
     if any(after.get(key) != value for key, value in before.items()):
-        return [n.invalid("spec.nodeSelector", after, "only additions to spec.nodeSelector are allowed (no mutations or deletions)")]
+        return [
+            n.invalid(
+                "spec.nodeSelector",
+                after,
+                "only additions to spec.nodeSelector are allowed (no mutations or deletions)",
+            )
+        ]
     return []
 
 
