@@ -276,3 +276,9 @@ def test_success_policy() -> None:
 
 def test_a_job_managed_by_another_controller_is_left_alone() -> None:
     assert plan(job(managedBy="kueue.x-k8s.io/multikueue")) == Plan()
+
+
+def test_a_job_with_nothing_to_do_completes_and_has_a_start_time() -> None:
+    status = status_of(plan(job(completions=0)))
+    assert status["startTime"] == format_time(NOW)
+    assert [c["type"] for c in status["conditions"]] == ["SuccessCriteriaMet", "Complete"]

@@ -15,7 +15,9 @@ from glebe.workloads.job.outcome import Verdict, judge
 from glebe.workloads.job.plan import Event, Plan
 from glebe.workloads.job.pods import is_active, is_finished, phase_of
 
-MANAGED_BY = "kubernetes.io/job-controller"
+DEFAULT_MANAGER = "kubernetes.io/job-controller"
+MANAGED_BY = DEFAULT_MANAGER
+"""Jobs whose ``spec.managedBy`` says something else are another controller's."""
 MAX_UNCOUNTED = 500
 """Uids in the status at once; a bigger Job is counted in several rounds."""
 
@@ -41,7 +43,7 @@ class Work:
 
 def reconcile(f: Facts) -> Plan:
     """What to do for the Job now."""
-    if f.spec.get("managedBy") not in (None, MANAGED_BY):
+    if (f.spec.get("managedBy") or DEFAULT_MANAGER) != MANAGED_BY:
         return Plan()
     if f.deleting or f.finished:
         return _after_the_end(f)
@@ -120,6 +122,7 @@ def stop_pods(w: Work) -> None:
 def suspend_or_resume(w: Work) -> None:
     """Condition Suspended; ``startTime`` counts from the last resumption."""
     if w.verdict:
+        w.start_time = w.start_time or format_time(w.f.now)  # a finished Job must have one
         return
     old = get_condition(w.f.job, "Suspended")
     if w.f.suspended:
