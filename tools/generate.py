@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import reference
 from glebe.kube.crdgen import Kind, custom_resource_definition, to_yaml
 from glebe.queueing import policy
 
@@ -47,7 +48,7 @@ def manifests() -> dict[str, str]:
     return files
 
 
-GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (crds, manifests)
+GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (crds, manifests, reference.cli_page, reference.kinds_page)
 
 
 def generate() -> dict[str, str]:
