@@ -189,3 +189,16 @@ async def test_orphans_of_a_deleted_job_are_released() -> None:
     assert world.api.collection(PODS) == []
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_pod_that_lost_its_owner_first_is_released_too() -> None:
+    world = World(3, {"completions": 1, "parallelism": 1}, 0.0, faults=0.0)
+    world.calm = True
+    task = asyncio.create_task(world.lives())
+    await asyncio.sleep(1)
+    (pod,) = world.api.collection(PODS)
+    world.api.patch(PODS, pod["metadata"]["name"], "n", {"metadata": {"ownerReferences": None}}, None)
+    await asyncio.sleep(1)
+    assert not world.api.read(PODS, pod["metadata"]["name"], "n")["metadata"]["finalizers"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

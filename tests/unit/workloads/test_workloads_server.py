@@ -159,3 +159,56 @@ async def test_a_namespace_gets_its_account_and_goes_with_its_content() -> None:
 
         await until(gone)
         assert not await pods()
+
+
+async def test_deleting_a_job_takes_its_pods_along_or_leaves_them() -> None:
+    async with running() as client:
+        await add_node(client, "a")
+        for name, policy in (("gone", "Background"), ("first", "Foreground"), ("left", "Orphan")):
+            body = job(name)
+            body["spec"]["template"]["spec"]["containers"][0].pop("resources")
+            await client.create(JOBS, body)
+            await until(lambda: bound(client, 1))
+            await client.delete(JOBS, name, "default", propagation=policy)
+
+            async def settled(name: str = name) -> bool:
+                """No node ends these pods: a pod that is asked to go is as good as gone."""
+                jobs = [j for j in (await client.list(JOBS, "default")).items if j["metadata"]["name"] == name]
+                pods = (await client.list(PODS, "default")).items
+                for pod in pods:
+                    if "deletionTimestamp" in pod["metadata"]:
+                        await client.delete(PODS, pod["metadata"]["name"], "default", grace_period=0)
+                    elif name == "left":
+                        return not jobs and not pod["metadata"].get("ownerReferences")
+                return not jobs and not pods
+
+            await until(settled)
+
+
+async def test_a_job_survives_the_death_of_a_node() -> None:
+    async with running() as client:
+        await add_node(client, "a")
+        await add_node(client, "b")
+        await client.create(JOBS, job(parallelism=1, completions=1))
+        (pod,) = await until(lambda: bound(client, 1))
+        dead = pod["spec"]["nodeName"]
+        other = "b" if dead == "a" else "a"
+
+        async def keep_alive() -> None:
+            while True:
+                ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
+                beat = {"lastHeartbeatTime": format_time(Env.seeded(0).clock.now())}
+                status = {"status": {"conditions": [{**ready, **beat}]}}
+                await client.patch(NODES, other, status, subresource="status")
+                await asyncio.sleep(10)
+
+        beating = asyncio.create_task(keep_alive())
+
+        async def moved() -> bool:
+            pods = (await client.list(PODS, "default")).items
+            return any(p["spec"].get("nodeName") == other and p["status"]["phase"] == "Pending" for p in pods)
+
+        await until(moved, 80)
+        found = await client.get(JOBS, "train", "default")
+        assert found["status"]["failed"] == 1
+        beating.cancel()

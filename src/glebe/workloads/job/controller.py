@@ -11,7 +11,7 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_already_exists, is_conflict, is_not_found
 from glebe.kube.events import EventRecorder
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, controller_of
+from glebe.kube.objects import Object, ObjectKey, controller_of, labels_of
 from glebe.kube.resources import JOBS, PODS
 from glebe.kube.transport import ConnectionLost
 from glebe.workloads.expectations import Expectations
@@ -21,6 +21,7 @@ from glebe.workloads.job.pods import FINALIZER, is_tracked, name_of, uid_of
 from glebe.workloads.job.reconcile import reconcile
 
 POD_INDEX = "job"
+JOB_NAME = "batch.kubernetes.io/job-name"
 BATCH_PER_POD = 0.001
 LONGEST_BATCH = 1.0
 """Seconds for which changes of a Job's pods are gathered, by the number of its pods: a reconciliation looks at all of
@@ -30,8 +31,13 @@ PARALLEL = 32
 
 
 def job_of(pod: Object) -> list[str]:
-    """``NAMESPACE/NAME`` of the Job that controls ``pod`` (an index of the pod informer)."""
+    """``NAMESPACE/NAME`` of the Job that controls ``pod`` (an index of the pod informer).
+
+    A pod that was orphaned before its finalizer was removed is found by its label.
+    """
     owner = controller_of(pod)
+    if owner is None and is_tracked(pod) and (name := labels_of(pod).get(JOB_NAME)):
+        return [f"{pod['metadata'].get('namespace', '')}/{name}"]
     if owner is None or owner.get("kind") != "Job" or not str(owner.get("apiVersion", "")).startswith("batch/"):
         return []
     return [f"{pod['metadata'].get('namespace', '')}/{owner['name']}"]
@@ -72,8 +78,11 @@ class JobController:
     async def reconcile(self, key: ObjectKey) -> Result | None:
         job = self._jobs.store.get(key)
         pods = self._pods.store.by_index(POD_INDEX, f"{key.namespace}/{key.name}")
+        await self._release_strays(key, pods, "" if job is None else uid_of(job))
         if job is None:
-            return await self._release_orphans(key, pods)
+            self._expectations.forget(key)
+            self._written.pop(key, None)
+            return None
         if self._is_stale(key, job):
             return Result(requeue_after=1.0)  # our own last write is not in the cache yet; its event wakes us earlier
         await self._resolve_doubts(key)
@@ -122,22 +131,18 @@ class JobController:
         if new["metadata"].get("resourceVersion") != old:
             self._written[key] = old
 
-    async def _release_orphans(self, key: ObjectKey, pods: list[Object]) -> Result | None:
-        """The Job is gone: its pods must not wait for it for ever."""
-        self._expectations.forget(key)
-        self._written.pop(key, None)
-        tracked = [p for p in pods if is_tracked(p)]
-        if not tracked:
-            return None
+    async def _release_strays(self, key: ObjectKey, pods: list[Object], job_uid: str) -> None:
+        """Pods of a Job that is gone (or of a namesake) must not wait for it for ever."""
+        strays = [p for p in pods if is_tracked(p) and (controller_of(p) or {}).get("uid") != job_uid]
+        if not strays:
+            return
         try:
             live = uid_of(await self._client.get(JOBS, key.name, key.namespace))
         except ApiError as error:
             if not is_not_found(error):
                 raise
             live = ""
-        owner = [p for p in tracked if (controller_of(p) or {}).get("uid") != live]
-        await self._all(owner, self._release)
-        return None
+        await self._all([p for p in strays if (controller_of(p) or {}).get("uid") != live], self._release)
 
     # --- single writes
 
