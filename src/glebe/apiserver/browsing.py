@@ -1,13 +1,15 @@
-"""Discovery, OpenAPI and the root index: the paths that name no object."""
+"""The paths that name no object: discovery, OpenAPI, the root index; made elsewhere, cached here."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from glebe.apiserver import media
+from glebe.apiserver import discovery, media
 from glebe.apiserver.routing import Route
+from glebe.apiserver.types.registry import TypeRegistry
 from glebe.kube import errors
 from glebe.kube.transport import Request, Response
 
@@ -18,75 +20,74 @@ if TYPE_CHECKING:
 def browse(server: ApiServer, request: Request, route: Route) -> Response:
     """Answer a path that names no object.
 
-    :raises ApiError: 404.
+    :raises ApiError: 404 for what is not there, 405 for anything but reading.
     """
     if request.method not in ("GET", "HEAD"):
         raise errors.method_not_allowed()
-    parts = [p for p in route.path.split("/") if p]
-    groups = _groups(server, route.cluster)
-    if not parts:
-        return _json({"paths": _paths(groups)})
-    if parts == ["api"]:
-        return _json({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
-    if parts == ["apis"]:
-        listed = [_group(name, versions) for name, versions in groups.items() if name]
-        return _json({"kind": "APIGroupList", "apiVersion": "v1", "groups": listed})
-    if parts[0] == "apis" and len(parts) == 2 and parts[1] in groups:
-        return _json({"kind": "APIGroup", "apiVersion": "v1", **_group(parts[1], groups[parts[1]])})
-    if parts[0] == "api" and len(parts) == 2 and parts[1] in groups.get("", ()):
-        return _json(_resources(server, route.cluster, "", parts[1]))
-    if parts[0] == "apis" and len(parts) == 3 and parts[2] in groups.get(parts[1], ()):
-        return _json(_resources(server, route.cluster, parts[1], parts[2]))
-    raise errors.path_not_found()
+    registry, cluster = server.registry, route.cluster
+    accept = request.headers.get("accept", "")
+    path = "/" + "/".join(p for p in route.path.split("/") if p)
+    version = discovery.media_type(accept) if path in ("/api", "/apis") else ""
+    body = _document(registry, cluster, registry.generation(cluster), path, version)
+    if body is None:
+        raise errors.path_not_found()
+    content_type = media.JSON
+    if version:
+        content_type += f";g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
+    headers = {"content-type": content_type}
+    if path == "/api" or path.startswith("/apis"):
+        headers["vary"] = "Accept"
+    return Response(200, headers, body)
 
 
-def _json(value: Any) -> Response:
-    return Response(200, {"content-type": media.JSON}, orjson.dumps(value))
+@lru_cache(maxsize=256)
+def _document(registry: TypeRegistry, cluster: str, generation: int, path: str, version: str) -> bytes | None:
+    """The encoded document of a path; ``generation`` is there to tell old from new."""
+    found = _find(registry, cluster, path, version)
+    return None if found is None else orjson.dumps(found)
 
 
-def _groups(server: ApiServer, cluster: str) -> dict[str, list[str]]:
-    """Group -> versions, in the registry's order."""
-    groups: dict[str, list[str]] = {}
-    for info in server.registry.resources(cluster):
-        versions = groups.setdefault(info.group, [])
-        if info.version not in versions:
-            versions.append(info.version)
-    return groups
+def _find(registry: TypeRegistry, cluster: str, path: str, version: str) -> Any:
+    parts = path.split("/")[1:]
+    if path == "/":
+        return {"paths": _paths(registry, cluster)}
+    if path.startswith("/openapi/"):
+        return _openapi(registry, cluster, parts[1:])
+    if path == "/api":
+        if version:
+            return discovery.aggregated(registry, cluster, core=True, version=version)
+        return discovery.api_versions()
+    if path == "/apis":
+        if version:
+            return discovery.aggregated(registry, cluster, core=False, version=version)
+        return discovery.group_list(registry, cluster)
+    if parts[0] == "api" and len(parts) == 2:
+        return discovery.resource_list(registry, cluster, "", parts[1])
+    if parts[0] == "apis" and len(parts) == 2:
+        return discovery.group(registry, cluster, parts[1])
+    if parts[0] == "apis" and len(parts) == 3:
+        return discovery.resource_list(registry, cluster, parts[1], parts[2])
+    return None
 
 
-def _paths(groups: dict[str, list[str]]) -> list[str]:
+def _openapi(registry: TypeRegistry, cluster: str, parts: list[str]) -> Any:
+    """``/openapi/v2``, ``/openapi/v3`` and ``/openapi/v3/apis/GROUP/VERSION``."""
+    from glebe.apiserver import openapi  # late: the documents are big and rarely asked for
+
+    if parts == ["v2"]:
+        return openapi.v2(registry, cluster)
+    if parts == ["v3"]:
+        return openapi.v3_index(registry, cluster)
+    if parts[0] == "v3" and len(parts) == 3 and parts[1] == "api":
+        return openapi.v3_group(registry, cluster, "", parts[2])
+    if parts[0] == "v3" and len(parts) == 4 and parts[1] == "apis":
+        return openapi.v3_group(registry, cluster, parts[2], parts[3])
+    return None
+
+
+def _paths(registry: TypeRegistry, cluster: str) -> list[str]:
     paths = ["/api", "/api/v1", "/apis"]
-    for name in sorted(g for g in groups if g):
-        paths += [f"/apis/{name}", *(f"/apis/{name}/{v}" for v in groups[name])]
-    return [*paths, "/healthz", "/livez", "/readyz", "/version"]
-
-
-def _group(name: str, versions: list[str]) -> dict[str, Any]:
-    listed = [{"groupVersion": f"{name}/{v}", "version": v} for v in versions]
-    return {"name": name, "versions": listed, "preferredVersion": listed[0]}
-
-
-def _resources(server: ApiServer, cluster: str, group: str, version: str) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = []
-    for info in server.registry.resources(cluster):
-        if (info.group, info.version) != (group, version):
-            continue
-        row: dict[str, Any] = {
-            "name": info.plural,
-            "singularName": info.singular,
-            "namespaced": info.namespaced,
-            "kind": info.kind,
-            "verbs": list(info.verbs),
-        }
-        if info.short_names:
-            row["shortNames"] = list(info.short_names)
-        if info.categories:
-            row["categories"] = list(info.categories)
-        rows.append(row)
-        for sub in info.subresource_infos.values():
-            row = {"name": f"{info.plural}/{sub.name}", "singularName": "", "namespaced": info.namespaced}
-            if (sub.group, sub.version) != (group, version):
-                row |= {"group": sub.group, "version": sub.version}
-            rows.append({**row, "kind": sub.kind, "verbs": list(sub.verbs)})
-    name = f"{group}/{version}" if group else version
-    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": rows}
+    for name, versions in sorted(discovery.groups(registry, cluster).items()):
+        if name:
+            paths += [f"/apis/{name}", *(f"/apis/{name}/{v}" for v in versions)]
+    return [*paths, "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]

@@ -155,8 +155,8 @@ def _check_preconditions(call: Call, entry: Entry, chosen: DeleteOptions, name: 
         )
     elif chosen.resource_version and chosen.resource_version != meta["resourceVersion"]:
         why = (
-            f"the ResourceVersion in the precondition ({chosen.resource_version}) does not match the ResourceVersion in "
-            f"record ({meta['resourceVersion']}). The object might have been modified"
+            f"the ResourceVersion in the precondition ({chosen.resource_version}) does not match the "
+            f"ResourceVersion in record ({meta['resourceVersion']}). The object might have been modified"
         )
     if why:
         raise errors.conflict(call.info.group, call.info.kind, name, why)

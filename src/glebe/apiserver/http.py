@@ -175,6 +175,15 @@ async def _body(raw: web.BaseRequest) -> bytes:
     return b"".join(chunks)
 
 
+def _headers(raw: web.BaseRequest) -> dict[str, str]:
+    """Names in lower case; what is given several times is joined, as HTTP allows."""
+    headers: dict[str, str] = {}
+    for name, value in raw.headers.items():
+        key = name.lower()
+        headers[key] = f"{headers[key]},{value}" if key in headers else value
+    return headers
+
+
 def _request(raw: web.BaseRequest, body: bytes) -> Request:
     path, _, query = raw.raw_path.partition("?")
     if not path.startswith("/"):
@@ -187,7 +196,7 @@ def _request(raw: web.BaseRequest, body: bytes) -> Request:
         raw.method,
         unquote(path),
         parse_qsl(query, keep_blank_values=True) if query else [],
-        {name.lower(): value for name, value in raw.headers.items()},
+        _headers(raw),
         body,
         None,
         certificate,

@@ -67,10 +67,12 @@ def _needles(labels: LabelSelector | None, fields: FieldSelector | None) -> tupl
             found.append(orjson.dumps(requirement.key) + b":" + orjson.dumps(requirement.values[0]))
         elif requirement.operator in (IN, EXISTS):
             found.append(orjson.dumps(requirement.key) + b":")
-    for term in fields.terms if fields is not None else ():
-        # Booleans and numbers stand without quotes, and an absent field matches "".
-        if term.equal and term.value not in ("", "true", "false") and not term.value[0].isdigit():
-            found.append(orjson.dumps(term.path.rpartition(".")[2]) + b":" + orjson.dumps(term.value))
+    # Booleans and numbers stand without quotes, and an absent field matches "".
+    found.extend(
+        orjson.dumps(term.path.rpartition(".")[2]) + b":" + orjson.dumps(term.value)
+        for term in (fields.terms if fields is not None else ())
+        if term.equal and term.value not in ("", "true", "false") and not term.value[0].isdigit()
+    )
     return tuple(found)
 
 

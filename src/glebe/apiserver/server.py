@@ -15,6 +15,7 @@ from glebe.apiserver.admission_defaults import default_plugins
 from glebe.apiserver.call import Call, respond
 from glebe.apiserver.clusters import Clusters
 from glebe.apiserver.event_expiry import EventExpiry
+from glebe.apiserver.impersonation import effective_user
 from glebe.apiserver.pods import PodLogs
 from glebe.apiserver.routing import Route
 from glebe.apiserver.store import Compacted, Entry, Key, Store, StoreUnavailable
@@ -237,6 +238,8 @@ class ApiServer:
         user = await self.authenticator.authenticate(request, route.cluster)
         if user is None:
             raise errors.unauthorized()
+        if "impersonate-user" in request.headers or "impersonate-group" in request.headers:
+            return await effective_user(request, user, route.cluster, self.authorizer)
         return user
 
     async def require(self, call: Call, verb: str) -> None:

@@ -146,7 +146,7 @@ class _Stream:
             queue = subscription.queue
             while True:
                 if queue:
-                    frames = []
+                    frames: list[bytes] = []
                     while queue and len(frames) < _CHUNK:
                         line = self._frame(queue.popleft())
                         if line:

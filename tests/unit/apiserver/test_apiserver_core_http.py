@@ -73,12 +73,15 @@ async def test_too_large_a_body_is_refused() -> None:
 
 
 async def test_closing_ends_watches_cleanly() -> None:
-    async with serving() as front, aiohttp.ClientSession() as session:
-        async with session.get(f"{front.url}/api/v1/configmaps?watch=1&resourceVersion=1") as answer:
-            assert answer.status == 200
-            async with asyncio.timeout(5):
-                await front.close()
-                assert await answer.content.read() == b""
+    async with (
+        serving() as front,
+        aiohttp.ClientSession() as session,
+        session.get(f"{front.url}/api/v1/configmaps?watch=1&resourceVersion=1") as answer,
+    ):
+        assert answer.status == 200
+        async with asyncio.timeout(5):
+            await front.close()
+            assert await answer.content.read() == b""
 
 
 async def test_a_client_that_goes_away_ends_its_watch() -> None:
@@ -93,7 +96,7 @@ async def test_a_client_that_goes_away_ends_its_watch() -> None:
         async with aiohttp.ClientSession() as session, session.get(f"{front.url}/api/v1/configmaps?watch=1"):
             assert len(table.subscriptions) == 1
         async with asyncio.timeout(5):
-            while table.subscriptions:
+            while table.subscriptions:  # noqa: ASYNC110 - the server has no event for this
                 await asyncio.sleep(0.01)
     finally:
         await front.close()

@@ -51,7 +51,7 @@ def _merge_map(original: dict[str, Any], patch: dict[str, Any], schema: Schema |
         original = _retained(original, patch)
     done = _ordered_lists(original, patch, schema)
     for key, value in patch.items():
-        if key in done or key == _PATCH or key == _RETAIN or key.startswith(_ORDER):
+        if key in done or key in (_PATCH, _RETAIN) or key.startswith(_ORDER):
             continue
         if key.startswith(_DELETE_PRIMITIVES):
             _delete_primitives(original, key[len(_DELETE_PRIMITIVES) :], value)
