@@ -89,7 +89,7 @@ def server_side_apply(
             _set_entries(result, [_entry(manager, "Apply", info.api_version, subresource, now, owned)] if owned else [])
             return result
         return _apply_to(info, schema, live, wanted, owned, me, force, now)
-    except fs.KeyError_ as error:
+    except fs.ListKeyError as error:
         raise bad_request(f"failed to create typed patch object ({_where(applied)}): {error}") from None
 
 

@@ -37,19 +37,19 @@ UNOWNED_METADATA = frozenset(
 _TYPE_META = ("apiVersion", "kind")
 
 
-class KeyError_(ValueError):
+class ListKeyError(ValueError):
     """An item of a keyed list lacks its key, or repeats another's; the message starts with the list's path."""
 
 
 def item_key(schema: Schema, item: Any) -> str:
     """The path element of an item of a list with keys (``k:``) or of a set (``v:``).
 
-    :raises KeyError_: when a key field is missing.
+    :raises ListKeyError: when a key field is missing.
     """
     if schema.list_type != "map":
         return "v:" + orjson.dumps(item, option=_SORTED).decode()
     if type(item) is not dict:
-        raise KeyError_("associative list with keys may not have non-map elements")
+        raise ListKeyError("associative list with keys may not have non-map elements")
     key = {}
     for name in schema.list_keys:
         value = item.get(name, _KEY_DEFAULTS.get(name))
@@ -58,7 +58,7 @@ def item_key(schema: Schema, item: Any) -> str:
             value = field.default if field is not None else None
             if value is None:
                 why = f'associative list with keys has an element that omits key field "{name}"'
-                raise KeyError_(f"{why} (and doesn't have default value)")
+                raise ListKeyError(f"{why} (and doesn't have default value)")
         key[name] = value
     return "k:" + orjson.dumps(key, option=_SORTED).decode()
 
@@ -66,16 +66,16 @@ def item_key(schema: Schema, item: Any) -> str:
 def by_key(schema: Schema, items: list[Any]) -> dict[str, Any]:
     """Items by their path element, in order.
 
-    :raises KeyError_: when two items have one key.
+    :raises ListKeyError: when two items have one key.
     """
     out: dict[str, Any] = {}
     for index, item in enumerate(items):
         try:
             key = item_key(schema, item)
-        except KeyError_ as error:
-            raise KeyError_(f"element {index}: {error}") from None
+        except ListKeyError as error:
+            raise ListKeyError(f"element {index}: {error}") from None
         if key in out:
-            raise KeyError_(f"duplicate entries for key {element_text(key)}")
+            raise ListKeyError(f"duplicate entries for key {element_text(key)}")
         out[key] = item
     return out
 
@@ -102,7 +102,7 @@ def field_schema(schema: Schema, name: str) -> Schema | None:
 def applied_set(schema: Schema | None, value: Any, path: str = "") -> FieldSet:
     """The fields that an applied configuration names: its leaves, and the items of its lists.
 
-    :raises KeyError_: for lists whose keys are missing or repeated.
+    :raises ListKeyError: for lists whose keys are missing or repeated.
     """
     if schema is None or not value or not is_granular(schema, value):
         return {}
@@ -110,8 +110,8 @@ def applied_set(schema: Schema | None, value: Any, path: str = "") -> FieldSet:
         return {f"f:{k}": applied_set(field_schema(schema, k), v, f"{path}.{k}") for k, v in value.items()}
     try:
         items = by_key(schema, value)
-    except KeyError_ as error:
-        raise KeyError_(f"{path}: {error}") from None
+    except ListKeyError as error:
+        raise ListKeyError(f"{path}: {error}") from None
     if schema.list_type == "set":
         return {key: {} for key in items}
     return {key: {".": {}, **applied_set(schema.items, item, path + element_text(key))} for key, item in items.items()}
@@ -132,7 +132,7 @@ def added_set(schema: Schema | None, value: Any, name: str = "", *, always: bool
         return out
     try:
         items = by_key(schema, value)
-    except KeyError_:
+    except ListKeyError:
         return {}  # duplicates in stored lists: then the list is owned as one
     for key, item in items.items():
         out[key] = added_set(schema.items, item) if schema.list_type == "map" else {}
@@ -186,7 +186,7 @@ def _value_changes(schema: Schema | None, key: str, old: Any, new: Any, changed:
     else:
         try:
             before, after = by_key(schema, old), by_key(schema, new)
-        except KeyError_:
+        except ListKeyError:
             changed[key] = {}
             return
         for element in before:

@@ -173,15 +173,16 @@ _STRING = Schema({"type": "string"})
 
 
 @cache
-def _package(name: str) -> dict[str, Any]:
+def package(name: str) -> dict[str, Any]:
+    """The raw definitions of one package, e.g. ``io.k8s.api.batch.v1``: kind -> schema."""
     data = (package_files.files("glebe.apiserver") / "data" / f"schema-{name}.json").read_bytes()
     loaded: dict[str, Any] = orjson.loads(data)
     return loaded
 
 
 def _raw(name: str) -> dict[str, Any]:
-    package, _, kind = name.rpartition(".")
-    found: dict[str, Any] = _package(package)[kind]
+    module, _, kind = name.rpartition(".")
+    found: dict[str, Any] = package(module)[kind]
     return found
 
 
