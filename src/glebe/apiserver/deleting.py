@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from glebe.apiserver import options, selection
@@ -19,6 +20,7 @@ from glebe.kube.transport import Response
 
 _ORPHAN, _FOREGROUND = "orphan", "foregroundDeletion"
 _ATTEMPTS = 8
+_BREATHE = 50
 #: Kinds whose deletion answers with the object instead of a Status.
 _RETURNED = frozenset({"pods", "serviceaccounts", "resourcequotas", "podtemplates", "persistentvolumes", "services"})
 
@@ -35,7 +37,9 @@ async def delete_collection(call: Call) -> Response:
     chosen = options.delete_options(call.request)
     call.dry_run = chosen.dry_run
     entries, revision, _, _ = find(call, selection.parse(call.request, call.info), 0)
-    for entry in entries:
+    for i, entry in enumerate(entries):
+        if i % _BREATHE == _BREATHE - 1:
+            await asyncio.sleep(0)  # thousands of deletions must not hold up everybody else
         meta = entry.view()["metadata"]
         key = Key(call.info.group_resource, call.cluster, meta.get("namespace", ""), meta["name"])
         try:

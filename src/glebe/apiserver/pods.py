@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 from glebe.apiserver import media, options
@@ -15,6 +17,8 @@ from glebe.kube.objects import Object, set_condition
 from glebe.kube.selectors import LabelSelector
 from glebe.kube.transport import Response
 
+#: How long the answer to a log request waits for the first line before it starts, in seconds.
+_FIRST_CHUNK = 1.0
 _SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 
@@ -38,6 +42,21 @@ class PodLogs(Protocol):
 async def bind(call: Call) -> Response:
     """``pods/NAME/binding``: give the pod to a node."""
     body = media.decode(call.request.body, call.request.headers.get("content-type", ""))
+    return await _bind(call, body)
+
+
+async def bind_by_collection(call: Call) -> Response:
+    """``POST .../bindings``, the old form: the pod's name is in the body."""
+    body = media.decode(call.request.body, call.request.headers.get("content-type", ""))
+    name = str((body.get("metadata") or {}).get("name") or "")
+    info = call.server.registry.lookup(call.cluster, "", "v1", "pods")
+    if call.route.verb != "create" or not name or info is None:
+        raise errors.method_not_allowed() if name else errors.bad_request("metadata.name: the pod's name is required")
+    route = replace(call.route, resource="pods", name=name, subresource="binding")
+    return await _bind(replace(call, info=info, route=route), body)
+
+
+async def _bind(call: Call, body: Object) -> Response:
     call.dry_run = options.dry_run(call.request)
     target, meta = body.get("target") or {}, body.get("metadata") or {}
     name, node = call.route.name, str(target.get("name") or "")
@@ -153,31 +172,41 @@ async def log(call: Call) -> Response:
         timestamps=param("timestamps") in ("true", "1"),
         limit_bytes=numbers["limitBytes"],
     )
-    # The first chunk decides the status: a source that cannot find its lines says so before anything is sent.
-    try:
-        first = await anext(stream)
-    except StopAsyncIteration:
+    # The first chunk decides the status: a source that cannot find its lines says so before anything is sent. A pod
+    # that is silent is followed all the same.
+    first = asyncio.ensure_future(_next(stream))
+    await asyncio.wait({first}, timeout=_FIRST_CHUNK)
+    if first.done() and first.result() is None:
         return Response(200, headers)
-    return Response(200, headers, stream=_Prefixed(first, stream))
+    return Response(200, headers, stream=_Started(first, stream))
 
 
-class _Prefixed:
-    """``first`` and then the rest of ``stream``; closing it closes the source."""
+async def _next(stream: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(stream, None)
 
-    def __init__(self, first: bytes, stream: AsyncIterator[bytes]) -> None:
-        self._first: bytes | None = first
+
+class _Started:
+    """A stream whose first chunk is already being waited for; closing it closes the source."""
+
+    def __init__(self, first: asyncio.Future[bytes | None], stream: AsyncIterator[bytes]) -> None:
+        self._first: asyncio.Future[bytes | None] | None = first
         self._stream = stream
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._first is not None:
-            first, self._first = self._first, None
-            return first
-        return await anext(self._stream)
+        if self._first is None:
+            return await anext(self._stream)
+        chunk, self._first = await self._first, None
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
 
     async def aclose(self) -> None:
+        if self._first is not None and not self._first.done():
+            self._first.cancel()
+            await asyncio.wait({self._first})
         closer = getattr(self._stream, "aclose", None)
         if closer is not None:
             await closer()

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import orjson
 
-from glebe.apiserver import custom_kinds, deleting, health, media, patching, reading, routing, watching, writing
+from glebe.apiserver import custom_kinds, deleting, health, media, patching, pods, reading, routing, watching, writing
 from glebe.apiserver.admission import AdmissionPlugin
 from glebe.apiserver.admission_defaults import default_plugins
 from glebe.apiserver.call import Call, respond
@@ -205,6 +205,8 @@ class ApiServer:
         call = Call(self, request, route, info, user, wanted, warnings)
         if self.reviews is not None and self.reviews.handles(info.group, info.plural):
             return await self._review(call, self.reviews)
+        if info.group_resource == "bindings":
+            return await pods.bind_by_collection(call)
         if route.subresource:
             return await subresource_handler(call)(call)
         handler = _VERBS.get(route.verb)

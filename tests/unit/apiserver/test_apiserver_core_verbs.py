@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
 from glebe.apiserver.server import ApiServer
@@ -15,6 +16,7 @@ from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
 from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.resources import CONFIGMAPS, JOBS, NAMESPACES, NODES, PODS
+from glebe.kube.transport import PLATFORM, Request
 
 
 async def serve(**options: Any) -> tuple[ApiServer, Client]:
@@ -160,3 +162,120 @@ async def test_nodes_register_with_their_status() -> None:
     _, client = await serve()
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}, "status": {"capacity": {"cpu": "4"}}}
     assert (await client.create(NODES, node))["status"]["capacity"] == {"cpu": "4"}
+
+
+async def test_pods_are_bound_once_and_only_without_gates() -> None:
+    _, client = await serve()
+    for name, spec in (("p", {}), ("q", {}), ("gated", {"schedulingGates": [{"name": "a/b"}]})):
+        await client.create(PODS, pod(name, **spec))
+    to_n = {"apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": "n"}}
+    await client.raw("POST", "/api/v1/namespaces/default/pods/p/binding", body=orjson.dumps(to_n))
+    bound = await client.get(PODS, "p", "default")
+    assert bound["spec"]["nodeName"] == "n"
+    assert [(c["type"], c["status"]) for c in bound["status"]["conditions"]] == [("PodScheduled", "True")]
+    for name, why in (("p", "already assigned to node"), ("gated", "non-empty .spec.schedulingGates")):
+        with pytest.raises(ApiError, match=why):
+            await client.raw("POST", f"/api/v1/namespaces/default/pods/{name}/binding", body=orjson.dumps(to_n))
+    old_form = {**to_n, "metadata": {"name": "q"}}
+    await client.raw("POST", "/api/v1/namespaces/default/bindings", body=orjson.dumps(old_form))
+    chosen = await client.list(PODS, field_selector="spec.nodeName=n")
+    assert [o["metadata"]["name"] for o in chosen.items] == ["p", "q"]
+    with pytest.raises(ApiError, match="pod updates may not change fields"):
+        await client.patch(PODS, "gated", {"spec": {"nodeName": "n"}}, "default")
+
+
+async def test_eviction_respects_disruption_budgets() -> None:
+    _, client = await serve()
+    made = await client.create(PODS, {**pod("p", nodeName="n")})
+    made["metadata"]["labels"] = {"app": "x"}
+    await client.update(PODS, made)
+    await client.patch(PODS, "p", {"status": {"phase": "Running"}}, "default", subresource="status")
+    budget = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "b", "namespace": "default"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}},
+    }
+    path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+    await client.raw("POST", path, body=orjson.dumps(budget))
+    eviction = orjson.dumps({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}})
+    with pytest.raises(ApiError) as caught:
+        await client.raw("POST", "/api/v1/namespaces/default/pods/p/eviction", body=eviction)
+    assert (caught.value.code, caught.value.details["causes"][0]["reason"]) == (429, "DisruptionBudget")
+    await client.raw("DELETE", f"{path}/b")
+    await client.raw("POST", "/api/v1/namespaces/default/pods/p/eviction", body=eviction)
+    evicted = await client.get(PODS, "p", "default")
+    assert evicted["metadata"]["deletionGracePeriodSeconds"] == 30
+    assert evicted["status"]["conditions"][-1]["reason"] == "EvictionByEvictionAPI"
+
+
+async def test_logs_come_from_whoever_runs_the_pod() -> None:
+    class Lines:
+        async def logs(self, pod: dict[str, Any], container: str, **options: Any) -> Any:
+            yield f"{pod['metadata']['name']}/{container} {options['tail_lines']}\n".encode()
+            yield b"second\n"
+
+    _, client = await serve(pod_logs=Lines())
+    await client.create(PODS, pod("p", nodeName="n"))
+    response = await client.raw("GET", "/api/v1/namespaces/default/pods/p/log", query=[("tailLines", "5")])
+    assert response.body == b"p/main 5\nsecond\n"
+    with pytest.raises(ApiError, match="container x is not valid for pod p"):
+        await client.raw("GET", "/api/v1/namespaces/default/pods/p/log", query=[("container", "x")])
+
+
+async def test_dry_runs_change_nothing() -> None:
+    server, client = await serve()
+    before = server.store.revision
+    await client.create(CONFIGMAPS, config_map(), dry_run=True)
+    assert server.store.revision == before
+    await client.create(CONFIGMAPS, config_map())
+    before = server.store.revision
+    tried = await client.patch(CONFIGMAPS, "a", {"data": {"x": "y"}}, "default", dry_run=True)
+    assert tried["data"]["x"] == "y"
+    await client.raw("DELETE", "/api/v1/namespaces/default/configmaps/a", query=[("dryRun", "All")])
+    assert server.store.revision == before
+
+
+async def test_unknown_and_repeated_fields_warn_or_are_refused() -> None:
+    warned: list[str] = []
+    server, _ = await serve()
+    client = Client(InProcessTransport(server.handle), on_warning=warned.append)
+    odd = {**config_map(), "colour": "red"}
+    assert "colour" not in await client.create(CONFIGMAPS, odd)
+    assert warned == ['unknown field "colour"']
+    with pytest.raises(ApiError, match='strict decoding error: unknown field "colour"'):
+        await client.create(CONFIGMAPS, odd, field_validation="Strict")
+    twice = b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"t"},"data":{"a":"1","a":"2"}}'
+    await client.raw("POST", "/api/v1/namespaces/default/configmaps", body=twice)
+    assert warned[1:] == ['duplicate field "data.a"']
+
+
+async def test_collections_are_deleted_by_selector() -> None:
+    _, client = await serve()
+    for i in range(120):
+        item = config_map(f"c{i}")
+        item["metadata"]["labels"] = {"odd": str(i % 2)}
+        await client.create(CONFIGMAPS, item)
+    await client.raw("DELETE", "/api/v1/namespaces/default/configmaps", query=[("labelSelector", "odd=1")])
+    left = (await client.list(CONFIGMAPS, "default")).items
+    assert (len(left), {o["metadata"]["labels"]["odd"] for o in left}) == (60, {"0"})
+
+
+async def test_frozen_data_stays() -> None:
+    _, client = await serve()
+    await client.create(CONFIGMAPS, {**config_map(), "immutable": True})
+    with pytest.raises(ApiError, match="field is immutable when `immutable` is set"):
+        await client.patch(CONFIGMAPS, "a", {"data": {"k": "w"}}, "default")
+    await client.patch(CONFIGMAPS, "a", {"metadata": {"labels": {"x": "y"}}}, "default")
+
+
+async def test_yaml_goes_in_and_out() -> None:
+    server, client = await serve()
+    text = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y}\ndata: {when: '2020-01-01', day: 2020-01-01}\n"
+    made = await client.raw("POST", "/api/v1/namespaces/default/configmaps", body=text, content_type="application/yaml")
+    assert orjson.loads(made.body)["data"] == {"when": "2020-01-01", "day": "2020-01-01"}
+    path = "/api/v1/namespaces/default/configmaps/y"
+    shown = await server.handle(Request("GET", path, headers={"accept": "application/yaml"}, user=PLATFORM))
+    assert b"name: y\n" in shown.body
+    refused = await server.handle(Request("GET", path, headers={"accept": "text/html"}, user=PLATFORM))
+    assert refused.status == 406
