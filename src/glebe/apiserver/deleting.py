@@ -12,14 +12,13 @@ from glebe.apiserver.options import DeleteOptions
 from glebe.apiserver.reading import find
 from glebe.apiserver.store import Entry, Key, Mismatch
 from glebe.apiserver.strategy import strategy_for
-from glebe.apiserver.writing import admit, encoder
+from glebe.apiserver.writing import ATTEMPTS, admit, encoder
 from glebe.kube import errors
 from glebe.kube.clock import format_time
 from glebe.kube.objects import Object
 from glebe.kube.transport import Response
 
 _ORPHAN, _FOREGROUND = "orphan", "foregroundDeletion"
-_ATTEMPTS = 8
 _BREATHE = 50
 #: Kinds whose deletion answers with the object instead of a Status.
 _RETURNED = frozenset({"pods", "serviceaccounts", "resourcequotas", "podtemplates", "persistentvolumes", "services"})
@@ -60,7 +59,7 @@ async def delete_collection(call: Call) -> Response:
 async def delete_one(call: Call, key: Key, chosen: DeleteOptions) -> Response:
     """Remove the object, or mark it and leave the rest to its finalizers or its node."""
     store, info = call.server.store, call.info
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         entry = store.get(key)
         if entry is None:
             raise call.not_found(key.name)

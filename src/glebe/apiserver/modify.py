@@ -6,11 +6,9 @@ from collections.abc import Callable
 
 from glebe.apiserver.call import Call
 from glebe.apiserver.store import Entry, Mismatch
-from glebe.apiserver.writing import encoder
+from glebe.apiserver.writing import ATTEMPTS, encoder
 from glebe.kube import errors
 from glebe.kube.objects import Object
-
-_ATTEMPTS = 8
 
 
 async def modify(call: Call, edit: Callable[[Object], bool | None]) -> tuple[Entry | None, Object]:
@@ -20,7 +18,7 @@ async def modify(call: Call, edit: Callable[[Object], bool | None]) -> tuple[Ent
     entry is None for a dry run. No schema step runs: ``edit`` is trusted.
     """
     store = call.server.store
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         entry = store.get(call.key())
         if entry is None:
             raise call.not_found()

@@ -18,8 +18,10 @@ from glebe.kube import errors
 from glebe.kube.objects import Object
 from glebe.kube.transport import Response
 
-#: How often a write without a resourceVersion of its own is tried again when it loses a race.
-_ATTEMPTS = 8
+#: How often a write without a resourceVersion of its own is tried again when it loses a race. Each lost race is
+#: somebody else's success, so that a big number only bounds how long a crowd may take.
+ATTEMPTS = 1000
+_NAME_ATTEMPTS = 8
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 
 
@@ -51,7 +53,7 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> Re
     if info.namespaced:
         require_namespace(call, meta.get("name", ""))
     generated = not meta.get("name") and bool(meta.get("generateName"))
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(_NAME_ATTEMPTS):
         if generated:
             meta["name"] = meta["generateName"][:58] + "".join(server.env.rng.choices(_SUFFIX, k=5))
         if attempt == 0:
@@ -61,10 +63,12 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> Re
             if server.store.get(call.key(name)) is not None:
                 raise errors.already_exists(info.group, info.plural, name)
             return respond_object(call, obj, 201)
+        if info.namespaced:
+            require_namespace(call, name)  # again: admission may have taken its time
         try:
             entry = await server.store.put(call.key(name), encoder(call, obj), 0)
         except Mismatch:
-            if generated and attempt + 1 < _ATTEMPTS:
+            if generated and attempt + 1 < _NAME_ATTEMPTS:
                 continue
             raise errors.already_exists(info.group, info.plural, name) from None
         server.written(call, entry, None)
@@ -116,7 +120,7 @@ async def change(call: Call, make: Callable[[Object], Object], *, applied: bool 
     The new object's ``metadata.resourceVersion``, when given and not the old one's, is an optimistic lock.
     """
     store = call.server.store
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         entry = store.get(call.key())
         if entry is None:
             raise call.not_found()
