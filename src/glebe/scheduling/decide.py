@@ -62,7 +62,7 @@ def settle(snapshot: Snapshot, fleet: Fleet | None = None) -> Plateau:
     state, holdings = world.state(snapshot.admitted)
     queue_lines = lines(world, snapshot.pending)
     cycle = Cycle(world, state, queue_lines)
-    admitted = cycle.run(Waker(queue_lines, state.quotas).candidates())
+    admitted = cycle.run(Waker(queue_lines, state.quotas, cycle.claims).candidates())
     return Plateau(world, state, queue_lines, admitted, holdings)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from glebe.scheduling import words
-from glebe.scheduling.cycle import Admission, claim
+from glebe.scheduling.claims import claim
+from glebe.scheduling.cycle import Admission
 from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.holders import Holders, Release, Running
 from glebe.scheduling.model import GPU, Outcome, Pending, Reason

@@ -91,7 +91,7 @@ def _simulate(plateau: Plateau, now: float, until: float, *, p90: bool) -> Run:
     """Run the cycle forward from the plateau, whose state is used up by this."""
     world, state = plateau.world, plateau.state
     cycle = Cycle(world, state, plateau.lines)
-    waker = Waker(plateau.lines, state.quotas)
+    waker = Waker(plateau.lines, state.quotas, cycle.claims)
     starts: dict[str, float] = {}
     events: list[Event] = []
     sequence = 0

@@ -204,6 +204,10 @@ class QuotaState:
             amount -= max(0, tree.guaranteed[n][cell] - used)
         return tree.height[tree.root(node)]
 
+    def own_room(self, node: int, cell: Cell) -> int:
+        """What of the node's own (subtree) quota is unused."""
+        return self.tree.subtree[node][cell] - self.usage[node][cell]
+
     def borrowed(self, node: int, cell: Cell) -> int:
         """Use above the node's own (subtree) quota."""
         return max(0, self.usage[node][cell] - self.tree.subtree[node][cell])
