@@ -35,6 +35,7 @@ class GarbageCollector:
         self._env = env
         self.graph = Graph()
         self._monitors: dict[str, Informer] = {}
+        self._served: frozenset[str] = frozenset()
         self._kinds: dict[tuple[str, str], Resource] = {}  # (group, kind)
         self._absent: OrderedDict[str, None] = OrderedDict()
         self._controller = Controller("garbage", self.reconcile, env, workers=4)
@@ -51,7 +52,9 @@ class GarbageCollector:
     # --- the graph
 
     async def _discover(self) -> Result:
-        for resource in await deletable_resources(self._client):
+        served = await deletable_resources(self._client)
+        self._served = frozenset(r.group_resource for r in served)
+        for resource in served:
             self._kinds[resource.group, resource.kind] = resource
             if resource.group_resource not in self._monitors:
                 informer = self._informers.get(resource)
@@ -106,11 +109,16 @@ class GarbageCollector:
         owners: dict[str, OwnerState] = {}
         if not item.deleting:
             owners = {owner.uid: await self._state(item, owner) for owner in item.owners}
-        complete = bool(self._monitors) and all(m.has_synced for m in self._monitors.values())
+        complete = self._is_complete()
         verdict = judge(self.graph, item, owners, complete=complete)
         await self._carry_out(item, verdict)
         waits = (item.in_foreground or item.orphaning) and not complete
         return Result(requeue_after=RETRY) if waits else None
+
+    def _is_complete(self) -> bool:
+        """Whether everything of every kind is in the graph. A kind that is no longer served need not have synced."""
+        monitors = [m for name, m in self._monitors.items() if name in self._served]
+        return bool(monitors) and all(m.has_synced for m in monitors)
 
     async def _state(self, item: Item, owner: Owner) -> OwnerState:
         found = self.graph.get(owner.uid)

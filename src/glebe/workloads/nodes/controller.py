@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from glebe.kube.client import Client
@@ -50,8 +51,8 @@ class NodeHealth:
             self._silence(node)
 
     def _silence(self, node: Object) -> float:
-        """Seconds since the last sign of life that we saw."""
-        name, now = node["metadata"]["name"], self._env.clock.now()
+        """Seconds since the last sign of life that we saw (by the loop's clock: the time of day may be set)."""
+        name, now = node["metadata"]["name"], asyncio.get_running_loop().time()
         lease = self._leases.store.get(ObjectKey(self._client.cluster, LEASE_NAMESPACE, name))
         beat = heartbeat_of(node, lease)
         known = self._seen.get(name)
