@@ -75,7 +75,7 @@ def definitions() -> dict[str, dict[str, Any]]:
         for field, prop in clean.get("properties", {}).items():
             prop.pop("enum", None)
             if values := enums.get(f"{short}.{field}"):
-                (prop["items"] if "items" in prop else prop)["enum"] = list(values)
+                prop.get("items", prop)["enum"] = list(values)
         out[name] = clean
     return out
 

@@ -85,7 +85,7 @@ def server_side_apply(
         owned = _owned_set(schema, wanted)
         me = _identity(manager, "Apply", info.api_version, subresource)
         if live is None:
-            result = copy.deepcopy(wanted)
+            result: Object = copy.deepcopy(wanted)
             _set_entries(result, [_entry(manager, "Apply", info.api_version, subresource, now, owned)] if owned else [])
             return result
         return _apply_to(info, schema, live, wanted, owned, me, force, now)
@@ -125,7 +125,7 @@ def _apply_to(
         return live
     if owned:
         entries.append(_entry(me[0], "Apply", info.api_version, me[3], now, owned))
-    result = copy.deepcopy(merged)
+    result: Object = copy.deepcopy(merged)
     for name in ("apiVersion", "kind"):
         result[name] = wanted.get(name, live.get(name))
     _set_entries(result, _sorted(entries))
@@ -152,7 +152,7 @@ def _settle(
 
 def _own_part(info: ResourceInfo, applied: Object, subresource: str) -> Object:
     """What an apply to this endpoint may say: not the status, or nothing but the status."""
-    out = _without_nulls(applied)
+    out: Object = _without_nulls(applied)
     meta = {k: v for k, v in (out.get("metadata") or {}).items() if k not in ("managedFields", "resourceVersion")}
     out["metadata"] = meta
     if subresource == "status":

@@ -138,7 +138,7 @@ def _definition(name: str, prefix: str, *, refs_alone: bool) -> dict[str, Any]:
     """One definition with its descriptions. OpenAPI v3 (``refs_alone``) allows nothing beside a ``$ref``."""
     module, _, kind = name.rpartition(".")
     text, fields = _docs(module)[kind]
-    out = _node(_raw(name), prefix, refs_alone)
+    out: dict[str, Any] = _node(_raw(name), prefix, refs_alone)
     if text:
         out["description"] = text
     for field, description in fields.items():

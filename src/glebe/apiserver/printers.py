@@ -203,11 +203,11 @@ def _service(obj: Object, now: float) -> list[Any]:
 
 
 def _endpoints(obj: Object, now: float) -> list[Any]:
-    found = []
+    found: list[str] = []
     for subset in obj.get("subsets") or ():
-        for port in subset.get("ports") or ({},):
-            for address in subset.get("addresses") or ():
-                found.append(f"{address.get('ip')}:{port['port']}" if "port" in port else str(address.get("ip")))
+        addresses = [str(a.get("ip")) for a in subset.get("addresses") or ()]
+        ports = [f":{p['port']}" for p in subset.get("ports") or () if "port" in p] or [""]
+        found.extend(address + port for port in ports for address in addresses)
     text = ",".join(found[:3]) + (f" + {len(found) - 3} more..." if len(found) > 3 else "")
     return [_name(obj), text or NONE, age(obj, now)]
 
@@ -270,7 +270,8 @@ def _ingress(obj: Object, now: float) -> list[Any]:
 def _quota(obj: Object, now: float) -> list[Any]:
     status = _status(obj)
     hard, used = status.get("hard") or {}, status.get("used") or {}
-    requests, limits = [], []
+    requests: list[str] = []
+    limits: list[str] = []
     for name in sorted(hard):
         shown = f"{name}: {used.get(name, '0')}/{hard[name]}"
         (limits if name.startswith("limits.") else requests).append(shown)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from glebe.apiserver.printers import PRINTERS, age
+import orjson
+
+from glebe.apiserver.printers import PRINTERS, age, since
 from glebe.apiserver.types.jsonpath import JsonPath, compile_path
 from glebe.apiserver.types.registry import PrinterColumn, ResourceInfo
 from glebe.kube.objects import Object
@@ -83,7 +85,7 @@ def _named(text: str) -> Column:
     wide = text.startswith("+")
     name, _, kind = text.lstrip("+").partition(":")
     if name == "Name":
-        return _NAME
+        return Column(*_NAME[:2], 1 if wide else 0, *_NAME[3:])
     if name == "Age":
         return _AGE
     return Column(name, kind or "string", 1 if wide else 0)
@@ -117,8 +119,6 @@ def _custom_printer(declared: tuple[PrinterColumn, ...]) -> tuple[list[Column], 
 
 
 def _cell(path: JsonPath, kind: str, obj: Object, now: float) -> Any:
-    from glebe.apiserver.printers import since
-
     found = path(obj)
     if not found:
         return None
@@ -135,8 +135,6 @@ def _cell(path: JsonPath, kind: str, obj: Object, now: float) -> Any:
 
 
 def _text(value: Any) -> Any:
-    import orjson
-
     if type(value) is str:
         return value
     if type(value) is bool:

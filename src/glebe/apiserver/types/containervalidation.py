@@ -48,9 +48,11 @@ def container(item: Values, path: str, volumes: set[str], host_network: bool, ca
         resources(item["resources"], f"{path}.resources", causes)
     if item.get("env"):
         _environment(item["env"], f"{path}.env", causes)
-    for source in item.get("envFrom") or ():
-        if not ("configMapRef" in source or "secretRef" in source):
-            causes.append(n.invalid(f"{path}.envFrom", "", "must specify one of: `configMapRef` or `secretRef`"))
+    causes.extend(
+        n.invalid(f"{path}.envFrom", "", "must specify one of: `configMapRef` or `secretRef`")
+        for source in item.get("envFrom") or ()
+        if not ("configMapRef" in source or "secretRef" in source)
+    )
     if item.get("ports"):
         _ports(item["ports"], f"{path}.ports", host_network, causes)
     if item.get("volumeMounts"):

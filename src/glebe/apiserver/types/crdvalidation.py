@@ -137,7 +137,8 @@ def _map_keys(items: Any, keys: list[str], path: str, causes: list[Cause]) -> No
             causes.append(
                 n.required(
                     where,
-                    "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
+                    "this property is in x-kubernetes-list-map-keys, "
+                    "so it must have a default or be a required property",
                 )
             )
 
@@ -145,9 +146,11 @@ def _map_keys(items: Any, keys: list[str], path: str, causes: list[Cause]) -> No
 def _branch(branch: Any, allow_type: bool, path: str, causes: list[Cause]) -> None:
     if type(branch) is not dict:
         return
-    for key in _FORBIDDEN_IN_BRANCH:
-        if key in branch and not (key == "type" and allow_type):
-            causes.append(n.forbidden(f"{path}.{key}", "must be empty to be structural"))
+    causes.extend(
+        n.forbidden(f"{path}.{key}", "must be empty to be structural")
+        for key in _FORBIDDEN_IN_BRANCH
+        if key in branch and not (key == "type" and allow_type)
+    )
     for name, child in (branch.get("properties") or {}).items():
         _branch(child, False, f"{path}.properties[{name}]", causes)
     for junctor in ("allOf", "anyOf", "oneOf"):

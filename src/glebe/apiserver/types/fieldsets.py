@@ -150,7 +150,8 @@ def changes(schema: Schema, old: dict[str, Any], new: dict[str, Any]) -> tuple[F
     meta, before = new.get("metadata") or {}, old.get("metadata") or {}
     if meta != before:
         meta_schema = schema.fields.get("metadata")
-        inner, gone = {}, {}
+        inner: FieldSet = {}
+        gone: FieldSet = {}
         if meta_schema is not None:
             for name in {**meta, **before}:
                 if name not in UNOWNED_METADATA:

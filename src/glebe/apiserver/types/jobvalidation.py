@@ -199,7 +199,8 @@ def _success_policy(spec: Spec, path: str) -> list[Cause]:
                 why = f"must be less than or equal to {total} (the number of specified completions)"
                 causes.append(n.invalid(field, count, why))
             if size is not None and count > size:
-                why = f"must be less than or equal to {size} (the number of indexes in the specified succeededIndexes field)"
+                what = "the number of indexes in the specified succeededIndexes field"
+                why = f"must be less than or equal to {size} ({what})"
                 causes.append(n.invalid(field, count, why))
     return causes
 
@@ -259,9 +260,11 @@ def _update(obj: Object, old: Object) -> list[Cause]:
         elif spec.get("completions") != spec.get("parallelism"):
             why = "can only be modified in tandem with spec.parallelism"
             causes.append(n.invalid("spec.completions", spec["completions"], why))
-    for field in _IMMUTABLE:
-        if spec.get(field) != before.get(field):
-            causes.append(n.invalid(f"spec.{field}", spec.get(field), "field is immutable"))
+    causes.extend(
+        n.invalid(f"spec.{field}", spec.get(field), "field is immutable")
+        for field in _IMMUTABLE
+        if spec.get(field) != before.get(field)
+    )
     after, template_before = spec.get("template") or {}, before.get("template") or {}
     if after != template_before:
         if before.get("suspend") and not (old.get("status") or {}).get("startTime"):

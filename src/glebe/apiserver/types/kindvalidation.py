@@ -18,6 +18,10 @@ _DATA_KEY_ERROR = (
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  "
     "or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
 )
+_PERCENT_ERROR = (
+    "a valid percent string must be a numeric string followed by an ending '%' "
+    "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
+)
 _DATA_LIMIT = 1024 * 1024
 
 
@@ -208,9 +212,11 @@ def priority_class(obj: Object, old: Object | None) -> list[Cause]:
         why = f"maximum allowed value of a user defined priority is {_HIGHEST_PRIORITY}"
         causes.append(n.forbidden("value", why))
     if old is not None:
-        for field in ("value", "preemptionPolicy"):
-            if obj.get(field) != old.get(field):
-                causes.append(n.forbidden(field, "may not be changed in an update."))
+        causes.extend(
+            n.forbidden(field, "may not be changed in an update.")
+            for field in ("value", "preemptionPolicy")
+            if obj.get(field) != old.get(field)
+        )
     return causes
 
 
@@ -272,7 +278,6 @@ def disruption_budget(obj: Object, old: Object | None) -> list[Cause]:
         if isinstance(value, int):
             causes += n.non_negative(f"spec.{field}", value)
         elif value is not None and re.fullmatch(r"[0-9]+%", value) is None:
-            why = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
-            causes.append(n.invalid(f"spec.{field}", value, why))
+            causes.append(n.invalid(f"spec.{field}", value, _PERCENT_ERROR))
     label_selector(spec.get("selector"), "spec.selector", causes)
     return causes

@@ -189,7 +189,9 @@ def _json_name(value: Any) -> str:
         return "bool"
     if isinstance(value, (int, float)):
         return "number"
-    return {dict: "object", list: "array", str: "string"}.get(type(value), "null")
+    if isinstance(value, dict):
+        return "object"
+    return "array" if isinstance(value, list) else ("string" if isinstance(value, str) else "null")
 
 
 def _mismatch(schema: Schema, value: Any, path: str, struct: str) -> _Mismatch:

@@ -123,7 +123,7 @@ class ResourceInfo:
 
 def _builtin(row: dict[str, Any]) -> ResourceInfo:
     subresources = {
-        name: SubresourceInfo(name, *sub["kind"], verbs=tuple(sub["verbs"]))
+        name: SubresourceInfo(name, *sub["kind"], tuple(sub["verbs"]))
         for name, sub in row.get("subresources", {}).items()
     }
     kind = row["kind"]

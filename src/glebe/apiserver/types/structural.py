@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import copy
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -242,9 +242,11 @@ def _walk_object(schema: Schema, value: Any, path: str, causes: list[Cause]) -> 
         causes.append(_too_many(path, len(value), high))
     if len(value) < low:
         causes.append(_invalid(path, len(value), f"should have at least {low} properties"))
-    for name in schema.required:
-        if name not in value:
-            causes.append(Cause("FieldValueRequired", "Required value", f"{path}.{name}" if path else name))
+    causes.extend(
+        Cause("FieldValueRequired", "Required value", f"{path}.{name}" if path else name)
+        for name in schema.required
+        if name not in value
+    )
     for key, item in value.items():
         child = schema.fields.get(key) or schema.additional
         if child is not None:
@@ -267,7 +269,7 @@ def _walk_array(schema: Schema, value: Any, path: str, causes: list[Cause]) -> N
         causes.append(Cause("FieldValueDuplicate", f"Duplicate value: {text}", f"{path}[{index}]"))
 
 
-def _duplicates(schema: Schema, value: list[Any]) -> Iterable[tuple[int, str]]:
+def _duplicates(schema: Schema, value: list[Any]) -> Iterator[tuple[int, str]]:
     """Index and key of every item that repeats an earlier one, for sets and maps."""
     seen: set[bytes] = set()
     for index, item in enumerate(value):
@@ -364,7 +366,7 @@ def _junctors(schema: Schema, value: Any, path: str, causes: list[Cause]) -> lis
         message = f'Invalid value: "": "{path}" must validate {what}{tail}'
         causes.append(Cause("FieldValueInvalid", message, "<nil>"))
         if not passed:
-            causes.extend(min(results, key=len))
+            causes.extend(min(results, key=lambda faults: len(faults)))
     if "not" in raw and not _branch_faults(raw["not"], value, path):
         message = f'Invalid value: "": "{path}" must not validate the schema (not)'
         causes.append(Cause("FieldValueInvalid", message, "<nil>"))
