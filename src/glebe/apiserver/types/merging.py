@@ -79,7 +79,10 @@ def _without_part(schema: Schema | None, value: Any, dropped: FieldSet, kept: Fi
         return None
     if not dropped:
         return value  # a leaf that somebody else owns too
-    return take_back(schema, value, _spare_keys(dropped, kept), kept or {})
+    rest = take_back(schema, value, _spare_keys(dropped, kept), kept or {})
+    if rest is None and kept is not None and member(kept):
+        return type(value)()  # the empty container itself is still applied
+    return rest
 
 
 def _spare_keys(dropped: FieldSet, kept: FieldSet | None) -> FieldSet:

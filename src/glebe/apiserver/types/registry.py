@@ -121,11 +121,13 @@ class ResourceInfo:
         return self.subresource_infos.get(name)
 
 
+def _subresource(name: str, row: dict[str, Any]) -> SubresourceInfo:
+    group, version, kind = row["kind"]
+    return SubresourceInfo(name, group, version, kind, tuple(row["verbs"]))
+
+
 def _builtin(row: dict[str, Any]) -> ResourceInfo:
-    subresources = {
-        name: SubresourceInfo(name, *sub["kind"], tuple(sub["verbs"]))
-        for name, sub in row.get("subresources", {}).items()
-    }
+    subresources = {name: _subresource(name, sub) for name, sub in row.get("subresources", {}).items()}
     kind = row["kind"]
     return ResourceInfo(
         group=row["group"],

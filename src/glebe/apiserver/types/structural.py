@@ -366,7 +366,8 @@ def _junctors(schema: Schema, value: Any, path: str, causes: list[Cause]) -> lis
         message = f'Invalid value: "": "{path}" must validate {what}{tail}'
         causes.append(Cause("FieldValueInvalid", message, "<nil>"))
         if not passed:
-            causes.extend(min(results, key=lambda faults: len(faults)))
+            nearest: list[Cause] = min(results, key=len)
+            causes.extend(nearest)
     if "not" in raw and not _branch_faults(raw["not"], value, path):
         message = f'Invalid value: "": "{path}" must not validate the schema (not)'
         causes.append(Cause("FieldValueInvalid", message, "<nil>"))

@@ -122,14 +122,29 @@ def _enums(schema: Schema, value: Any, path: str, causes: list[Cause]) -> None:
             for index, element in enumerate(item):
                 if child.enum is not None:
                     if element not in child.enum:
-                        causes.append(n.not_supported(f"{where}[{index}]", element, child.enum))
+                        causes.append(n.not_supported(f"{where}[{index}]", element, _listed(child.enum)))
                 elif type(element) is dict:
                     _enums(child, element, f"{where}[{index}]", causes)
         elif field.enum is not None:
             if item not in field.enum and (item != "" or "" in field.enum):
-                causes.append(n.not_supported(where, item, field.enum))
+                causes.append(n.not_supported(where, item, _listed(field.enum)))
         elif type(item) is dict:
             _enums(field, item, where, causes)
+
+
+#: Lists of allowed values that upstream does not sort: the order in which it names them.
+_UNSORTED = (
+    ("Always", "OnFailure", "Never"),
+    ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"),
+    ("File", "FallbackToLogsOnError"),
+    ("NonIndexed", "Indexed"),
+    ("NoSchedule", "PreferNoSchedule", "NoExecute"),
+)
+_ORDER = {tuple(sorted(values)): values for values in _UNSORTED}
+
+
+def _listed(values: tuple[Any, ...]) -> tuple[str, ...]:
+    return _ORDER.get(values, values)
 
 
 _ENUM_FIELDS: dict[int, tuple[Schema, list[tuple[str, Schema]]]] = {}
