@@ -56,17 +56,19 @@ class Claims:
 
     def all_before(self, line: Line, group: Group, level: int) -> bool:
         """Do all claims come before the group's head, which borrows at ``level`` at least?"""
-        return head_key(level, line.waiting[group.head]) > self._keys[-1]
+        last = self._keys[-1]
+        if level != last[0]:
+            return level > last[0]
+        return head_key(level, line.waiting[group.head]) > last
 
-    def bound(self, line: Line, cell: Cell, limit: int) -> int:
-        """The most of a cell that workloads of ``line`` can have, out of ``limit``, if all claims come before them."""
+    def bound(self, line: Line, first: Group, cell: Cell, limit: int) -> int:
+        """The most of a cell, out of ``limit``, that workloads of ``line`` can have from ``first`` on."""
         quotas = self._quotas
         own = quotas.own_room(line.node, cell)  # who borrows nothing may come before the claims
         bound = max(own, self.room(line.node, cell))
         if bound >= limit:
             return limit
-        front = line.front()
-        held = front is not None and self.all_before(line, front, quotas.level(line.node, cell, bound + 1))
+        held = self.all_before(line, first, quotas.level(line.node, cell, bound + 1))
         return bound if held else limit
 
     def room(self, node: int, cell: Cell) -> int:

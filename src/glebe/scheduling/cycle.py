@@ -99,7 +99,7 @@ class Cycle:
         answers, refused = nodes.answers, (len(nodes.changed), False)
         claims = self.claims(line.root)
         standing = (quotas.version[line.root], claims.nodes)
-        cell, limit, kept = -1, 0, 0
+        cell, limit, kept, own = -1, 0, 0, 0
         while groups:
             group = groups[-1]
             plan = group.plan
@@ -110,11 +110,12 @@ class Cycle:
             if key_cell >= 0:
                 if key_cell != cell:
                     cell, limit = key_cell, quotas.available(line.node, key_cell)
-                    kept = claims.room(line.node, key_cell) if claims.listed else limit
+                    own = quotas.own_room(line.node, cell)
+                    kept = claims.room(line.node, cell) if claims.listed else limit
                 if need > limit:
                     groups.pop()
                     continue
-                if need > kept and claims.all_before(line, group, quotas.level(line.node, cell, need)):
+                if need > kept and claims.all_before(line, group, 0 if need <= own else 1):
                     group.held = standing
                     groups.pop()
                     continue

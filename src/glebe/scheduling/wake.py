@@ -82,7 +82,8 @@ class Waker:
         """The most of a cell that a workload of this line can have."""
         quotas, claims = self._quotas, self._claims(line.root)
         limit = quotas.available(line.node, cell)
-        return claims.bound(line, cell, limit) if claims.listed else limit
+        front = line.front()
+        return claims.bound(line, front, cell, limit) if claims.listed and front is not None else limit
 
     def compact(self, line: Line) -> None:
         """Forget groups that have nobody left (call after one of the line's groups is done)."""
