@@ -20,6 +20,7 @@ from glebe.kube.resources import LOCAL_QUEUES, Resource
 from glebe.queueing import integrations, labels
 from glebe.queueing.integrations import Integration
 from glebe.queueing.jobadmission import check, suspend_and_gate
+from glebe.queueing.notices import in_full
 from glebe.scheduling.model import Decision
 
 #: (cluster, resource name like "jobs.batch", namespace, name) -> object; namespace "" for cluster-scoped kinds.
@@ -74,7 +75,7 @@ class QueueAdmission:
             return
         decision = self.oracle(a.cluster, a.obj) if self.oracle is not None and a.obj is not None else None
         if decision is not None:
-            a.warn(f"the job will never start as things are: {decision.message} {decision.remedy}".strip())
+            a.warn(f"the job will never start as things are: {in_full(decision)}")
 
 
 def _refuse_moving(integration: Integration, old: Object, new: Object) -> None:

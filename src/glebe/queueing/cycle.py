@@ -21,7 +21,7 @@ from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, controller_of, get_condition
 from glebe.kube.transport import ConnectionLost
 from glebe.queueing import convert, labels, transitions
-from glebe.queueing.notices import Notices
+from glebe.queueing.notices import Notices, in_full
 from glebe.queueing.planner import Planner
 from glebe.queueing.snapshot import WATCHED, SnapshotBuilder
 from glebe.scheduling.model import Decision, Outcome
@@ -172,7 +172,7 @@ class AdmissionCycle:
             except (ApiError, ConnectionLost) as error:
                 log.debug("the reason of %s was not written: %s", key, error)
                 return False
-        self._notices.say(written, "Warning", str(decision.reason), f"{decision.message} {decision.remedy}".strip())
+        self._notices.say(written, "Warning", str(decision.reason), in_full(decision))
         return True
 
 

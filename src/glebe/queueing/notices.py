@@ -7,8 +7,14 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.events import EventRecorder
 from glebe.kube.objects import Object, ObjectKey, controller_of, key_of
+from glebe.scheduling.model import Decision
 
 _KEPT = 8  # unwritten events per workload; older ones are dropped
+
+
+def in_full(decision: Decision) -> str:
+    """The cause, and what would help, as one line."""
+    return f"{decision.message}; would help: {decision.remedy}" if decision.remedy else decision.message
 
 
 class Notices:

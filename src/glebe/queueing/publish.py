@@ -13,7 +13,7 @@ from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, ObjectKey, get_condition
 from glebe.kube.transport import ConnectionLost
 from glebe.queueing import convert, labels, transitions
-from glebe.queueing.notices import Notices
+from glebe.queueing.notices import Notices, in_full
 from glebe.queueing.planner import Planner
 from glebe.queueing.snapshot import SnapshotBuilder
 from glebe.scheduling.model import Forecast, Outcome
@@ -103,4 +103,4 @@ class ForecastPublisher:
         decision = forecast.decision
         kind = "Warning" if decision.outcome is Outcome.NEVER else "Normal"
         reason = str(decision.reason) if decision.outcome is Outcome.NEVER else "Pending"
-        self._notices.say(workload, kind, reason, f"{decision.message} {decision.remedy}".strip())
+        self._notices.say(workload, kind, reason, in_full(decision))
