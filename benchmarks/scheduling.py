@@ -48,11 +48,13 @@ def nodes(count: int) -> tuple[Node, ...]:
     )
 
 
-def queues(count: int) -> tuple[ClusterQueue, ...]:
-    """The fleet's capacity as quota, in equal parts; every fifth queue is strict."""
+def queues(count: int, strict: int = 0) -> tuple[ClusterQueue, ...]:
+    """The fleet's capacity as quota, in equal parts; the first ``strict`` queues are StrictFIFO."""
     share = {GPU: Quota(8 * count // QUEUES), "cpu": Quota(CPU * count // QUEUES), "memory": Quota(MEMORY * count)}
     groups = (ResourceGroup((GPU, "cpu", "memory"), (FlavorQuotas("h100", share),)),)
-    return tuple(ClusterQueue(f"q{i:02}", groups, f"c{i % COHORTS}", list(Strategy)[i % 5 != 0]) for i in range(QUEUES))
+    return tuple(
+        ClusterQueue(f"q{i:02}", groups, f"c{i % COHORTS}", list(Strategy)[i >= strict]) for i in range(QUEUES)
+    )
 
 
 def job(key: str, queue: str, gpus: int, rng: random.Random, request: TopologyRequest | None) -> Pending:
@@ -116,6 +118,8 @@ def main() -> None:
     full = world(1000, 5000)
     fleet = prepare(full)
     show("forecast of 5,000 pending jobs, 1,000 nodes, 8,000 GPUs", best(lambda: forecast(full, 0.0), repeat), 2.0)
+    mixed = replace(full, queues=queues(1000, strict=4))
+    show("  the same, 4 of the 20 queues StrictFIFO (one per cohort)", best(lambda: forecast(mixed, 0.0), repeat), 2.0)
     show("decide for the same 5,000 jobs (all explained)", best(lambda: decide(full, 0.0, fleet=fleet), repeat))
 
     busy = half_full(full)
