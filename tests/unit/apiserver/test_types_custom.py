@@ -137,6 +137,27 @@ def test_defaults_nulls_and_unknown_fields() -> None:
     assert obj["spec"] == {"req": "r", "do": {"x": "q"}, "nul": None, "d": 5, "any": {"x": None}}
 
 
+def test_cel_rules() -> None:
+    pytest.importorskip("cel")
+    crd = copy.deepcopy(CRD)
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["properties"] |= {
+        "cel": {**INTEGER, "x-kubernetes-validations": [{"rule": "self > 3", "message": "must be big"}]},
+        "cel2": {**INTEGER, "x-kubernetes-validations": [{"rule": "self > 3"}]},
+        "imm": {**STRING, "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "is immutable"}]},
+        "odd": {**STRING, "x-kubernetes-validations": [{"rule": "quantity(self).isInteger()"}]},
+    }
+    kind = TypeRegistry().set_crd("team", crd)[0]
+    assert [c.text() for c in validate(kind, foo(cel=1, cel2=1))] == [
+        "spec.cel: Invalid value: 1: must be big",
+        "spec.cel2: Invalid value: 1: failed rule: self > 3",
+    ]
+    assert validate(kind, foo(cel=4, imm="a", odd="1")) == []
+    assert [c.text() for c in validate(kind, foo(imm="b"), foo(imm="a"))] == [
+        'spec.imm: Invalid value: "b": is immutable'
+    ]
+
+
 def test_a_definition_must_be_structural() -> None:
     assert DEFINITIONS is not None
     assert validate(DEFINITIONS, copy.deepcopy(CRD)) == []

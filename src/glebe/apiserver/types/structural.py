@@ -372,8 +372,3 @@ def _junctors(schema: Schema, value: Any, path: str, causes: list[Cause]) -> lis
         message = f'Invalid value: "": "{path}" must not validate the schema (not)'
         causes.append(Cause("FieldValueInvalid", message, "<nil>"))
     return causes
-
-
-def validate_rules(schema: Schema, obj: Any, old: Any) -> list[Cause]:
-    """The schema's CEL rules (``x-kubernetes-validations``)."""
-    return []

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from glebe.apiserver.types import crdvalidation, jobvalidation, kindvalidation, podvalidation, structural
+from glebe.apiserver.types import celrules, crdvalidation, jobvalidation, kindvalidation, podvalidation, structural
 from glebe.apiserver.types import names as n
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.apiserver.types.schema import Schema
@@ -33,7 +33,8 @@ def validate(info: ResourceInfo, obj: Object, old: Object | None = None, subreso
     if info.is_custom:
         if info.schema is not None:
             causes += structural.validate(info.schema, obj)
-            causes += structural.validate_rules(info.schema, obj, old)
+            if not causes:  # rules may rely on what the schema guarantees
+                causes.extend(celrules.rule_faults(info.schema, obj, old))
         return causes
     if subresource not in ("", "finalize", "resize"):
         return causes
