@@ -7,35 +7,25 @@ A generator is a function that returns the files it owns (path from the reposito
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import reference
-from glebe.kube.crdgen import Kind, custom_resource_definition, to_yaml
+import docs_cli
+import docs_kinds
+import docs_words
+from glebe.kube.crdgen import custom_resource_definition, to_yaml
 from glebe.queueing import policy
 
 ROOT = Path(__file__).resolve().parent.parent
-
-#: Modules with a table ``KINDS`` of custom kinds.
-KIND_TABLES = ("glebe.queueing.kinds", "glebe.metering.kinds")
 
 
 def crds() -> dict[str, str]:
     """One CRD per file below ``src/glebe/crds``, named GROUP_PLURAL.yaml."""
     files: dict[str, str] = {}
-    for module in KIND_TABLES:
-        try:
-            table = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-            continue
-        kinds: tuple[Kind, ...] = table.KINDS
-        for kind in kinds:
-            name = f"src/glebe/crds/{kind.resource.group}_{kind.resource.plural}.yaml"
-            files[name] = to_yaml([custom_resource_definition(kind)])
+    for kind in docs_kinds.kinds():
+        name = f"src/glebe/crds/{kind.resource.group}_{kind.resource.plural}.yaml"
+        files[name] = to_yaml([custom_resource_definition(kind)])
     return files
 
 
@@ -48,7 +38,16 @@ def manifests() -> dict[str, str]:
     return files
 
 
-GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (crds, manifests, reference.cli_page, reference.kinds_page)
+GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (
+    crds,
+    manifests,
+    docs_cli.pages,
+    docs_kinds.pages,
+    docs_words.labels_page,
+    docs_words.reasons_page,
+    docs_words.models_page,
+    docs_words.index_page,
+)
 
 
 def generate() -> dict[str, str]:

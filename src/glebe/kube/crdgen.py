@@ -149,7 +149,8 @@ def schema_of(struct: type[msgspec.Struct]) -> _JSON:
     for field in msgspec.structs.fields(struct):
         schema = _schema(hints[field.name])
         if description := descriptions.get(field.name, ""):
-            schema = {"description": description, **schema}
+            # what the field is for says more than what its struct is
+            schema = {"description": description, **{k: v for k, v in schema.items() if k != "description"}}
         if field.required:
             required.append(field.encode_name)
         elif isinstance(field.default, str | int | float) and field.default != "":

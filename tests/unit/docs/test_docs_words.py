@@ -1,0 +1,138 @@
+"""Every label, annotation and reason that the code knows is documented, and nothing else is.
+
+The code is searched for strings of their form, so that a new one cannot be forgotten: it is either documented or
+listed here as something else.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from glebe.platform.views import State
+from glebe.queueing import labels
+from glebe.scheduling.model import Reason
+
+ROOT = Path(__file__).resolve().parents[3]
+SOURCE = ROOT / "src" / "glebe"
+
+sys.path.insert(0, str(ROOT / "tools"))
+try:
+    import docs_words
+finally:
+    sys.path.pop(0)
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+
+
+def texts(path: Path) -> Iterator[str]:
+    """String constants, docstrings left out by their form."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+# --- labels and annotations
+
+ROOMS = ("gpu", "node", "queueing", "metering", "platform", "workloads", "cli")
+NAME = re.compile(
+    r"(kueue\.x-k8s\.io|([a-z]+\.)?glebe\.dev|nvidia\.com|(batch|node)\.kubernetes\.io)/(?!v\d)[a-z][\w.-]*"
+)
+
+
+def names_in_code() -> set[str]:
+    found = {v for v in vars(labels).values() if isinstance(v, str) and NAME.fullmatch(v)}
+    for room in ROOMS:
+        for path in (SOURCE / room).rglob("*.py"):
+            found.update(text for text in texts(path) if NAME.fullmatch(text))
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(names_in_code()))
+def test_every_label_and_annotation_is_documented(name: str) -> None:
+    assert f"| `{name}` |" in page("labels.md")
+
+
+def test_documented_labels_exist() -> None:
+    ours = {row[1] for _, _, rows in docs_words.LABEL_TABLES for row in rows if NAME.fullmatch(row[1])}
+    assert ours - names_in_code() == set()
+
+
+# --- reasons
+
+#: Modules that write reasons into conditions, events and statuses.
+WRITERS = (
+    "node/podstatus.py",
+    "node/podrunner.py",
+    "node/supervisor.py",
+    "node/simpod.py",
+    "node/simulated.py",
+    "node/spec.py",
+    "queueing/cycle.py",
+    "queueing/jobs.py",
+    "queueing/labels.py",
+    "queueing/lifecycle.py",
+    "queueing/publish.py",
+    "queueing/queuestatus.py",
+    "queueing/transitions.py",
+    "queueing/ungate.py",
+    "workloads/binder/controller.py",
+    "workloads/job/controller.py",
+    "workloads/job/outcome.py",
+    "workloads/job/reconcile.py",
+    "workloads/namespaces.py",
+    "workloads/nodes/controller.py",
+    "workloads/nodes/eviction.py",
+    "workloads/nodes/health.py",
+)
+#: Words of the API that look like reasons and are something else.
+OTHER_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """Always Never OnFailure True False Unknown None Normal Warning Pending Running Succeeded Failed
+        BestEffort Burstable Guaranteed FallbackToLogsOnError NoExecute NoSchedule Background Foreground Count
+        FailJob FailIndex HoldAndDrain MaximumExecutionTimeExceeded Conflict PodReadyToStartContainers
+        Job Pod Node Lease Port Binding Hostname InternalIP""",
+    )
+)
+CAMEL = re.compile(r"[A-Z][a-z]+[A-Za-z]*")
+
+
+def reasons_in_code() -> set[str]:
+    found = {text for name in WRITERS for text in texts(SOURCE / name) if CAMEL.fullmatch(text)}
+    return found - OTHER_WORDS
+
+
+@pytest.mark.parametrize("reason", sorted(reasons_in_code()))
+def test_every_reason_is_documented(reason: str) -> None:
+    assert re.search(rf"`{reason}`|\b{reason}\b[^|]* \|", page("reasons.md"))
+
+
+def test_every_verdict_and_state_is_documented() -> None:
+    assert set(docs_words.DECISIONS) == set(Reason)
+    assert set(docs_words.STATES) == set(State)
+
+
+def test_documented_reasons_exist() -> None:
+    tables = (docs_words.WORKLOAD, docs_words.QUEUES, docs_words.EVENTS, docs_words.JOB, docs_words.PODS)
+    tables += (docs_words.NODE_REASONS, docs_words.NAMESPACES)
+    known = {text for path in SOURCE.rglob("*.py") for text in texts(path)}
+    for rows in tables:
+        for row in rows:
+            assert row[-2] in known or " " in row[-2], f"no code writes {row[-2]}"
+
+
+def test_what_is_said_at_submission_is_what_the_code_says() -> None:
+    code = " ".join(path.read_text(encoding="utf-8") for path in (SOURCE / "queueing").glob("*.py"))
+    for _, text, _ in docs_words.AT_SUBMISSION:
+        said = text.replace("WorkloadPriorityClass", "{missing}").replace(
+            "there is no {missing}", "there is no {missing}"
+        )
+        assert text in code or said in code, text

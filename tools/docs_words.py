@@ -1,0 +1,414 @@
+"""The words that users write and read: labels, annotations, reasons. Tables, and the pages made of them.
+
+The tests check both ways: every name in the code stands here, and nothing stands here that the code does not know.
+"""
+
+from __future__ import annotations
+
+from docs_page import NOTE, cell, code, table
+from glebe.gpu import catalogue
+from glebe.platform.views import State
+from glebe.queueing import labels
+from glebe.scheduling.model import Reason
+
+Row = tuple[str, ...]
+
+# --- docs/reference/labels.md
+
+#: (what, name, on, meaning)
+JOB_LABELS: tuple[Row, ...] = (
+    ("label", labels.QUEUE_NAME, "job", "The LocalQueue of the job's namespace. Fixed while the job runs."),
+    ("label", labels.PRIORITY_CLASS, "job", "A WorkloadPriorityClass. Wins over the class's priority."),
+    ("label", labels.CLASS, "job", "A WorkloadClass: priority and usual run time."),
+    (
+        "label",
+        labels.MAX_EXEC_TIME,
+        "job",
+        "Seconds after which a running job is stopped. Bounds forecasts, too.",
+    ),
+    ("annotation", labels.EXPECTED_RUN_TIME, "job", "`20m` (the median) or `20m..35m` (median..90th percentile)."),
+    ("annotation", labels.REQUIRED_TOPOLOGY, "pod template", "A node label: all pods in one domain of this level."),
+    (
+        "annotation",
+        labels.PREFERRED_TOPOLOGY,
+        "pod template",
+        "A node label: in one domain of this level if possible, else of the next wider one, else anywhere.",
+    ),
+    ("annotation", labels.UNCONSTRAINED_TOPOLOGY, "pod template", "`true`: any nodes of the flavor."),
+    (
+        "annotation",
+        "glebe.dev/user",
+        "pod",
+        "Whom the ledger names as user, where `glebe.dev/submitted-by` is missing.",
+    ),
+)
+
+SIMULATION: tuple[Row, ...] = (
+    (
+        "annotation",
+        "sim.glebe.dev/run-time",
+        "pod template",
+        "How long containers run: `90s`, `1h30m`, `lognormal(60s, 0.5)`, `uniform(10s, 1m)`, `exponential(5m)`.",
+    ),
+    ("annotation", "sim.glebe.dev/exit-code", "pod template", "The exit code at the end of the run; default 0."),
+    ("annotation", "sim.glebe.dev/fail-after", "pod template", "End earlier than that, with `exit-code` or 1."),
+)
+
+WRITTEN: tuple[Row, ...] = (
+    ("scheduling gate", labels.GATE, "pod", "Keeps a queued pod from being bound until its gang is released."),
+    ("label", labels.POD_SET, "pod", "The pod set of the Workload that the pod belongs to."),
+    ("label", labels.LOCAL_QUEUE, "pod", "The LocalQueue, for the ledger."),
+    ("label", labels.CLUSTER_QUEUE, "pod", "The ClusterQueue whose quota it uses; set when the gang is released."),
+    ("annotation", labels.WORKLOAD, "pod", "The Workload; set when the gang is released."),
+    ("label", labels.JOB_UID, "Workload", "The uid of the job that it stands for."),
+    ("annotation", labels.SUBMITTED_AT, "Workload", "When it came into the queue, to the microsecond."),
+    ("annotation", labels.SUBMITTED_BY, "job, pod, Workload", "The user who created the job."),
+    (
+        "annotation",
+        "glebe.dev/content-hash",
+        "CustomResourceDefinition",
+        "What Glebe installed, so that it updates only what changed.",
+    ),
+    ("label", labels.MANAGED, "-", "Reserved; neither read nor written yet."),
+    ("label", "app.kubernetes.io/managed-by", "Job, Service", "`glebe`, on what `glebe run` made."),
+    ("label", "app.kubernetes.io/name", "pod", "The job's name, on pods of `glebe run`."),
+)
+
+NODES: tuple[Row, ...] = (
+    ("label", "glebe.dev/node-kind", "node", "`simulated` or `process`."),
+    ("label", "glebe.dev/pool", "node", "The pool of the fleet file."),
+    ("label", "topology.glebe.dev/block", "node", "The block that the node stands in."),
+    ("label", "topology.glebe.dev/rack", "node", "The rack that the node stands in."),
+    ("label", "kubernetes.io/hostname", "node", "The node's name: the narrowest level of a topology."),
+    ("label", "kubernetes.io/arch", "node", "`amd64` or `arm64`."),
+    ("label", "kubernetes.io/os", "node", "`linux`."),
+    ("label", "nvidia.com/gpu.present", "node", "`true` on nodes with GPUs."),
+    ("label", "nvidia.com/gpu.product", "node", "The GPU model; default flavors are made from it."),
+    ("label", "nvidia.com/gpu.count", "node", "GPUs of the node."),
+    ("label", "nvidia.com/gpu.memory", "node", "Memory of one GPU in MiB."),
+    ("label", "nvidia.com/gpu.family", "node", "The architecture, e.g. `hopper`."),
+    ("label", "nvidia.com/gpu.compute.major", "node", "CUDA compute capability, before the dot."),
+    ("label", "nvidia.com/gpu.compute.minor", "node", "CUDA compute capability, after the dot."),
+    ("label", "nvidia.com/gpu.replicas", "node", "`1`: no time slicing."),
+    ("label", "nvidia.com/mig.capable", "node", "Whether the GPU can be partitioned. Partitions are not used yet."),
+    ("resource", "nvidia.com/gpu", "node, container", "Whole GPUs."),
+    ("taint", "node.kubernetes.io/not-ready", "node", "The node says that it is not ready."),
+    ("taint", "node.kubernetes.io/unreachable", "node", "No heartbeat for 40 s."),
+    ("taint", "node.kubernetes.io/unschedulable", "node", "Cordoned."),
+)
+
+JOBS: tuple[Row, ...] = (
+    ("label", "batch.kubernetes.io/job-name", "pod", "The job."),
+    ("label", "batch.kubernetes.io/controller-uid", "pod", "The job's uid."),
+    ("annotation, label", "batch.kubernetes.io/job-completion-index", "pod", "The pod's index, which is its rank."),
+    ("annotation", "batch.kubernetes.io/job-index-failure-count", "pod", "Failures of the index before this pod."),
+    (
+        "annotation",
+        "batch.kubernetes.io/job-index-ignored-failure-count",
+        "pod",
+        "Failures of the index that the pod failure policy ignored.",
+    ),
+    ("finalizer", "batch.kubernetes.io/job-tracking", "pod", "Held until the Job has counted the pod."),
+)
+
+LABEL_TABLES: tuple[tuple[str, str, tuple[Row, ...]], ...] = (
+    ("What users write", "On a job that shall queue.", JOB_LABELS),
+    ("What simulated nodes read", "Other nodes ignore it. See [Nodes](../nodes.md).", SIMULATION),
+    ("What Glebe writes", "Do not write these yourself.", WRITTEN),
+    (
+        "Nodes",
+        "Written by Glebe's own nodes. On a real cluster the `nvidia.com` labels come from GPU feature discovery, and "
+        "flavors and topologies may name any label.",
+        NODES,
+    ),
+    ("Pods of Jobs", "As in any Kubernetes.", JOBS),
+)
+
+
+def labels_page() -> dict[str, str]:
+    parts = [NOTE + "# Labels, annotations and other names\n"]
+    for title, text, rows in LABEL_TABLES:
+        body = table(("what", "name", "on", "meaning"), ((w, code(n), on, cell(m)) for w, n, on, m in rows))
+        parts.append(f"## {title}\n\n{text}\n\n{body}")
+    return {"docs/reference/labels.md": "\n".join(parts)}
+
+
+# --- docs/reference/reasons.md
+
+#: Reason -> (waits or never, meaning, what helps)
+DECISIONS: dict[Reason, tuple[str, str, str]] = {
+    Reason.ADMITTED: ("-", "It starts, or has started.", "-"),
+    Reason.WAITING_FOR_QUOTA: (
+        "waits",
+        "The quota that it may use is held by others, or kept for the head of a StrictFIFO queue.",
+        "Wait, ask for less, or raise the quota.",
+    ),
+    Reason.EXCEEDS_MAX_QUOTA: (
+        "never",
+        "It asks for more than its queue may ever use, borrowing included.",
+        "Ask for less, or raise `nominalQuota` or `borrowingLimit`.",
+    ),
+    Reason.NO_MATCHING_FLAVOR: (
+        "never",
+        "No flavor of its queue fits its requests, node selector, tolerations and topology level.",
+        "Change these, or use another queue.",
+    ),
+    Reason.TOPOLOGY_PLACEMENT_FAILED: (
+        "waits",
+        "Quota is free, and there is no room on nodes that fit: they are in use, or not close enough together.",
+        "Wait, or make the topology preferred instead of required.",
+    ),
+    Reason.EXCEEDS_CAPACITY: (
+        "never",
+        "The nodes, or one domain of the topology that it requires, are too small for it even when they are empty.",
+        "Ask for less, prefer the topology instead of requiring it, or add nodes.",
+    ),
+    Reason.BEHIND_HEAD: (
+        "waits",
+        "An older workload of a StrictFIFO queue goes first.",
+        "Wait, raise the priority, or use a BestEffortFIFO queue.",
+    ),
+    Reason.QUEUE_STOPPED: ("waits", "The queue is stopped.", "Set its `stopPolicy` to `None`."),
+    Reason.QUEUE_NOT_FOUND: (
+        "never",
+        "Its LocalQueue or ClusterQueue does not exist.",
+        "Create it, or name one that exists.",
+    ),
+    Reason.MISCONFIGURED: (
+        "never",
+        "A flavor or topology that its queue names does not exist, the queue does not take workloads of its namespace, "
+        "or its pod template cannot be understood.",
+        "Correct what the message names.",
+    ),
+}
+
+#: (condition, status, reason, meaning)
+WORKLOAD: tuple[Row, ...] = (
+    ("QuotaReserved", "True", "QuotaReserved", "It holds quota, and nodes where its flavor has a topology."),
+    ("QuotaReserved", "False", "Pending", "It was evicted and waits again."),
+    ("QuotaReserved", "False", "Deactivated", "`spec.active` is false: it has no place in the queue."),
+    ("QuotaReserved", "False", "one of the reasons above", "It waits, or never starts."),
+    ("Admitted", "True", "Admitted", "Its job may run."),
+    ("Admitted", "False", "NoReservation", "It lost its quota."),
+    ("PodsReady", "True", "Started", "All pods are ready or have succeeded."),
+    ("PodsReady", "False", "WaitForStart", "Not all pods are ready, or it waits to be admitted again."),
+    ("Evicted", "True", "Deactivated", "Somebody set `spec.active` to false."),
+    (
+        "Evicted",
+        "True",
+        "DeactivatedDueToMaximumExecutionTimeExceeded",
+        "It ran for its maximum execution time. It does not start again.",
+    ),
+    ("Evicted", "True", "LocalQueueStopped", "Its LocalQueue was set to `HoldAndDrain`."),
+    ("Evicted", "True", "ClusterQueueStopped", "Its ClusterQueue was set to `HoldAndDrain`."),
+    ("Evicted", "True", "NodeFailures", "One of its nodes is gone or was not ready for long; the gang starts anew."),
+    ("Evicted", "False", "QuotaReserved", "It was evicted once and has been admitted again."),
+    ("Requeued", "True", "the reason of the eviction", "Its pods are gone and it waits again."),
+    ("Finished", "True", "Succeeded", "Its job completed."),
+    ("Finished", "True", "Failed", "Its job failed."),
+)
+
+#: (of, reason, meaning)
+QUEUES: tuple[Row, ...] = (
+    ("both", "Ready", "Active: workloads can be admitted."),
+    ("ClusterQueue", "Stopped", "`spec.stopPolicy` is `Hold` or `HoldAndDrain`."),
+    ("ClusterQueue", "Terminating", "It is being deleted."),
+    ("ClusterQueue", "FlavorNotFound", "A flavor that it names does not exist."),
+    ("ClusterQueue", "TopologyNotFound", "The topology of one of its flavors does not exist."),
+    ("LocalQueue", "ClusterQueueDoesNotExist", "Its ClusterQueue does not exist."),
+    ("LocalQueue", "ClusterQueueIsInactive", "Its ClusterQueue cannot admit."),
+    ("LocalQueue", "LocalQueueStopped", "`spec.stopPolicy` is `Hold` or `HoldAndDrain`."),
+)
+
+#: (about, type, reason, meaning)
+EVENTS: tuple[Row, ...] = (
+    ("job, Workload", "Normal", "Pending", "It waits; the message is the sentence and the remedy."),
+    ("job, Workload", "Warning", "a reason with *never*", "It never starts as things are."),
+    ("job, Workload", "Normal", "QuotaReserved", "It was given quota."),
+    ("job, Workload", "Normal", "Admitted", "It may run."),
+    ("job, Workload", "Warning", "Evicted", "It must stop."),
+    ("job, Workload", "Normal", "Finished", "It ended."),
+    ("Job", "Normal", "Suspended", "`spec.suspend` became true."),
+    ("Job", "Normal", "Resumed", "`spec.suspend` became false."),
+    ("Job", "Normal", "SuccessfulCreate", "A pod was made."),
+    ("Job", "Warning", "FailedCreate", "A pod could not be made."),
+    ("Job", "Normal", "SuccessfulDelete", "A pod was deleted."),
+    ("Job", "Normal", "Completed", "It completed."),
+    ("pod", "Normal", "Scheduled", "It was bound to a node."),
+    ("pod", "Warning", "FailedScheduling", "No node has room for it."),
+    ("pod", "Normal", "Started", "A container's process started."),
+    ("pod", "Warning", "Failed", "A container could not be prepared or started."),
+    ("pod", "Warning", "BackOff", "A container that failed is restarted later."),
+    ("pod", "Normal or Warning", "TaintManagerEviction", "It is deleted because of a taint of its node."),
+)
+
+#: (state, meaning)
+STATES: dict[State, str] = {
+    State.WAITING: "In the queue. `Accepted` as reason: the queue has not looked at it yet.",
+    State.NEVER: "As it is written it cannot start, however long it waits.",
+    State.STARTING: "Admitted; some of its pods are not ready yet.",
+    State.RUNNING: "All pods are ready or have succeeded.",
+    State.SUSPENDED: "Suspended outside any queue, or its Workload is deactivated (`Deactivated`).",
+    State.SUCCEEDED: "It completed.",
+    State.FAILED: "It failed.",
+    State.DELETING: "It is being deleted.",
+}
+
+#: (condition, reason, meaning)
+JOB: tuple[Row, ...] = (
+    ("Suspended", "JobSuspended", "It waits, or was stopped."),
+    ("Suspended", "JobResumed", "It may run."),
+    ("SuccessCriteriaMet, Complete", "CompletionsReached", "All completions succeeded."),
+    ("SuccessCriteriaMet, Complete", "SuccessPolicy", "Its success policy is met."),
+    ("FailureTarget, Failed", "BackoffLimitExceeded", "More pods failed than `backoffLimit` allows."),
+    ("FailureTarget, Failed", "DeadlineExceeded", "`activeDeadlineSeconds` passed."),
+    ("FailureTarget, Failed", "FailedIndexes", "Some indexes failed for good."),
+    ("FailureTarget, Failed", "MaxFailedIndexesExceeded", "More indexes failed than allowed."),
+    ("FailureTarget, Failed", "PodFailurePolicy", "A rule of its pod failure policy says so."),
+)
+
+#: (where, reason, meaning)
+PODS: tuple[Row, ...] = (
+    ("PodScheduled", "SchedulingGated", "Its gang is not released yet."),
+    ("PodScheduled", "Unschedulable", "No node has room for it; the message counts why."),
+    ("Initialized, Ready, ContainersReady", "PodCompleted", "All containers succeeded."),
+    ("Ready, ContainersReady", "PodFailed", "It failed."),
+    ("Ready, ContainersReady", "ContainersNotReady", "Some containers do not run."),
+    ("Initialized", "ContainersNotInitialized", "Init containers have not succeeded yet."),
+    ("DisruptionTarget", "TerminationByKubelet", "Its containers ended because the platform was away too long."),
+    ("DisruptionTarget", "DeletionByTaintManager", "It is deleted because of a taint of its node."),
+    ("DisruptionTarget", "DeletionByPodGC", "Its node does not exist any more."),
+    ("container waits", "ContainerCreating", "It is being prepared."),
+    ("container waits", "PodInitializing", "Init containers run first."),
+    ("container waits", "CrashLoopBackOff", "It failed and is restarted later."),
+    ("container waits", "CreateContainerConfigError", "A ConfigMap, Secret or field that it needs is not there."),
+    ("container ended", "Completed", "Exit code 0."),
+    ("container ended", "Error", "Another exit code, or a signal."),
+    ("container ended", "StartError", "Code 127: no such command; 126: not executable; 128: no working directory."),
+    ("container ended", "ContainerStatusUnknown", "Nobody saw how it ended."),
+    ("container ended", "PlatformGone", "The platform stopped and did not come back within 60 s."),
+    ("pod", "DeadlineExceeded", "`activeDeadlineSeconds` of the pod passed."),
+    ("pod", "NodeLost", "Its node is lost."),
+)
+
+NODE_REASONS: tuple[Row, ...] = (
+    ("Ready", "KubeletReady", "The node's agent works."),
+    ("Ready", "KubeletNotReady", "The agent says that the node is not ready."),
+    ("all", "NodeStatusUnknown", "No heartbeat for 40 s."),
+    ("all", "NodeStatusNeverUpdated", "It registered and never said how it is."),
+    ("MemoryPressure", "KubeletHasSufficientMemory", "Always, on Glebe's own nodes."),
+    ("DiskPressure", "KubeletHasNoDiskPressure", "Always, on Glebe's own nodes."),
+    ("PIDPressure", "KubeletHasSufficientPID", "Always, on Glebe's own nodes."),
+)
+
+NAMESPACES: tuple[Row, ...] = (
+    ("NamespaceContentRemaining", "SomeResourcesRemain", "Objects are still being deleted."),
+    ("NamespaceContentRemaining", "ContentRemoved", "All objects are gone."),
+    ("NamespaceFinalizersRemaining", "SomeFinalizersRemain", "Objects wait for their finalizers."),
+    ("NamespaceFinalizersRemaining", "ContentHasNoFinalizers", "No object waits for a finalizer."),
+)
+
+#: (answer, text begins with, when)
+AT_SUBMISSION: tuple[Row, ...] = (
+    ("warning", "there is no LocalQueue", "The job names a queue that its namespace lacks. It waits for it."),
+    ("warning", "the job will never start as things are", "The core says *never* on the fleet and quotas of now."),
+    ("refused, 422", "there is no such WorkloadClass", "`glebe.dev/class` names none."),
+    ("refused, 422", "there is no WorkloadPriorityClass", "`kueue.x-k8s.io/priority-class` names none."),
+    ("refused, 422", "must be whole seconds above zero", "`kueue.x-k8s.io/max-exec-time-seconds`."),
+    ("refused, 422", "is not a run time", "`glebe.dev/expected-run-time`."),
+    ("refused, 422", "at most one of them may be given", "More than one topology annotation."),
+    ("refused, 422", "must be greater than or equal to 0", "A negative number of pods."),
+    ("refused, 422", "must not be negative", "A negative request."),
+    ("refused, 422", "the queue of a running job cannot change", "An update of the queue label."),
+)
+
+
+def reasons_page() -> dict[str, str]:
+    verdicts = ((code(reason), *map(cell, texts)) for reason, texts in DECISIONS.items())
+    parts = [
+        NOTE + "# Reasons\n",
+        "Every decision carries a machine-readable reason, a sentence, and a remedy where there is one.\n",
+        "## Why a job waits, or never starts\n\nThe same words stand in the condition `QuotaReserved`, in "
+        "`status.forecast`, in events and in the command line.\n\n"
+        "*Waits*: it starts when something that is in use becomes free. *Never*: as it is written, on this fleet and "
+        "with these quotas, it cannot start.\n",
+        table(("reason", "", "meaning", "what helps"), verdicts),
+        "## When a job is submitted\n\nWarnings reach the user through `kubectl` and `glebe run`.\n",
+        table(("answer", "says", "when"), ((a, code(t), cell(m)) for a, t, m in AT_SUBMISSION)),
+        "A cluster that is not embedded checks less at submission; see [On a real cluster](../production.md).\n",
+        "## States in `glebe jobs`\n",
+        table(("state", "meaning"), ((code(state), cell(text)) for state, text in STATES.items())),
+        "## Conditions of a Workload\n",
+        _four(("condition", "status", "reason", "meaning"), WORKLOAD),
+        "## Condition Active of queues\n",
+        _three(("of", "reason", "meaning"), QUEUES),
+        "## Events\n",
+        _four(("about", "type", "reason", "meaning"), EVENTS),
+        "## Conditions of a Job\n",
+        _three(("condition", "reason", "meaning"), JOB),
+        "## Pods and containers\n\nPods of Glebe's own nodes; on a real cluster the kubelet writes them.\n",
+        _three(("where", "reason", "meaning"), PODS),
+        "## Nodes\n",
+        _three(("condition", "reason", "meaning"), NODE_REASONS),
+        "## Namespaces that are being deleted\n",
+        _three(("condition", "reason", "meaning"), NAMESPACES),
+    ]
+    return {"docs/reference/reasons.md": "\n".join(parts)}
+
+
+def _word(text: str) -> str:
+    """Words of the API as code; descriptions as they are."""
+    return code(text) if " " not in text else text
+
+
+def _four(head: Row, rows: tuple[Row, ...]) -> str:
+    return table(head, ((one, two, _word(reason), cell(text)) for one, two, reason, text in rows))
+
+
+def _three(head: Row, rows: tuple[Row, ...]) -> str:
+    return table(head, ((one, _word(reason), cell(text)) for one, reason, text in rows))
+
+
+# --- docs/reference/gpu-models.md
+
+
+def models_page() -> dict[str, str]:
+    rows = (
+        (
+            code(board.model),
+            code(board.product),
+            str(board.memory_mib),
+            board.family,
+            f"{board.compute[0]}.{board.compute[1]}",
+            str(board.mig_slices or "-"),
+        )
+        for board in catalogue.BOARDS.values()
+    )
+    head = ("model", "`nvidia.com/gpu.product`", "memory, MiB", "family", "compute", "MIG slices")
+    text = (
+        "The models that a [fleet file](../fleet-file.md) may name. A prefix that fits only one is enough (`h200`). "
+        "A simulated node carries the labels that GPU feature discovery writes for such a board.\n\n"
+        "On a real cluster any GPU will do: flavors are told by node labels, not by this table.\n"
+    )
+    return {"docs/reference/gpu-models.md": "\n".join([NOTE + "# GPU models\n", text, table(head, rows)])}
+
+
+# --- docs/reference/README.md
+
+
+def index_page() -> dict[str, str]:
+    from docs_kinds import kinds, path_of, schema_of
+
+    rows = []
+    for kind in kinds():
+        file = path_of(kind).removeprefix("docs/reference/")
+        text = cell(schema_of(kind).get("description", ""))
+        rows.append((f"[{kind.resource.kind}]({file})", code(kind.resource.api_version), text))
+    text = (
+        "- [Command line](../cli.md)\n"
+        "- [Labels, annotations and other names](labels.md)\n"
+        "- [Reasons](reasons.md): why a job waits; conditions, events, warnings\n"
+        "- [GPU models](gpu-models.md)\n"
+    )
+    parts = [NOTE + "# Reference\n", text, "## Kinds\n", table(("kind", "API version", "what it is"), rows)]
+    return {"docs/reference/README.md": "\n".join(parts)}
