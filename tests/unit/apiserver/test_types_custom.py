@@ -138,7 +138,6 @@ def test_defaults_nulls_and_unknown_fields() -> None:
 
 
 def test_cel_rules() -> None:
-    pytest.importorskip("cel")
     crd = copy.deepcopy(CRD)
     spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     spec["properties"] |= {

@@ -1,4 +1,4 @@
-"""CEL rules of custom resources (``x-kubernetes-validations``), evaluated by the ``common-expression-language`` package.
+"""CEL rules of custom resources (``x-kubernetes-validations``), evaluated by ``common-expression-language``.
 
 Standard CEL is understood; the functions that Kubernetes adds to it (quantities, URLs, finds, optional types...) are
 not yet: a rule that needs one is logged once and not enforced.
@@ -10,6 +10,7 @@ import importlib.machinery
 import importlib.util
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from glebe.kube.errors import Cause
 log = logging.getLogger("glebe.apiserver")
 
 Program = Callable[[dict[str, Any]], Any]
+_MODULE = "cel.cel"
 _OLD_SELF = re.compile(r"\boldSelf\b")
 _UNDEFINED = "Undefined variable or function"
 _REASONS = ("FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate")
@@ -33,17 +35,20 @@ def _engine() -> Any:
 
     :raises ImportError: the package is not installed.
     """
+    if (loaded := sys.modules.get(_MODULE)) is not None:
+        return loaded
     spec = importlib.util.find_spec("cel")
     folders = spec.submodule_search_locations if spec is not None else None
     for folder in folders or ():
         for suffix in importlib.machinery.EXTENSION_SUFFIXES:
             path = Path(folder) / f"cel{suffix}"
             if path.is_file():
-                loader = importlib.machinery.ExtensionFileLoader("cel.cel", str(path))
-                made = importlib.util.spec_from_loader("cel.cel", loader, origin=str(path))
+                loader = importlib.machinery.ExtensionFileLoader(_MODULE, str(path))
+                made = importlib.util.spec_from_loader(_MODULE, loader, origin=str(path))
                 assert made is not None
                 module = importlib.util.module_from_spec(made)
                 loader.exec_module(module)
+                sys.modules[_MODULE] = module  # it can be initialised only once in a process
                 return module
     raise ImportError("the package common-expression-language is not installed")
 
@@ -56,7 +61,17 @@ def _program(rule: str) -> Program | None:
     except (ImportError, ValueError) as error:
         log.warning("CEL rule %r is not enforced: %s", rule, error)
         return None
+    except BaseException as error:
+        if not _is_panic(error):
+            raise
+        log.warning("CEL rule %r is not enforced: %s", rule, error)
+        return None
     return compiled
+
+
+def _is_panic(error: BaseException) -> bool:
+    """A panic of the Rust library arrives as an exception outside ``Exception``."""
+    return type(error).__name__ == "PanicException"
 
 
 @lru_cache(maxsize=1024)
@@ -128,6 +143,11 @@ def _broken(rule: dict[str, Any], value: Any, old: Any, path: str) -> Cause | No
             return None
         shown = f"Invalid value: {show(value)}: {error} evaluating rule: {rule.get('message') or text}"
         return Cause("FieldValueInvalid", shown, where)
+    except BaseException as error:
+        if not _is_panic(error):
+            raise
+        _not_understood(text, str(error))
+        return None
     message = rule.get("message") or f"failed rule: {text}"
     reason = rule.get("reason", "FieldValueInvalid")
     shown = {"FieldValueForbidden": f"Forbidden: {message}", "FieldValueRequired": f"Required value: {message}"}.get(
