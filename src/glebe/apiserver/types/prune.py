@@ -143,13 +143,13 @@ def prune(info: ResourceInfo, obj: Object) -> list[str]:
     if schema is None or schema.check(obj):
         return []
     unknown: list[str] = []
-    if info.is_custom:
-        _prune_custom(schema, obj, "", unknown)
-    else:
-        try:
+    try:
+        if info.is_custom:
+            _prune_custom(schema, obj, "", unknown)
+        else:
             _repair(schema, obj, "", unknown, info.kind)
-        except _Mismatch as error:
-            raise cannot_be_handled(info, error.message) from None
+    except _Mismatch as error:
+        raise cannot_be_handled(info, error.message) from None
     return unknown
 
 
@@ -289,7 +289,7 @@ def _prune_custom(schema: Schema, value: Any, path: str, unknown: list[str]) -> 
                 if field.custom:
                     _prune_custom(field, item, where, unknown)
                 elif field.kind == "object" and type(item) is dict:
-                    _repair_metadata(field, item, where, unknown)
+                    _repair(field, item, where, unknown, "ObjectMeta")
             elif not (schema.preserve or schema.kind == "any"):
                 unknown.append(where)
                 dropped.append(key)
@@ -298,10 +298,3 @@ def _prune_custom(schema: Schema, value: Any, path: str, unknown: list[str]) -> 
     elif type(value) is list and schema.items is not None:
         for index, item in enumerate(value):
             _prune_custom(schema.items, item, f"{path}[{index}]", unknown)
-
-
-def _repair_metadata(schema: Schema, value: dict[str, Any], path: str, unknown: list[str]) -> None:
-    try:
-        _repair(schema, value, path, unknown, "ObjectMeta")
-    except _Mismatch as error:
-        raise bad_request(error.message) from None
