@@ -98,6 +98,8 @@ def rule_faults(schema: Schema, value: Any, old: Any, path: str = "") -> Iterato
     """The rules that ``value`` breaks; ``old`` is what it replaces (None: nothing), for rules that name ``oldSelf``."""
     if value is None or not has_rules(schema):
         return
+    if value == old and type(value) is type(old):
+        return  # what was let in once and has not changed is not held against a later write
     for rule in schema.raw.get("x-kubernetes-validations") or ():
         fault = _broken(rule, value, old, path)
         if fault is not None:
