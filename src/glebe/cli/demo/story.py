@@ -161,8 +161,9 @@ def _account(stage: Stage) -> None:
     ended = stage.wait(f"{JOB} has ended", lambda: _ended(stage, JOB))
     stage.check(ended["state"] == "Succeeded", f"the 64-GPU job succeeds, not: {ended['state']}, {ended['message']}")
     stage.say(f"{JOB}: {ended['state']} ({ended['message']})")
+    stage.wait("the ledger has its end", lambda: all(not row["gpus"] for row in _usage(stage, "team-a")) or None)
     stage.glebe("usage")
-    usage = json.loads(stage.glebe("usage", "-o", "json", show=False))
+    usage = _json(stage, "usage")
     parts = sum(usage[f"{state}_gpu_seconds"] for state in ("allocated", "idle", "unhealthy"))
     stage.check(parts == usage["owned_gpu_seconds"], "allocated + idle + unhealthy = owned, to the second")
     by_team = {row["namespace"]: row["gpu_seconds"] for row in usage["rows"]}
@@ -172,7 +173,7 @@ def _account(stage: Stage) -> None:
 # --- looking
 
 
-def _rows(stage: Stage, verb: str, *arguments: str) -> list[dict[str, Any]]:
+def _json(stage: Stage, verb: str, *arguments: str) -> Any:
     """What ``glebe VERB -o json`` prints, asked in this process: quick enough to ask often."""
     import glebe.cli.main  # noqa: F401  (registers the verbs)
     from glebe.cli.app import app
@@ -182,7 +183,15 @@ def _rows(stage: Stage, verb: str, *arguments: str) -> list[dict[str, Any]]:
         code = app([verb, *arguments, "-o", "json", "--kubeconfig", str(stage.kubeconfig)], standalone_mode=False)
     if code:
         raise DemoFailed(f"glebe {verb} ended with {code}")
-    return list(json.loads(out.getvalue()))
+    return json.loads(out.getvalue())
+
+
+def _rows(stage: Stage, verb: str, *arguments: str) -> list[dict[str, Any]]:
+    return list(_json(stage, verb, *arguments))
+
+
+def _usage(stage: Stage, namespace: str) -> list[dict[str, Any]]:
+    return [row for row in _json(stage, "usage")["rows"] if row["namespace"] == namespace]
 
 
 def _all_ready(stage: Stage, count: int) -> list[dict[str, Any]] | None:

@@ -25,11 +25,7 @@ async def why(session: Session, job: Annotated[str, typer.Argument(help="Name of
         view, obj, workload, pods = await read_job(client, session.namespace, job)
         about = {o["metadata"].get("uid") for o in (obj, workload, *pods) if o}
         events = [e for e in await items(client, r.EVENTS, session.namespace) if _about(e) in about]
-    events.sort(key=lambda event: _last(event))
-    recent = [
-        {"time": _last(e), "about": e["involvedObject"]["name"], "reason": e.get("reason"), "message": e.get("message")}
-        for e in events[-8:]
-    ]
+    recent = _recent(events)
     if not session.out.for_people:
         session.out.document(asdict(view) | {"events": recent})
     else:
@@ -64,6 +60,15 @@ def _explain(session: Session, view: Any, events: list[dict[str, Any]], now: flo
         out.line("events:")
         for event in events:
             out.line(f"  {ago(now)(event['time'])} ago  {event['about']}  {event['reason']}: {event['message']}")
+
+
+def _recent(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last few, oldest first; what was said of the job and of its workload alike is shown once."""
+    told = {(e.get("reason"), e.get("message")): e for e in sorted(events, key=_last)}
+    return [
+        {"time": _last(e), "about": e["involvedObject"]["name"], "reason": reason, "message": message}
+        for (reason, message), e in list(told.items())[-8:]
+    ]
 
 
 def _about(event: dict[str, Any]) -> str | None:
