@@ -13,7 +13,7 @@ from glebe.kube import resources as r
 from glebe.kube.client import Client
 from glebe.kube.clock import Env, format_micro_time
 from glebe.kube.controller import Controller, Result
-from glebe.kube.errors import is_already_exists, is_not_found
+from glebe.kube.errors import ApiError, is_already_exists, is_not_found
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, controller_of, get_condition, is_deleting, key_of
 from glebe.kube.resources import Resource
@@ -100,6 +100,8 @@ class JobReconciler:
         return in_sync(workload, desired) and (want is None or have == want)
 
     async def _create(self, job: Object, desired: Object) -> None:
+        if not await self._still_there(job):
+            return
         now = format_micro_time(self._env.clock.now())
         desired["metadata"].setdefault("annotations", {})[labels.SUBMITTED_AT] = now
         try:
@@ -107,6 +109,17 @@ class JobReconciler:
         except Exception as error:
             if not is_already_exists(error):
                 raise
+
+    async def _still_there(self, job: Object) -> bool:
+        """Ask the server, not the cache: behind a silent watch, garbage collection would take each new one away."""
+        meta = job["metadata"]
+        try:
+            found = await self._client.get(self._integration.resource, meta["name"], meta["namespace"])
+        except ApiError as error:
+            if is_not_found(error):
+                return False
+            raise
+        return bool(found["metadata"]["uid"] == meta["uid"])
 
     async def _delete(self, workload: Object) -> None:
         meta = workload["metadata"]

@@ -64,6 +64,7 @@ class Run:
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     violation: str = ""
     downtimes: list[asyncio.Task[None]] = field(default_factory=list)
+    down: set[str] = field(default_factory=set)  # parts that have crashed and are not back
 
     def wrap(self, part: str, transport: Transport) -> Transport:
         """The platform asks for every component's transport here."""
@@ -143,12 +144,16 @@ async def _act(run: Run, platform: Platform, action: Action) -> None:
     elif action.verb == "recover-node":
         platform.simulated_nodes.recover_node(action.name)
     elif action.verb == "crash":
+        if action.name in run.down:
+            return
+        run.down.add(action.name)
         await platform.crash(action.name)
-        run.downtimes.append(asyncio.create_task(_restart_later(platform, action.name)))
+        run.downtimes.append(asyncio.create_task(_restart_later(run, platform, action.name)))
 
 
-async def _restart_later(platform: Platform, part: str) -> None:
+async def _restart_later(run: Run, platform: Platform, part: str) -> None:
     await asyncio.sleep(CRASH_DOWNTIME)
+    run.down.discard(part)
     await platform.restart(part)
 
 
