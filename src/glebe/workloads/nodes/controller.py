@@ -11,7 +11,7 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.events import EventRecorder
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, is_deleting
+from glebe.kube.objects import Object, ObjectKey, get_condition, is_deleting
 from glebe.kube.resources import LEASES, NODES, PODS
 from glebe.workloads.nodes.eviction import Eviction, Way, evictions
 from glebe.workloads.nodes.health import GRACE, assess, heartbeat_of
@@ -35,6 +35,7 @@ class NodeHealth:
         self._nodes = informers.get(NODES)
         self._leases = informers.get(LEASES, namespace=LEASE_NAMESPACE)
         self._seen: dict[str, tuple[tuple[str, str], float]] = {}
+        self._asked: dict[str, tuple[str, str]] = {}  # what the server itself last said
 
     def controller(self) -> Controller:
         controller = Controller("nodehealth", self.reconcile, self._env, workers=4)
@@ -60,13 +61,33 @@ class NodeHealth:
             known = self._seen[name] = (beat, now)
         return now - known[1]
 
+    async def _confirmed_silence(self, node: Object) -> float:
+        """As :meth:`_silence`, but before a node is given up the server is asked: the deaf one may be our watch."""
+        silent = self._silence(node)
+        if silent < GRACE or (get_condition(node, "Ready") or {}).get("status") == "Unknown":
+            return silent
+        name = node["metadata"]["name"]
+        try:
+            beat = heartbeat_of(node, await self._client.get(LEASES, name, LEASE_NAMESPACE))
+        except ApiError as error:
+            if not is_not_found(error):
+                raise
+            return silent
+        cached = self._seen[name][0]
+        if beat in (cached, self._asked.get(name)):
+            return silent
+        self._asked[name] = beat
+        self._seen[name] = (cached, asyncio.get_running_loop().time())
+        return 0.0
+
     async def reconcile(self, key: ObjectKey) -> Result | None:
         node = self._nodes.store.get(key)
         if node is None or is_deleting(node):
             self._seen.pop(key.name, None)
+            self._asked.pop(key.name, None)
             return None
         now = self._env.clock.now()
-        silent = self._silence(node)
+        silent = await self._confirmed_silence(node)
         verdict = assess(node, silent, now)
         version = node["metadata"].get("resourceVersion")
         try:
@@ -122,8 +143,9 @@ class NodeEviction:
         due = [d for d in departures if d.at <= now]
         if due and node is None and await self._exists(key.name):
             return Result(requeue_after=5.0)  # the cache is behind
-        for departure in due:
-            await self._evict(departure, key.name)
+        done = [await self._evict(departure, key.name) for departure in due]
+        if not all(done):
+            return Result(requeue_after=1.0)  # a pod has changed in the meantime: judge it again
         waits = [d.at - now for d in departures if d.at > now]
         return Result(requeue_after=min(waits) + 0.001) if waits else None
 
@@ -136,13 +158,13 @@ class NodeEviction:
             return False
         return True
 
-    async def _evict(self, departure: Eviction, node: str) -> None:
-        """Repeatable: each write is skipped when it has been done."""
+    async def _evict(self, departure: Eviction, node: str) -> bool:
+        """Repeatable: each write is skipped when it has been done. ``False``: the pod is not as our cache has it."""
         pod, meta = departure.pod, departure.pod["metadata"]
         lost = departure.way is Way.LOSE
         removed = is_deleting(pod) and meta.get("deletionGracePeriodSeconds") == 0
         if departure.way is Way.REMOVE and removed:
-            return
+            return True
         try:
             if departure.way is not Way.REMOVE:
                 await self._client.patch(
@@ -158,10 +180,11 @@ class NodeEviction:
         except ApiError as error:
             if not is_not_found(error) and error.code != 409:
                 raise
-            return
+            return is_not_found(error)
         if departure.reason == "DeletionByTaintManager":
             text = f"Marking for deletion Pod {meta['namespace']}/{meta['name']}"
             await self._recorder.event(pod, "Warning" if lost else "Normal", "TaintManagerEviction", text)
+        return True
 
     def _status(self, departure: Eviction, node: str) -> Object:
         pod = departure.pod
@@ -177,7 +200,9 @@ class NodeEviction:
             status["phase"] = "Failed"
             status["reason"] = "NodeLost"
             status["message"] = f"Node {node} which was running pod {pod['metadata']['name']} is unresponsive"
-        return {"metadata": {"uid": pod["metadata"]["uid"]}, "status": status}
+        # The lock keeps a pod that has ended in the meantime from being lost all the same.
+        lock = {"uid": pod["metadata"]["uid"], "resourceVersion": pod["metadata"]["resourceVersion"]}
+        return {"metadata": lock, "status": status}
 
 
 def _matters(old: Object | None, new: Object | None) -> bool:
