@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from glebe.kube.objects import Object
-from glebe.platform.views import State, job_view, job_views
+from glebe.platform.views import NEVER_REASONS, State, job_view, job_views
+from glebe.scheduling.model import Reason
 
 
 def job(**status: Any) -> Object:
@@ -114,3 +115,7 @@ def test_workloads_of_other_kinds_stand_for_themselves() -> None:
     alone["metadata"]["ownerReferences"][0] |= {"kind": "RayJob", "name": "ray", "uid": "other"}
     views = job_views([job()], [alone])
     assert [(v.kind, v.name) for v in views] == [("Job", "train"), ("RayJob", "ray")]
+
+
+def test_reasons_of_never_are_the_cores() -> None:
+    assert set(NEVER_REASONS) <= {str(reason) for reason in Reason}
