@@ -1,7 +1,7 @@
 """The transcript of ``glebe demo`` in README.md: made by running it, shortened, and compared without its numbers.
 
-``python tools/docs_demo.py`` runs the demo and writes the transcript; with ``--check`` it compares instead. It takes about
-a minute, so ``make docs-check`` leaves it out and a test does it.
+``python tools/docs_demo.py`` runs the demo and writes the transcript; with ``--check`` it compares instead. It takes
+about a minute, so ``make docs-check`` leaves it out and a test does it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def skeleton(lines: list[str]) -> list[str]:
         text = re.sub(r"(?<![\w-])\d+(\.\d+)?%?", "N", text)
         paragraph.append(re.sub(r" +", " ", text).strip())
         if not line:
-            out += sorted(paragraph[:-1]) + [""]
+            out += [*sorted(paragraph[:-1]), ""]
             paragraph = []
     return out
 
