@@ -117,6 +117,16 @@ def test_bad_starts_name_the_field_and_the_remedy(tmp_path: Path) -> None:
     assert missing.returncode == 2
     assert "cannot read the fleet file" in missing.stderr
     assert failing("up", "--data-dir", str(tmp_path / "a"), "--listen", "nonsense").returncode == 2
+    for listen in ("203.0.113.7:0", "nosuchhost.invalid:0"):
+        unreachable = failing("up", "--data-dir", str(tmp_path / "a"), "--listen", listen)
+        assert unreachable.returncode == 2
+        assert unreachable.stderr.startswith(f"error: --listen: cannot listen on {listen}: "), unreachable.stderr
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "glebe.db").write_bytes(b"this is no database" * 500)
+    broken_store = failing("up", "--data-dir", str(damaged))
+    assert broken_store.returncode == 2
+    assert "is damaged" in broken_store.stderr
     taken = tmp_path / "file"
     taken.write_text("not a directory")
     assert failing("up", "--data-dir", str(taken)).returncode == 2

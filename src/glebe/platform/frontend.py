@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -13,11 +14,14 @@ from glebe.apiserver.auth.pki import Pki
 from glebe.apiserver.http import HttpServer
 from glebe.apiserver.store.sqlite import SQLiteStore
 from glebe.kube.clock import Env
+from glebe.kube.errors import ApiError
 from glebe.kube.kubeconfig import KubeconfigError, load_kubeconfig, write_kubeconfig
 from glebe.node.fleet import Fleet
 from glebe.platform.embedded import Platform, PlatformConfig
 from glebe.platform.paths import DataDir
 from glebe.queueing.planner import ProcessPlanner
+
+log = logging.getLogger("glebe.platform")
 
 
 @asynccontextmanager
@@ -44,21 +48,31 @@ async def open_platform(data: DataDir, fleet: Fleet, host: str, port: int) -> As
         planner=ProcessPlanner(),
         secure=lambda server: secure(server, pki, env),
     )
-    async with platform, asyncio.TaskGroup() as background:
-        policy = background.create_task(store_bootstrap_policy(platform.client))  # known to the authorizer anyway
+    async with platform:
         front = await _listen(platform, pki, host, [port] if port else [last_port(data, host), 0])
+        # only to be seen: the authorizer knows these roles anyway
+        policy = asyncio.create_task(_store_policy(platform))
         try:
+            url = reachable(front.url)
             write_kubeconfig(
                 data.kubeconfig,
-                front.url,
+                url,
                 ca=pki.ca_pem,
                 certificate=pki.admin_file.read_bytes(),
                 key=pki.admin_key_file.read_bytes(),
             )
-            yield front.url, platform
+            yield url, platform
         finally:
             policy.cancel()
+            await asyncio.gather(policy, return_exceptions=True)
             await front.close()
+
+
+async def _store_policy(platform: Platform) -> None:
+    try:
+        await store_bootstrap_policy(platform.client)
+    except ApiError as error:
+        log.warning("the bootstrap roles are not all visible: %s", error)
 
 
 async def _listen(platform: Platform, pki: Pki, host: str, ports: list[int]) -> HttpServer:
@@ -75,10 +89,15 @@ async def _listen(platform: Platform, pki: Pki, host: str, ports: list[int]) -> 
     raise AssertionError("no port was given")
 
 
+def reachable(url: str) -> str:
+    """Where a client of this machine finds a server that listens everywhere."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//:::", "//[::1]:").replace("//[::]:", "//[::1]:")
+
+
 def last_port(data: DataDir, host: str) -> int:
     """The port of the last start on this host, so that kubeconfigs and connections outlive a restart; else 0."""
     try:
         server = urlsplit(load_kubeconfig(data.kubeconfig).server)
     except (KubeconfigError, ValueError, OSError):
         return 0
-    return server.port or 0 if server.hostname == host else 0
+    return server.port or 0 if reachable(f"//{host}:") == f"//{server.hostname}:" else 0

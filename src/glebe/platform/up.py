@@ -7,10 +7,12 @@ kubeconfig, say what to do next. A second ``up`` on the directory continues wher
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -62,10 +64,31 @@ def main(config: UpConfig) -> int:
     )
     data = DataDir(config.data_dir.expanduser().absolute())
     host, port = parse_listen(config.listen)
-    with _taken(data):
+    with _taken(data), _explained(config, data):
         fleet = read_fleet(config.fleet, data)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_serve(config, data, fleet, host, port))
+
+
+@contextmanager
+def _explained(config: UpConfig, data: DataDir) -> Iterator[None]:
+    """Turns what a user can mend into a :class:`StartError`."""
+    from glebe.apiserver.store import StoreUnavailable
+
+    try:
+        yield
+    except StoreUnavailable as error:
+        problem, _, remedy = str(error).partition(": ")
+        raise StartError(problem, remedy or "give another directory with --data-dir") from error
+    except PermissionError as error:
+        raise StartError(f"{error.filename or data.root}: {error.strerror}", "check who owns the directory") from error
+    except OSError as error:
+        if not isinstance(error, socket.gaierror) and error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+            raise
+        raise StartError(
+            f"--listen: cannot listen on {config.listen}: {error.strerror or error}",
+            "give an address of this machine and a free port, or port 0",
+        ) from error
 
 
 @contextmanager
