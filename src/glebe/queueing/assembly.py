@@ -12,7 +12,7 @@ from glebe.kube.resources import Resource
 from glebe.queueing import cycle, integrations, jobs, lifecycle, queuestatus, ungate
 from glebe.queueing.dryrun import hypothetical
 from glebe.queueing.notices import Notices
-from glebe.queueing.planner import InlinePlanner, Planner
+from glebe.queueing.planner import Arrays, InlinePlanner, Planner
 from glebe.queueing.publish import ForecastPublisher
 from glebe.queueing.snapshot import SnapshotBuilder
 from glebe.scheduling import decide
@@ -46,6 +46,7 @@ class Queueing:
         ]
         self._verdicts: dict[str, Decision | None] = {}
         self._verdicts_at = -1
+        self._arrays = Arrays()
 
     def never_starts(self, cluster: str, job: Object) -> Decision | None:
         """For :class:`glebe.queueing.admission.QueueAdmission`: the verdict when ``job`` could not start even alone.
@@ -72,6 +73,6 @@ class Queueing:
             alone = Snapshot(
                 world.nodes, world.topologies, world.flavors, world.queues, world.cohorts, (), (entry.pending,)
             )
-            decision = decide(alone, self._env.clock.now())[0]
+            decision = decide(alone, self._env.clock.now(), fleet=self._arrays.of(alone))[0]
             self._verdicts[shape] = decision if decision.outcome is Outcome.NEVER else None
         return self._verdicts[shape]

@@ -22,14 +22,18 @@ from glebe.kube.objects import Object, ObjectKey, controller_of, get_condition
 from glebe.kube.transport import ConnectionLost
 from glebe.queueing import convert, labels, transitions
 from glebe.queueing.notices import Notices, in_full
+from glebe.queueing.parallel import in_parallel
 from glebe.queueing.planner import Planner
 from glebe.queueing.snapshot import WATCHED, SnapshotBuilder
-from glebe.scheduling.model import Decision, Outcome
+from glebe.scheduling.model import Decision, Outcome, Pending
 
 log = logging.getLogger("glebe.queueing.cycle")
 
 #: Changes that come this close together are decided together.
 DEBOUNCE = 0.02
+#: A cycle over a long queue costs more: the next one waits this many times as long as the last one thought.
+_REST = 2.0
+_MAX_DEBOUNCE = 1.0
 _PARALLEL_WRITES = 16
 _RETRY = 0.5
 
@@ -64,27 +68,29 @@ class AdmissionCycle:
         self._notices = notices
         self._after = after
         self._uncertain: dict[ObjectKey, Object] = {}  # admissions whose write may or may not have happened
-        self._gate = asyncio.Semaphore(_PARALLEL_WRITES)
+        self._thought = 0.0  # seconds that the last cycle took to decide
         self.stats = Stats()
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
         """One cycle."""
-        await asyncio.sleep(DEBOUNCE)
+        await asyncio.sleep(max(DEBOUNCE, min(_REST * self._thought, _MAX_DEBOUNCE)))
         # 1. settle: admissions of earlier cycles whose outcome is unknown
         await self._settle()
         # 2. snapshot
+        began = self._env.clock.now()
         snapshot = self._builder.snapshot()
         barred = dict(self._builder.barred())
-        keys = {str(k): k for k in self._builder.objects[r.WORKLOADS]}
-        queues = {p.key: p.queue for p in snapshot.pending}
         # 3. decide
         decisions = await self._planner.decide(snapshot, self._env.clock.now()) if snapshot.pending else []
+        self._thought = self._env.clock.now() - began
+        keys = {str(k): k for k in self._builder.objects[r.WORKLOADS]} if decisions else {}
+        asked = {p.key: p for p in snapshot.pending} if decisions else {}
         # 4. write admissions, 5. write reasons that cannot wait for the forecast
         admissions = [(keys[d.key], d) for d in decisions if d.outcome is Outcome.ADMIT and d.key in keys]
         refusals = [(keys[d.key], d) for d in decisions if d.outcome is Outcome.NEVER and d.key in keys]
         refusals += list(barred.items())
-        done = await asyncio.gather(*(self._admit(k, queues[d.key], d) for k, d in admissions))
-        said = await asyncio.gather(*(self._refuse(k, d) for k, d in refusals))
+        done = await in_parallel((self._admit(k, asked[d.key], d) for k, d in admissions), _PARALLEL_WRITES)
+        said = await in_parallel((self._refuse(k, d) for k, d in refusals), _PARALLEL_WRITES)
         # 6. requeue
         self.stats.cycles += 1
         self.stats.last_pending = len(snapshot.pending) - sum(done)
@@ -92,15 +98,14 @@ class AdmissionCycle:
         self._after()
         return Result(requeue_after=_RETRY) if not all((*done, *said)) or self._uncertain else None
 
-    async def _admit(self, key: ObjectKey, queue: str, decision: Decision) -> bool:
+    async def _admit(self, key: ObjectKey, asked: Pending, decision: Decision) -> bool:
         """Write one admission; whether it is known to be written."""
         workload = self._builder.objects[r.WORKLOADS].get(key)
-        if workload is None or convert.holds_quota(workload) or not convert.is_active(workload):
+        if workload is None or self._builder.entry(key, workload).pending != asked:
             return False  # changed while the core was thinking: the next cycle sees it
-        wanted = transitions.admit(workload, queue, decision, self._env.clock.now())
+        wanted = transitions.admit(workload, asked.queue, decision, self._env.clock.now())
         self._builder.assume(wanted)
-        async with self._gate:
-            return await self._write_admission(key, wanted)
+        return await self._write_admission(key, wanted)
 
     async def _write_admission(self, key: ObjectKey, wanted: Object) -> bool:
         try:
@@ -165,13 +170,12 @@ class AdmissionCycle:
         same = condition.get("reason"), condition.get("message")
         if condition.get("status") == "False" and same == (str(decision.reason), decision.message):
             return True
-        async with self._gate:
-            try:
-                now = self._env.clock.now()
-                written = await self._client.update_status(r.WORKLOADS, transitions.wait(workload, decision, None, now))
-            except (ApiError, ConnectionLost) as error:
-                log.debug("the reason of %s was not written: %s", key, error)
-                return False
+        try:
+            now = self._env.clock.now()
+            written = await self._client.update_status(r.WORKLOADS, transitions.wait(workload, decision, None, now))
+        except (ApiError, ConnectionLost) as error:
+            log.debug("the reason of %s was not written: %s", key, error)
+            return False
         self._notices.say(written, "Warning", str(decision.reason), in_full(decision))
         return True
 

@@ -1,4 +1,4 @@
-"""Where the scheduling core runs: in this process, or in a worker process while the queue is long."""
+"""Where the scheduling core runs: in this process, or in worker processes while the queue is long."""
 
 from __future__ import annotations
 
@@ -9,19 +9,27 @@ import io
 import logging
 import multiprocessing
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from glebe.scheduling import decide, forecast
-from glebe.scheduling.model import Decision, Forecast, Snapshot
+from glebe.queueing.delta import Receiver, Sender, Update
+from glebe.scheduling import decide, forecast, prepare
+from glebe.scheduling.fleet import Fleet
+from glebe.scheduling.model import Decision, Forecast, Outcome, Snapshot
 
 log = logging.getLogger("glebe.queueing.planner")
 
+_CHUNK = 200  # answers unpacked between two turns of the event loop
+
 
 class Planner(Protocol):
-    """Answers with the core's decisions and forecasts; both are functions of their arguments alone."""
+    """Answers with the core's decisions and forecasts; both are functions of their arguments alone.
+
+    Decisions to wait, and the blockers of forecasts, may be left out.
+    """
 
     async def decide(self, snapshot: Snapshot, now: float) -> Sequence[Decision]: ...
 
@@ -30,74 +38,152 @@ class Planner(Protocol):
     async def close(self) -> None: ...
 
 
+class Arrays:
+    """The core's node arrays, kept while nodes and topologies stay."""
+
+    def __init__(self) -> None:
+        self._fleet: Fleet | None = None
+
+    def of(self, snapshot: Snapshot) -> Fleet:
+        if self._fleet is None or not self._fleet.matches(snapshot.nodes, snapshot.topologies):
+            self._fleet = prepare(snapshot)
+        return self._fleet
+
+
 class InlinePlanner:
     """Runs the core on the event loop: for simulation, tests and short queues."""
 
+    def __init__(self) -> None:
+        self._arrays = Arrays()
+
     async def decide(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
-        return decide(snapshot, now)
+        return decide(snapshot, now, fleet=self._arrays.of(snapshot))
 
     async def forecast(self, snapshot: Snapshot, now: float) -> Sequence[Forecast]:
-        return forecast(snapshot, now)
+        return forecast(snapshot, now, fleet=self._arrays.of(snapshot))
 
     async def close(self) -> None:
         return None
 
 
 class ProcessPlanner:
-    """Forecasts in one worker process as soon as more than ``threshold`` workloads wait; decides in this one.
+    """Forecasts in one worker process and decides in another as soon as many workloads wait.
 
     A forecast runs the core forward many times, a decision runs it once: with 5,000 workloads waiting on 1,000 nodes
-    0.8 s against 0.06 s, and handing the snapshot over costs about as much as the decision itself. Packing happens in
-    a thread, so that the event loop gets its turns. The worker starts on first need; when it dies, the call is answered
-    inline and the next one starts a new worker. Needs real threads and processes: not for simulated time.
+    0.8 s against 0.06 s, and both would hold the event loop. Two workers, so that no admission waits for a forecast.
+    Only changes of the snapshot are handed over (:mod:`.delta`), packed in a thread. A worker starts on first need;
+    when it dies, the call is answered inline and the next one starts a new worker. Needs real threads and processes:
+    not for simulated time.
+
+    :param threshold: with more pending workloads than these, forecasts are made in a worker.
+    :param decide_threshold: likewise for decisions.
     """
 
-    def __init__(self, threshold: int = 50) -> None:
+    def __init__(self, threshold: int = 50, decide_threshold: int = 200) -> None:
         self._threshold = threshold
+        self._decide_threshold = decide_threshold
         self._inline = InlinePlanner()
-        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+        self._forecasts = _Worker(forecast_work)
+        self._decisions = _Worker(decide_work)
 
     async def decide(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
-        return await self._inline.decide(snapshot, now)
+        if len(snapshot.pending) <= self._decide_threshold:
+            return await self._inline.decide(snapshot, now)
+        answer = await self._decisions.ask(snapshot, now)
+        return await self._inline.decide(snapshot, now) if answer is None else answer
 
     async def forecast(self, snapshot: Snapshot, now: float) -> Sequence[Forecast]:
         if len(snapshot.pending) <= self._threshold:
             return await self._inline.forecast(snapshot, now)
-        answer = await self._remote(snapshot, now)
+        answer = await self._forecasts.ask(snapshot, now)
         return await self._inline.forecast(snapshot, now) if answer is None else answer
+
+    async def close(self) -> None:
+        await asyncio.gather(self._forecasts.close(), self._decisions.close())
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The workers' process ids, while there are any."""
+        return [*self._forecasts.pids, *self._decisions.pids]
+
+
+class _Worker:
+    """One process that follows the snapshots sent to it and does one kind of ``work`` on them."""
+
+    def __init__(self, work: Callable[[bytes, float], list[bytes]]) -> None:
+        self._work = work
+        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+        self._sender = Sender()
+        self._turn = asyncio.Lock()
+
+    @property
+    def pids(self) -> list[int]:
+        return list(getattr(self._pool, "_processes", None) or {})
+
+    async def ask(self, snapshot: Snapshot, now: float) -> list[Any] | None:
+        """The worker's answer, or None when it died over it."""
+        async with self._turn:
+            chunks = await self._send(snapshot, now)
+        if chunks is None:
+            return None
+        answer: list[Any] = []
+        for chunk in chunks:
+            answer += pickle.loads(chunk)
+            await asyncio.sleep(0)
+        return answer
+
+    async def _send(self, snapshot: Snapshot, now: float) -> list[bytes] | None:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context)
+            self._sender = Sender()
+        done = False
+        try:
+            update = self._sender.update(snapshot)
+            packed = await asyncio.to_thread(pack, update)
+            chunks = await asyncio.get_running_loop().run_in_executor(self._pool, self._work, packed, now)
+            done = True
+        except BrokenProcessPool:
+            log.warning("a planner's worker process died; planning in this process")
+            self._pool = None
+            return None
+        finally:
+            if not done:
+                self._sender = Sender()  # what the worker has is not known: it gets everything anew
+        return chunks
 
     async def close(self) -> None:
         pool, self._pool = self._pool, None
         if pool is not None:
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
 
-    @property
-    def worker_pids(self) -> list[int]:
-        """The worker's process id, while there is one."""
-        processes = getattr(self._pool, "_processes", None) or {}
-        return list(processes)
 
-    async def _remote(self, snapshot: Snapshot, now: float) -> Sequence[Forecast] | None:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context)
-        pool = self._pool
-        try:
-            packed = await asyncio.to_thread(pack, snapshot)
-            answer = await asyncio.get_running_loop().run_in_executor(pool, work, packed, now)
-        except BrokenProcessPool:
-            log.warning("the planner's worker process died; forecasting in this process")
-            if self._pool is pool:
-                self._pool = None
-            return None
-        forecasts: Sequence[Forecast] = await asyncio.to_thread(pickle.loads, answer)
-        return forecasts
+# --- in the worker process
+
+_receiver = Receiver()
+_arrays = Arrays()
 
 
-def work(packed: bytes, now: float) -> bytes:
-    """What the worker does."""
-    snapshot: Snapshot = pickle.loads(packed)
-    return pack(forecast(snapshot, now))
+def decide_work(packed: bytes, now: float) -> list[bytes]:
+    """Decisions but those to wait, packed in pieces."""
+    snapshot = _receive(packed)
+    decisions = decide(snapshot, now, fleet=_arrays.of(snapshot))
+    return _pieces([d for d in decisions if d.outcome is not Outcome.WAIT])
+
+
+def forecast_work(packed: bytes, now: float) -> list[bytes]:
+    """All forecasts without blockers, packed in pieces."""
+    snapshot = _receive(packed)
+    return _pieces([replace(f, blockers=()) for f in forecast(snapshot, now, fleet=_arrays.of(snapshot))])
+
+
+def _receive(packed: bytes) -> Snapshot:
+    update: Update = pickle.loads(packed)
+    return _receiver.apply(update)
+
+
+def _pieces(answers: Sequence[Any]) -> list[bytes]:
+    return [pack(answers[at : at + _CHUNK]) for at in range(0, len(answers), _CHUNK)]
 
 
 def pack(value: Any) -> bytes:

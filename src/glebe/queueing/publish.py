@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from glebe.kube import resources as r
@@ -14,6 +13,7 @@ from glebe.kube.objects import Object, ObjectKey, get_condition
 from glebe.kube.transport import ConnectionLost
 from glebe.queueing import convert, labels, transitions
 from glebe.queueing.notices import Notices, in_full
+from glebe.queueing.parallel import in_parallel
 from glebe.queueing.planner import Planner
 from glebe.queueing.snapshot import SnapshotBuilder
 from glebe.scheduling.model import Forecast, Outcome
@@ -49,15 +49,15 @@ class ForecastPublisher:
         self._interval = interval
         self._refresh = refresh
         self._last = float("-inf")
+        self._took = 0.0  # seconds of the last pass: a long queue's forecasts may keep this process half busy, not more
         self._key = ObjectKey(client.cluster, "", "forecast")
-        self._gate = asyncio.Semaphore(_PARALLEL_WRITES)
         self.controller = Controller("queue-forecast", self._reconcile, env)
         self.passes = 0
         self.written = 0
 
     def poke(self) -> None:
         """A cycle has ended: the forecast is due, now or as soon as the interval allows."""
-        self.controller.queue.add_after(self._key, self._last + self._interval - self._env.clock.now())
+        self.controller.queue.add_after(self._key, self._last + max(self._interval, self._took) - self._env.clock.now())
 
     async def _reconcile(self, key: ObjectKey) -> Result | None:
         now = self._last = self._env.clock.now()
@@ -65,9 +65,10 @@ class ForecastPublisher:
         if not snapshot.pending:
             return None
         forecasts = await self._planner.forecast(snapshot, now)
-        self._last = self._env.clock.now()
         keys = {str(k): k for k in self._builder.objects[r.WORKLOADS]}
-        await asyncio.gather(*(self._publish(keys[f.key], f) for f in forecasts if f.key in keys))
+        await in_parallel((self._publish(keys[f.key], f) for f in forecasts if f.key in keys), _PARALLEL_WRITES)
+        self._last = self._env.clock.now()
+        self._took = self._last - now
         self.passes += 1
         return Result(requeue_after=self._refresh)
 
@@ -75,27 +76,24 @@ class ForecastPublisher:
         now = self._env.clock.now()
         if forecast.decision.outcome is Outcome.ADMIT:
             return  # the next cycle admits it
-        if not self._due(key, forecast, now):
-            return
-        async with self._gate:
-            workload = self._builder.workload(key)
-            if workload is None or not self._due(key, forecast, now):
-                return
-            before = get_condition(workload, labels.QUOTA_RESERVED) or {}
-            wanted = transitions.wait(workload, forecast.decision, forecast, now)
-            try:
-                written = await self._client.update_status(r.WORKLOADS, wanted)
-            except (ApiError, ConnectionLost) as error:
-                log.debug("the forecast of %s was not written: %s", key, error)
-                self.poke()
-                return
-            self.written += 1
-            if before.get("reason") != str(forecast.decision.reason):
-                self._say(written, forecast)
-
-    def _due(self, key: ObjectKey, forecast: Forecast, now: float) -> bool:
         workload = self._builder.workload(key)
-        if workload is None or convert.holds_quota(workload) or convert.is_finished(workload):
+        if workload is None or not self._due(workload, forecast, now):
+            return
+        before = get_condition(workload, labels.QUOTA_RESERVED) or {}
+        wanted = transitions.wait(workload, forecast.decision, forecast, now)
+        try:
+            written = await self._client.update_status(r.WORKLOADS, wanted)
+        except (ApiError, ConnectionLost) as error:
+            log.debug("the forecast of %s was not written: %s", key, error)
+            self.poke()
+            return
+        self.written += 1
+        if before.get("reason") != str(forecast.decision.reason):
+            self._say(written, forecast)
+
+    @staticmethod
+    def _due(workload: Object, forecast: Forecast, now: float) -> bool:
+        if convert.holds_quota(workload) or convert.is_finished(workload):
             return False
         return transitions.differs_materially(workload, forecast, now)
 

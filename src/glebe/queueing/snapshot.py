@@ -131,6 +131,8 @@ class SnapshotBuilder:
             self._use.dirty[key.name] = None
             self.fleet_version += 1
         else:
+            if old is not None and new is not None and _matters(old) == _matters(new):
+                return  # a status: queues write theirs with every workload
             if resource in self._tables:
                 self._tables[resource].change(key.name, new)
             if resource not in (r.TOPOLOGIES, r.RESOURCE_FLAVORS, r.COHORTS):
@@ -189,17 +191,22 @@ class SnapshotBuilder:
         if not dirty:
             return
         nodes = self.objects[r.NODES]
-        members_changed = False
+        members_changed = changed = False
         for name in dirty:
             obj = nodes.get(ObjectKey(self.cluster, "", name))
             if obj is None:
                 members_changed |= self._nodes.pop(name, None) is not None
                 continue
-            members_changed |= name not in self._nodes
-            self._nodes[name] = convert.node(obj, self._use.other_use(name))
+            node = convert.node(obj, self._use.other_use(name))
+            known = self._nodes.get(name)
+            members_changed |= known is None
+            if node != known:  # pods of placed workloads come and go without changing what is left for others
+                self._nodes[name] = node
+                changed = True
         if members_changed:
             self._nodes = dict(sorted(self._nodes.items()))
-        self._node_tuple = tuple(self._nodes.values())
+        if members_changed or changed:
+            self._node_tuple = tuple(self._nodes.values())
 
     def _refresh_workloads(self) -> None:
         if not self._dirty:
@@ -299,6 +306,11 @@ def _swap(table: dict[ObjectKey, T], key: ObjectKey, value: T | None) -> bool:
         return False
     table[key] = value
     return True
+
+
+def _matters(obj: Object) -> tuple[object, ...]:
+    """What of an object other than a workload, pod or node decides anything."""
+    return obj["metadata"].get("uid"), labels_of(obj), is_deleting(obj), obj.get("spec")
 
 
 def _revision(obj: Object) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from glebe.queueing.planner import InlinePlanner, ProcessPlanner, pack
 from glebe.queueing.snapshot import SnapshotBuilder
 from glebe.queueing.ungate import Release, Ungater
 from glebe.scheduling import decide, forecast
+from glebe.scheduling.model import Outcome
 
 KEY = ObjectKey("", "", "cycle")
 SECOND = "2026-01-01T00:00:00Z"
@@ -231,13 +233,29 @@ async def test_forecasts_of_the_worker_process_are_those_of_the_core() -> None:
     snapshot = World("a", "b", "c").builder.snapshot()
     planner = ProcessPlanner(threshold=1)
     try:
-        expected = forecast(snapshot, 0.0)
+        expected = [replace(f, blockers=()) for f in forecast(snapshot, 0.0)]  # blockers stay in the worker
         assert await planner.forecast(snapshot, 0.0) == expected
         (worker,) = planner.worker_pids
         os.kill(worker, signal.SIGKILL)
-        assert await planner.forecast(snapshot, 0.0) == expected
+        assert await planner.forecast(snapshot, 0.0) == forecast(snapshot, 0.0)  # answered here
         assert await planner.forecast(snapshot, 0.0) == expected
         assert await planner.decide(snapshot, 0.0) == decide(snapshot, 0.0)
+    finally:
+        await planner.close()
+
+
+@pytest.mark.realtime
+async def test_decisions_of_the_worker_process_follow_the_queue() -> None:
+    world = World("a", "b", "c")
+    planner = ProcessPlanner(decide_threshold=0)
+    try:
+        for _ in range(3):
+            snapshot = world.builder.snapshot()
+            expected = [d for d in decide(snapshot, 0.0) if d.outcome is not Outcome.WAIT]
+            assert await planner.decide(snapshot, 0.0) == expected
+            name = snapshot.pending[0].key.rpartition("/")[2]
+            gone = world.builder.objects[r.WORKLOADS][ObjectKey("", "team", name)]
+            world.builder.change(r.WORKLOADS, gone, None)
     finally:
         await planner.close()
 
