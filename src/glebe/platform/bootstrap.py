@@ -6,6 +6,7 @@ overruled by the next start.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,7 +19,7 @@ from glebe.gpu import catalogue
 from glebe.kube import resources as r
 from glebe.kube.client import Client
 from glebe.kube.errors import ApiError, is_already_exists, is_not_found
-from glebe.kube.objects import Object, annotations_of
+from glebe.kube.objects import Object, annotations_of, condition_is_true
 from glebe.kube.quantity import from_int, to_int
 from glebe.kube.resources import Resource
 from glebe.node.spec import BLOCK_LABEL, GPU_RESOURCE, HOSTNAME_LABEL, KIND_LABEL, POOL_LABEL, RACK_LABEL, NodeSpec
@@ -57,6 +58,22 @@ async def install_crds(client: Client) -> None:
             continue
         if annotations_of(live).get(HASH_ANNOTATION) != annotations_of(wanted)[HASH_ANNOTATION]:
             await client.apply(r.CUSTOM_RESOURCE_DEFINITIONS, wanted, field_manager="glebe", force=True)
+
+
+async def wait_established(client: Client, seconds: float = 30.0) -> None:
+    """Wait until every kind is served: on some servers that is only some moments after its CRD was created.
+
+    :raises TimeoutError: naming the kinds that are not.
+    """
+    names = {crd["metadata"]["name"] for crd in custom_resource_definitions()}
+    missing = names
+    for _ in range(int(seconds / 0.25)):
+        found = (await client.list_all(r.CUSTOM_RESOURCE_DEFINITIONS)).items
+        missing = names - {crd["metadata"]["name"] for crd in found if condition_is_true(crd, "Established")}
+        if not missing:
+            return
+        await asyncio.sleep(0.25)
+    raise TimeoutError(f"not established after {seconds:.0f} s: {', '.join(sorted(missing))}")
 
 
 def _hash(obj: Object) -> str:

@@ -26,7 +26,6 @@ from glebe.kube.http import HttpTransport
 from glebe.kube.informer import Informers
 from glebe.kube.kubeconfig import ClientConfig, KubeconfigError, in_cluster_config, load_kubeconfig
 from glebe.kube.lease import FencedTransport, LeaderElector, LeadershipLost
-from glebe.kube.objects import condition_is_true
 from glebe.kube.transport import ConnectionLost
 from glebe.platform import bootstrap
 
@@ -34,7 +33,6 @@ log = logging.getLogger("glebe.platform")
 
 LEASE = "glebe-controller"
 OLDEST = (1, 34)
-_ESTABLISH_SECONDS = 30.0
 
 
 class StartError(Exception):
@@ -126,7 +124,13 @@ async def install(client: Client, namespace: str) -> str:
     """
     await _check_version(client)
     await bootstrap.install_crds(client)
-    await _wait_established(client)
+    try:
+        await bootstrap.wait_established(client)
+    except TimeoutError as error:
+        raise StartError(
+            str(error),
+            "kubectl describe crd says why; another owner of these names (an installed Kueue?) must go first",
+        ) from error
     await _ensure_namespace(client, namespace)
     version = await _policy_version(client)
     if version is None:
@@ -152,22 +156,6 @@ async def _check_version(client: Client) -> None:
         raise StartError(
             f"the cluster is Kubernetes {found['gitVersion']}", f"Glebe needs {OLDEST[0]}.{OLDEST[1]} or later"
         )
-
-
-async def _wait_established(client: Client) -> None:
-    """A kind is served only some moments after its CRD was created."""
-    names = {crd["metadata"]["name"] for crd in bootstrap.custom_resource_definitions()}
-    missing = names
-    for _ in range(int(_ESTABLISH_SECONDS / 0.25)):
-        found = (await client.list_all(r.CUSTOM_RESOURCE_DEFINITIONS)).items
-        missing = names - {crd["metadata"]["name"] for crd in found if condition_is_true(crd, "Established")}
-        if not missing:
-            return
-        await asyncio.sleep(0.25)
-    raise StartError(
-        f"not established after {_ESTABLISH_SECONDS:.0f} s: {', '.join(sorted(missing))}",
-        "kubectl describe crd says why; another owner of these names (an installed Kueue?) must go first",
-    )
 
 
 async def _ensure_namespace(client: Client, name: str) -> None:
