@@ -85,6 +85,19 @@ async def ensure_namespaces(client: Client) -> None:
         await _ensure(client, r.NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
 
+async def remove_departed_nodes(client: Client, nodes: Sequence[NodeSpec]) -> list[str]:
+    """Delete the Nodes of an earlier fleet file that this one has no more; returns their names.
+
+    Nodes that no fleet file made (they lack the label) are nobody's business here.
+    """
+    known = {node.name for node in nodes}
+    found = (await client.list_all(r.NODES, label_selector=KIND_LABEL)).items
+    departed = [node["metadata"]["name"] for node in found if node["metadata"]["name"] not in known]
+    for name in departed:
+        await client.delete(r.NODES, name)
+    return departed
+
+
 async def create_defaults(client: Client, nodes: Sequence[NodeSpec]) -> bool:
     """Topology, flavors, queues and classes for a fleet, unless that was done before; says whether it did it now."""
     marker: Object = {

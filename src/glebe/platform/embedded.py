@@ -27,6 +27,7 @@ from glebe.metering.controller import controllers as metering
 from glebe.node.fleet import Fleet
 from glebe.node.processnode import ProcessNode
 from glebe.node.simulated import SimulatedNodes
+from glebe.node.spec import NodeSpec
 from glebe.platform import bootstrap
 from glebe.platform.parts import Part, Parts, Runnable, Wiring
 from glebe.queueing.admission import QueueAdmission
@@ -106,6 +107,7 @@ class Platform:
             await bootstrap.install_crds(self.client)
             await bootstrap.ensure_namespaces(self.client)
             self.first_start = await bootstrap.create_defaults(self.client, self._node_specs())
+            await bootstrap.remove_departed_nodes(self.client, self._node_specs())
             for name in self.parts.names:
                 self.parts.start(name)
         except BaseException:
@@ -136,7 +138,7 @@ class Platform:
 
     # --- what it is made of
 
-    def _node_specs(self) -> list:  # type: ignore[type-arg]
+    def _node_specs(self) -> list[NodeSpec]:
         fleet = self.config.fleet
         local = [fleet.local] if fleet.local is not None and self.config.nodes_dir is not None else []
         return [*fleet.nodes, *local]
