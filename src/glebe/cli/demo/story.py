@@ -241,7 +241,7 @@ def _apply(stage: Stage, path: Path) -> None:
     from glebe.platform.manifests import apply_all, read_manifests
 
     objects = read_manifests(path)
-    stage.say(f"\n$ kubectl apply -f examples/{path.name}")
+    stage.say(f"\nthrough the API, as kubectl apply -f examples/{path.name} does:")
     _with_client(stage, lambda client: apply_all(client, objects))
     for obj in objects:
         stage.say(
