@@ -8,6 +8,7 @@ runs: under :mod:`glebe.kube.virtualtime` a week passes in milliseconds, and det
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 import uuid
@@ -68,13 +69,27 @@ class Env:
     @classmethod
     def system(cls) -> Env:
         """The real clock, real randomness and random UUIDs."""
-        return cls(SystemClock(), random.Random(), lambda: str(uuid.uuid4()))
+        return cls(SystemClock(), random.Random(), _random_uids())
 
     @classmethod
     def seeded(cls, seed: int, clock: Clock | None = None) -> Env:
         """Everything derived from ``seed``: two runs with one seed see the same values in the same order."""
         rng = random.Random(seed)
         return cls(clock or LoopClock(), rng, lambda: str(uuid.UUID(int=rng.getrandbits(128), version=4)))
+
+
+def _random_uids() -> Callable[[], str]:
+    """Random UUIDs; entropy is fetched for many at once, since each fetch is a system call."""
+    pool = b""
+
+    def new() -> str:
+        nonlocal pool
+        if not pool:
+            pool = os.urandom(16 * 256)
+        taken, pool = pool[:16], pool[16:]
+        return str(uuid.UUID(bytes=taken, version=4))
+
+    return new
 
 
 def format_time(seconds: float) -> str:

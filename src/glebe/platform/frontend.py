@@ -17,6 +17,7 @@ from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
 from glebe.kube.kubeconfig import KubeconfigError, load_kubeconfig, write_kubeconfig
 from glebe.node.fleet import Fleet
+from glebe.platform.collecting import few_full_collections
 from glebe.platform.embedded import Platform, PlatformConfig
 from glebe.platform.paths import DataDir
 from glebe.queueing.planner import ProcessPlanner
@@ -48,7 +49,7 @@ async def open_platform(data: DataDir, fleet: Fleet, host: str, port: int) -> As
         planner=ProcessPlanner(),
         secure=lambda server: secure(server, pki, env),
     )
-    async with platform:
+    async with few_full_collections(), platform:
         front = await _listen(platform, pki, host, [port] if port else [last_port(data, host), 0])
         # only to be seen: the authorizer knows these roles anyway
         policy = asyncio.create_task(_store_policy(platform))
