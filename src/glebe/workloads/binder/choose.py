@@ -32,6 +32,8 @@ def choose(fleet: Fleet, needs: Needs) -> Choice:
     fleet.refresh()
     if not fleet.names:
         return Choice(None)
+    if (only := fleet.only_node(needs)) is not None:
+        return Choice(only)
     opinion = fleet.opinion(needs)
     candidates = opinion.eligible
     for resource, amount in needs.requests.items():

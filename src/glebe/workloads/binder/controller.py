@@ -20,7 +20,7 @@ from glebe.workloads.binder.fleet import Fleet
 from glebe.workloads.binder.needs import Needs
 
 SCHEDULER = "default-scheduler"
-BATCH = 256
+BATCH = 64
 """Decisions between two looks at the event loop: a few milliseconds."""
 PARALLEL = 32
 REPEAT = 10.0

@@ -18,6 +18,8 @@ from glebe.kube.quantity import to_int
 from glebe.workloads.binder.needs import Needs
 
 Ints = npt.NDArray[np.int64]
+HOSTNAME = "kubernetes.io/hostname"
+_KEPT = 256  # opinions
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Fleet:
         self._opinions: dict[str, Opinion] = {}
         self._columns: dict[str, int] = {}
         self._rows: dict[str, int] = {}
+        self._hosts: dict[str, list[int]] = {}  # value of the hostname label -> rows
         self.names: list[str] = []
         self.allocatable: Ints = np.zeros((0, 0), np.int64)
         self.used: Ints = np.zeros((0, 0), np.int64)
@@ -121,6 +124,10 @@ class Fleet:
         self._stale = False
         self.names = sorted(self._nodes)
         self._rows = {name: row for row, name in enumerate(self.names)}
+        self._hosts = {}
+        for row, name in enumerate(self.names):
+            host = (self._nodes[name]["metadata"].get("labels") or {}).get(HOSTNAME, "")
+            self._hosts.setdefault(host, []).append(row)
         amounts = {n: (self._nodes[n].get("status") or {}).get("allocatable") or {} for n in self.names}
         resources = sorted({r for per_node in amounts.values() for r in per_node} | {"pods"})
         self._columns = {resource: column for column, resource in enumerate(resources)}
@@ -135,6 +142,21 @@ class Fleet:
     def column(self, resource: str) -> int | None:
         """Where a resource stands in the arrays; ``None`` when no node has it."""
         return self._columns.get(resource)
+
+    def only_node(self, needs: Needs) -> str | None:
+        """The node that ``needs`` names by its hostname label, if it fits there now; saves looking at all nodes."""
+        rows = self._hosts.get(needs.selector.get(HOSTNAME) or "-", ())
+        if len(rows) != 1:
+            return None
+        (row,) = rows
+        name = self.names[row]
+        if needs.refuses(self._nodes[name]) is not None:
+            return None
+        for resource, amount in needs.requests.items():
+            column = self._columns.get(resource)
+            if column is None or self.allocatable[row, column] - self.used[row, column] < amount:
+                return None
+        return name
 
     def opinion(self, needs: Needs) -> Opinion:
         """What ``needs`` thinks of the nodes' fixed properties."""
@@ -151,6 +173,8 @@ class Fleet:
                 refusals[reason] = refusals.get(reason, 0) + 1
             else:
                 dislikes[row] = needs.dislikes(self._nodes[name])
+        if len(self._opinions) >= _KEPT:
+            self._opinions.clear()
         opinion = self._opinions[needs.key] = Opinion(eligible, dislikes, refusals)
         return opinion
 
