@@ -122,45 +122,62 @@ def _idle_load(pid: int, seconds: float, rows: list[Row]) -> None:
 
 @dataclass
 class Pulse:
-    """Beats on the loop every millisecond and notes when it could not; a thread looks what held it.
+    """Beats on the loop every millisecond: how late it comes is how long a request may have to wait for its turn."""
 
-    ``limit``: seconds; what holds the loop longer is noted with its stack when ``stacks`` is on.
-    """
-
-    limit: float = 0.010
-    stacks: bool = False
     longest: float = 0.0
-    over: int = 0
-    beats: int = 0
-    where: Counter[str] = field(default_factory=Counter)
-    _beat: float = 0.0
-    _done: threading.Event = field(default_factory=threading.Event)
+    late: list[float] = field(default_factory=list)
 
     async def run(self) -> None:
-        self._beat = time.perf_counter()
-        if self.stacks:
-            threading.Thread(target=self._look, args=(threading.get_ident(),), daemon=True).start()
-        try:
-            while True:
-                await asyncio.sleep(_TICK)
-                now = time.perf_counter()
-                late = now - self._beat - _TICK
-                self.longest = max(self.longest, late)
-                self.over += late > self.limit
-                self.beats += 1
-                self._beat = now
-        finally:
-            self._done.set()
+        last = time.perf_counter()
+        while True:
+            await asyncio.sleep(_TICK)
+            now = time.perf_counter()
+            self.late.append(now - last - _TICK)
+            last = now
 
-    def reset(self) -> None:
-        self.longest, self.over, self.beats = 0.0, 0, 0
+    def take(self) -> tuple[float, float]:
+        """(99th percentile, longest) since the last call, seconds."""
+        late, self.late = sorted(self.late), []
+        return (max(0.0, late[int(0.99 * len(late))]), max(0.0, late[-1])) if late else (0.0, 0.0)
+
+
+@dataclass
+class Steps:
+    """Times every single callback of asyncio's own loop; a thread looks where the long ones are."""
+
+    limit: float = 0.010
+    longest: float = 0.0
+    over: int = 0
+    where: Counter[str] = field(default_factory=Counter)
+    _began: float = 0.0
+    _done: threading.Event = field(default_factory=threading.Event)
+
+    def install(self) -> None:
+        run = asyncio.Handle._run
+
+        def timed(handle: asyncio.Handle) -> None:
+            self._began = began = time.perf_counter()
+            run(handle)
+            self._began = 0.0
+            taken = time.perf_counter() - began
+            self.longest = max(self.longest, taken)
+            self.over += taken > self.limit
+
+        asyncio.Handle._run = timed  # type: ignore[method-assign]
+        threading.Thread(target=self._look, args=(threading.get_ident(),), daemon=True).start()
+
+    def take(self) -> tuple[float, int]:
+        """(longest, how many were too long) since the last call."""
+        out = self.longest, self.over
+        self.longest, self.over = 0.0, 0
+        return out
 
     def _look(self, thread: int) -> None:
         seen = 0.0
         while not self._done.wait(0.002):
-            beat = self._beat
-            if beat != seen and time.perf_counter() - beat > self.limit + _TICK:
-                seen = beat
+            began = self._began
+            if began and began != seen and time.perf_counter() - began > self.limit * 0.7:
+                seen = began
                 frame = sys._current_frames().get(thread)
                 if frame is not None:
                     self.where[_summary(frame)] += 1
@@ -225,7 +242,7 @@ async def in_parallel(jobs: list[Callable[[], Awaitable[object]]], width: int) -
     await asyncio.gather(*(worker() for _ in range(width)))
 
 
-async def large_fleet(rows: list[Row], nodes: int, jobs: int, *, stacks: bool) -> None:
+async def large_fleet(rows: list[Row], nodes: int, jobs: int, steps: Steps | None) -> None:
     from glebe.node.fleet import parse_fleet
     from glebe.platform.frontend import open_platform
     from glebe.platform.paths import DataDir
@@ -233,32 +250,35 @@ async def large_fleet(rows: list[Row], nodes: int, jobs: int, *, stacks: bool) -
     name = f"{nodes:,} nodes"
     with tempfile.TemporaryDirectory(prefix="glebe-bench-") as directory:
         data = DataDir(Path(directory))
-        pulse = Pulse(stacks=stacks)
+        pulse = Pulse()
         ticking = asyncio.create_task(pulse.run())
         began = time.perf_counter()
         fleet = parse_fleet(fleet_file(nodes), "the benchmark's fleet")
         async with open_platform(data, fleet, "127.0.0.1", 0) as (_, platform):
             show(Row(f"{name}: process ready to ready API", time.perf_counter() - began, "s"), rows)
-            run = _Run(platform, pulse, rows, name, nodes, jobs)
+            run = _Run(platform, pulse, steps, rows, name, nodes, jobs)
             await run.nodes_ready(began)
             await run.fill()
             await run.queue()
             await run.idle()
             await run.turnover()
         ticking.cancel()
-        if stacks:
-            print("\nwhat held the event loop for more than 10 ms:")
-            for where, count in pulse.where.most_common(25):
+        if steps is not None:
+            print("\nwhat held the event loop:")
+            for where, count in steps.where.most_common(25):
                 print(f"  {count:5}  {where}")
 
 
 class _Run:
     """The steps of one run on the large fleet, in their order."""
 
-    def __init__(self, platform: Any, pulse: Pulse, rows: list[Row], name: str, nodes: int, jobs: int) -> None:
+    def __init__(
+        self, platform: Any, pulse: Pulse, steps: Steps | None, rows: list[Row], name: str, nodes: int, jobs: int
+    ) -> None:
         from glebe.kube import resources as r
 
         self.r, self.platform, self.pulse, self.rows, self.name = r, platform, pulse, rows, name
+        self.steps = steps
         self.node_count, self.job_count = nodes, jobs
         self.client = platform.client
         informers = platform.parts._shared  # the platform's own cache: reading it costs nothing
@@ -270,9 +290,13 @@ class _Run:
         show(Row(f"{self.name}: {what}", value, unit, bound, at_least), self.rows)
 
     def _held(self, during: str) -> None:
-        self._row(f"event loop held at longest, {during}", 1000 * self.pulse.longest, "ms", 10)
-        self._row(f"event loop held over 10 ms, {during}", self.pulse.over, "times")
-        self.pulse.reset()
+        usual, longest = self.pulse.take()
+        self._row(f"wait for a turn of the loop, {during}, p99", 1000 * usual, "ms")
+        self._row(f"wait for a turn of the loop, {during}, longest", 1000 * longest, "ms")
+        if self.steps is not None:
+            held, over = self.steps.take()
+            self._row(f"one step of the loop, {during}, longest", 1000 * held, "ms", 10)
+            self._row(f"steps of the loop over 10 ms, {during}", over, "steps")
 
     async def nodes_ready(self, began: float) -> None:
         from glebe.kube.objects import condition_is_true
@@ -329,7 +353,7 @@ class _Run:
 
     async def idle(self, seconds: float = 5.0) -> None:
         await asyncio.sleep(2)
-        self.pulse.reset()
+        self.pulse.take()
         before = cpu_seconds(os.getpid())
         await asyncio.sleep(seconds)
         used = cpu_seconds(os.getpid()) - before  # the pulse's own share included
@@ -394,7 +418,7 @@ def run(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--jobs", type=int, default=5000, help="queued on the large fleet")
     parser.add_argument("--starts", type=int, default=3, help="cold starts measured")
     parser.add_argument("--idle", type=float, default=10.0, help="seconds over which the idle load is measured")
-    parser.add_argument("--stalls", action="store_true", help="also tell what held the event loop (slower)")
+    parser.add_argument("--stalls", action="store_true", help="time every step of the event loop (slower)")
     options = parser.parse_args(arguments)
     rows: list[Row] = []
     print("platform (wall-clock times)")
@@ -403,8 +427,12 @@ def run(arguments: list[str] | None = None) -> list[Row]:
     if options.only != "default":
         import uvloop
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(large_fleet(rows, options.nodes, options.jobs, stacks=options.stalls))
+        steps = Steps() if options.stalls else None
+        if steps is not None:
+            steps.install()
+        factory = asyncio.new_event_loop if options.stalls else uvloop.new_event_loop
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(large_fleet(rows, options.nodes, options.jobs, steps))
     return rows
 
 
