@@ -91,7 +91,7 @@ def default_fleet(rows: list[Row], *, starts: int, idle: float) -> None:
     for number in range(starts):
         with tempfile.TemporaryDirectory(prefix="glebe-bench-") as directory:
             began = time.perf_counter()
-            command = [sys.executable, "-m", "glebe", "up", "--data-dir", directory, "--listen", "127.0.0.1:0"]
+            command = [sys.executable, "-m", "glebe.cli.main", "up", "--data-dir", directory, "--listen", "127.0.0.1:0"]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             try:
                 assert process.stdout is not None
