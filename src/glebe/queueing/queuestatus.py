@@ -11,40 +11,13 @@ from glebe.kube.client import Client
 from glebe.kube.clock import Env, format_time
 from glebe.kube.controller import Controller, Result
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, condition_is_true, is_deleting, key_of, set_condition
+from glebe.kube.objects import Object, ObjectKey, is_deleting, key_of, set_condition
 from glebe.kube.quantity import from_int, to_int
-from glebe.queueing import convert, labels
 from glebe.queueing.integrations import read
-from glebe.queueing.lifecycle import QUEUE_INDEX, queue_index
+from glebe.queueing.tallies import Tallies, Usage, local_queue_of
 
 #: Changes that come this close together are counted together.
 _DEBOUNCE = 0.2
-Usage = dict[str, dict[str, int]]  # flavor -> resource -> amount
-
-
-def tally(workloads: Iterable[Object]) -> tuple[int, int, int, Usage, Usage]:
-    """(pending, reserving, admitted, reserved amounts, used amounts)."""
-    pending = reserving = admitted = 0
-    reserved: Usage = {}
-    used: Usage = {}
-    for workload in workloads:
-        if convert.is_finished(workload):
-            continue
-        if not convert.holds_quota(workload):
-            pending += convert.is_active(workload)
-            continue
-        reserving += 1
-        is_admitted = condition_is_true(workload, labels.ADMITTED)
-        admitted += is_admitted
-        for a in convert.assignments(workload):
-            for resource, amount in a.usage.items():
-                name = a.flavors.get(resource)
-                if name is None:
-                    continue
-                for table in (reserved, used) if is_admitted else (reserved,):
-                    row = table.setdefault(name, {})
-                    row[resource] = row.get(resource, 0) + amount
-    return pending, reserving, admitted, reserved, used
 
 
 def flavor_usage(groups: list[dict[str, Any]], usage: Usage, *, borrowed: bool) -> list[dict[str, Any]]:
@@ -72,7 +45,7 @@ class QueueStatus:
         self._client = client
         self._env = env
         self._cluster = client.cluster
-        self._workloads = informers.get(r.WORKLOADS, indexers={QUEUE_INDEX: queue_index}).store
+        self.tallies = Tallies(self._cluster)
         self._local = informers.get(r.LOCAL_QUEUES).store
         self._queues = informers.get(r.CLUSTER_QUEUES).store
         self._flavors = informers.get(r.RESOURCE_FLAVORS).store
@@ -94,33 +67,29 @@ class QueueStatus:
         if (queue.get("status") or {}) != status:
             await self._client.update_status(resource, {**queue, "status": status})
 
-    def _members(self, queue: str) -> list[Object]:
-        """Workloads of all LocalQueues that lead to a ClusterQueue."""
-        out: list[Object] = []
-        for local in self._local.values():
-            if local["spec"]["clusterQueue"] == queue:
-                out += self._workloads.by_index(QUEUE_INDEX, _index_of(local))
-        return out
+    def _members(self, queue: str) -> list[str]:
+        """The LocalQueues that lead to a ClusterQueue."""
+        return [_index_of(local) for local in self._local.values() if local["spec"]["clusterQueue"] == queue]
 
     def cluster_queue(self, queue: Object) -> dict[str, Any]:
         """Its status as it should be."""
-        pending, reserving, admitted, reserved, used = tally(self._members(queue["metadata"]["name"]))
+        tally = self.tallies.total(self._members(queue["metadata"]["name"]))
         groups = read(queue, ("spec", "resourceGroups"), [])
         active, reason, message = self._activity(queue)
         status = {
             **(queue.get("status") or {}),
-            "pendingWorkloads": pending,
-            "reservingWorkloads": reserving,
-            "admittedWorkloads": admitted,
-            "flavorsReservation": flavor_usage(groups, reserved, borrowed=True),
-            "flavorsUsage": flavor_usage(groups, used, borrowed=True),
+            "pendingWorkloads": tally.pending,
+            "reservingWorkloads": tally.reserving,
+            "admittedWorkloads": tally.admitted,
+            "flavorsReservation": flavor_usage(groups, tally.reserved, borrowed=True),
+            "flavorsUsage": flavor_usage(groups, tally.used, borrowed=True),
         }
         status["conditions"] = self._condition(queue, active, reason, message)
         return status
 
     def local_queue(self, queue: Object) -> dict[str, Any]:
         """Its status as it should be."""
-        pending, reserving, admitted, reserved, used = tally(self._workloads.by_index(QUEUE_INDEX, _index_of(queue)))
+        tally = self.tallies.total([_index_of(queue)])
         name = queue["spec"]["clusterQueue"]
         target = self._queues.get(ObjectKey(self._cluster, "", name))
         groups = read(target, ("spec", "resourceGroups"), [])
@@ -134,11 +103,11 @@ class QueueStatus:
             state = True, "Ready", "Workloads of this queue can be admitted."
         status = {
             **(queue.get("status") or {}),
-            "pendingWorkloads": pending,
-            "reservingWorkloads": reserving,
-            "admittedWorkloads": admitted,
-            "flavorsReservation": flavor_usage(groups, reserved, borrowed=False),
-            "flavorsUsage": flavor_usage(groups, used, borrowed=False),
+            "pendingWorkloads": tally.pending,
+            "reservingWorkloads": tally.reserving,
+            "admittedWorkloads": tally.admitted,
+            "flavorsReservation": flavor_usage(groups, tally.reserved, borrowed=False),
+            "flavorsUsage": flavor_usage(groups, tally.used, borrowed=False),
         }
         status["conditions"] = self._condition(queue, *state)
         return status
@@ -184,13 +153,12 @@ def build(client: Client, informers: Informers, env: Env) -> Controller:
     cluster = client.cluster
 
     def of_workload(workload: Object) -> Iterable[ObjectKey]:
-        for index in queue_index(workload):
-            namespace, _, name = index.partition("/")
-            key = ObjectKey(cluster, namespace, name)
-            yield key
-            local = local_queues.store.get(key)
-            if local is not None:
-                yield ObjectKey(cluster, "", local["spec"]["clusterQueue"])
+        namespace, _, name = local_queue_of(workload).partition("/")
+        key = ObjectKey(cluster, namespace, name)
+        yield key
+        local = local_queues.store.get(key)
+        if local is not None:
+            yield ObjectKey(cluster, "", local["spec"]["clusterQueue"])
 
     def of_local(local: Object) -> Iterable[ObjectKey]:
         return key_of(local, cluster), ObjectKey(cluster, "", local["spec"]["clusterQueue"])
@@ -204,7 +172,7 @@ def build(client: Client, informers: Informers, env: Env) -> Controller:
     def everything(_: Object) -> Iterable[ObjectKey]:
         return [*cluster_queues.store.keys(), *local_queues.store.keys()]
 
-    controller.watch(informers.get(r.WORKLOADS), of_workload)
+    controller.watch(informers.get(r.WORKLOADS), of_workload, when=status.tallies.change)  # counts, too
     controller.watch(local_queues, of_local)
     controller.watch(cluster_queues, of_cluster_queue)
     controller.watch(informers.get(r.RESOURCE_FLAVORS), everything)
