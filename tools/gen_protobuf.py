@@ -9,11 +9,11 @@ JSON, what is inlined, and what JSON leaves out when it is empty.
     python tools/gen_protobuf.py TREE            # writes the file
     python tools/gen_protobuf.py TREE --check    # only compares
 
-Form of the file: ``kinds`` maps ``GROUP/VERSION/KIND`` to a message; ``messages`` maps package and message to its fields,
-separated by spaces, each ``NAME FLAG NUMBER TYPE`` without spaces, e.g. ``replicas?1int32``. No name: the message's
-fields stand in the parent. Types: ``string``, ``int32``, ``int64``, ``bool``, ``double``, ``bytes`` or a message (with
-its package when that is another), after ``[]`` for a list and ``{}`` for a map with string keys. Flags say what JSON
-has when the wire has nothing or a zero:
+Form of the file: ``kinds`` maps ``GROUP/VERSION/KIND`` to a message; ``messages`` maps package and message to its
+fields, separated by spaces, each ``NAME FLAG NUMBER TYPE`` without spaces, e.g. ``replicas?1int32``. No name: the
+message's fields stand in the parent. Types: ``string``, ``int32``, ``int64``, ``bool``, ``double``, ``bytes`` or a
+message (with its package when that is another), after ``[]`` for a list and ``{}`` for a map with string keys. Flags
+say what JSON has when the wire has nothing or a zero:
 
 ``=``  left out when empty            ``?``  there when the wire has it (a pointer)
 ``!``  always there, zero if absent   ``~``  always there, null if absent
@@ -39,7 +39,7 @@ SPECIAL = {
     "io.k8s.apimachinery.pkg.api.resource.Quantity",
     "io.k8s.apimachinery.pkg.runtime.RawExtension",
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
-    *(f"{META}.{name}" for name in ("Time", "MicroTime", "Duration", "FieldsV1")),
+    *(f"{META}.{name}" for name in ("Time", "MicroTime", "FieldsV1")),
     *(
         f"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.{name}"
         for name in ("JSON", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray")
@@ -93,7 +93,10 @@ def structs(path: Path) -> tuple[dict[str, dict[int, Tag]], set[str]]:
     found: dict[str, dict[int, Tag]] = {}
     lists: set[str] = set()
     for source in sorted(path.glob("*.go")):
-        if source.name.startswith("zz_generated") or source.name in ("generated.pb.go", "types_swagger_doc_generated.go"):
+        if source.name.startswith("zz_generated") or source.name in (
+            "generated.pb.go",
+            "types_swagger_doc_generated.go",
+        ):
             continue
         text = source.read_text()
         lists.update(_LIST.findall(text))
@@ -162,8 +165,6 @@ def generate(tree: Path) -> str:
         if name not in done and name not in SPECIAL:
             done[name], needed = message(tree, name)
             todo += needed
-            if name.endswith("apiextensions.v1.JSONSchemaProps"):
-                continue
     packages: dict[str, dict[str, str]] = {}
     for name in sorted(done):
         package, _, short = name.rpartition(".")

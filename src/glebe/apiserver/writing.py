@@ -239,8 +239,9 @@ async def admit(call: Call, operation: str, obj: Object | None, old: Object | No
 def decode_body(call: Call) -> Object:
     """The object in the body, with its type checked against the path."""
     header = call.request.headers.get("content-type", "")
-    obj = media.decode(call.request.body, header)
-    if "yaml" not in header and options.field_validation(call.request) != "Ignore":
+    obj = media.decode(call.request.body, header, call.warn)
+    is_json = "yaml" not in header and "protobuf" not in header
+    if is_json and options.field_validation(call.request) != "Ignore":
         call.duplicates = duplicates.find(call.request.body, obj)
     check_type(call, obj)
     return obj
