@@ -337,9 +337,9 @@ class _Run:
         await in_parallel([lambda j=j: self.client.create(self.r.JOBS, j) for j in wanted], 16)  # type: ignore[misc]
         taken = time.perf_counter() - began
         self._row(f"{self.job_count:,} jobs submitted", self.job_count / taken, "jobs/s")
-        await until(lambda: self._named("job-") >= self.job_count, "all jobs have a Workload", 0.05)
+        await until(lambda: self._named("job-") >= self.job_count, "all jobs have a Workload", 0.5)
         self._row("all have a Workload (from the first's submission)", time.perf_counter() - began, "s")
-        await until(self._all_forecast, "all have a forecast", 0.1)
+        await until(self._all_forecast, "all have a forecast", 0.5)
         self._row("all have position and forecast (same)", time.perf_counter() - began, "s")
         self._held("queueing")
         snapshot = self._snapshot()
@@ -399,6 +399,8 @@ class _Run:
         return sum((p.get("status") or {}).get("phase") == "Running" for p in self.pods.values())
 
     def _named(self, prefix: str) -> int:
+        if len(self.workloads) < self.job_count:
+            return 0
         return sum(w["metadata"]["ownerReferences"][0]["name"].startswith(prefix) for w in self.workloads.values())
 
     def _all_forecast(self) -> bool:
