@@ -256,6 +256,9 @@ async def large_fleet(rows: list[Row], nodes: int, jobs: int, steps: Steps | Non
         fleet = parse_fleet(fleet_file(nodes), "the benchmark's fleet")
         async with open_platform(data, fleet, "127.0.0.1", 0) as (_, platform):
             show(Row(f"{name}: process ready to ready API", time.perf_counter() - began, "s"), rows)
+            pulse.take()
+            if steps is not None:
+                steps.take()
             run = _Run(platform, pulse, steps, rows, name, nodes, jobs)
             await run.nodes_ready(began)
             await run.fill()
@@ -381,16 +384,8 @@ class _Run:
         self._held("turnover")
 
     def _snapshot(self) -> Any:
-        from glebe.kube import resources as r
-        from glebe.queueing.snapshot import WATCHED, SnapshotBuilder
-
-        builder = SnapshotBuilder(self.client.cluster)
-        informers = self.platform.parts._shared
-        for resource in WATCHED:
-            for obj in informers.get(resource).store.values():
-                if resource != r.WORKLOADS or "status" in obj:
-                    builder.change(resource, None, obj)
-        return builder.snapshot()
+        """The queue's own picture, so that its workers are asked as they are in operation."""
+        return self.platform._admission.oracle.__self__.builder.snapshot()
 
     def _admitted(self) -> int:
         return sum(_holds(w) for w in self.workloads.values())

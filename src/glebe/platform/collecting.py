@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 _YOUNG, _MIDDLE = 5_000, 4
 _SURVIVORS = 5  # middle collections after which what survived is set aside: about 100,000 objects
 _LOOK = 0.25
-_FEW = 1_000_000  # never walk everything before so many objects have been set aside
+_FEW = 5_000_000  # never walk everything before so many objects have been set aside: that takes a second
 
 
 @asynccontextmanager
