@@ -317,8 +317,7 @@ AT_SUBMISSION: tuple[Row, ...] = (
     ("refused, 422", "must be whole seconds above zero", "`kueue.x-k8s.io/max-exec-time-seconds`."),
     ("refused, 422", "is not a run time", "`glebe.dev/expected-run-time`."),
     ("refused, 422", "at most one of them may be given", "More than one topology annotation."),
-    ("refused, 422", "must be greater than or equal to 0", "A negative number of pods."),
-    ("refused, 422", "must not be negative", "A negative request."),
+    ("refused, 422", "must be greater than or equal to 0", "A negative number of pods, or a negative request."),
     ("refused, 422", "the queue of a running job cannot change", "An update of the queue label."),
 )
 

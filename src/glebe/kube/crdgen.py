@@ -37,6 +37,14 @@ _INT_OR_STRING: _JSON = {
 }
 
 
+#: the same for amounts that cannot be below zero
+_NOT_NEGATIVE: _JSON = {
+    **_INT_OR_STRING,
+    "pattern": str(_INT_OR_STRING["pattern"]).replace("[+-]", "[+]", 1),
+    "minimum": 0,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A CEL rule over ``self`` (and ``oldSelf``), with what to say when it does not hold."""
@@ -169,8 +177,9 @@ def _schema(hint: Any) -> _JSON:
     origin = get_origin(hint)
     if origin is Annotated:
         base, *metas = get_args(hint)
-        if any(isinstance(m, msgspec.Meta) and (m.extra or {}).get("quantity") for m in metas):
-            return dict(_INT_OR_STRING)
+        extra = {k: v for m in metas if isinstance(m, msgspec.Meta) for k, v in (m.extra or {}).items()}
+        if extra.get("quantity"):
+            return dict(_INT_OR_STRING if extra["quantity"] is True else _NOT_NEGATIVE)
         return _with_metas(_schema(base), metas)
     if origin in (Union, types.UnionType):
         variants = [a for a in get_args(hint) if a is not type(None)]

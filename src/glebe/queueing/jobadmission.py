@@ -6,11 +6,12 @@ cannot fight with GitOps, and pods that appear before their gang may start are g
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object, annotations_of, labels_of
-from glebe.kube.quantity import QuantityError
+from glebe.kube.quantity import QuantityError, to_int
 from glebe.kube.resources import WORKLOAD_CLASSES
 from glebe.queueing import labels
 from glebe.queueing.construct import priority_of
@@ -84,9 +85,20 @@ def _check_template(job: Object, path: tuple[str, ...]) -> list[Cause]:
         asked = pod_requests(read(job, (*path, "spec"), {}))
     except (QuantityError, AttributeError, TypeError):
         return []  # the schema says it better
-    below = [resource for resource, amount in asked.items() if amount < 0]
-    where = ".".join((*path, "spec", "containers"))
-    return [Cause("FieldValueInvalid", f"Invalid value: {r} must not be negative", where) for r in below]
+    if all(amount >= 0 for amount in asked.values()):
+        return []
+    return list(_negative_amounts(read(job, (*path, "spec"), {}), ".".join((*path, "spec"))))
+
+
+def _negative_amounts(spec: dict[str, Any], where: str) -> Iterator[Cause]:
+    for group in ("initContainers", "containers"):
+        for index, container in enumerate(spec.get(group) or ()):
+            for kind, amounts in (container.get("resources") or {}).items():
+                for resource, amount in amounts.items() if isinstance(amounts, dict) else ():
+                    if to_int(amount, resource) < 0:
+                        why = f'Invalid value: "{amount}": must be greater than or equal to 0'
+                        field = f"{where}.{group}[{index}].resources.{kind}[{resource}]"
+                        yield Cause("FieldValueInvalid", why, field)
 
 
 def _child(obj: dict[str, Any], name: str) -> dict[str, Any]:

@@ -118,8 +118,9 @@ def test_wrong_types_are_refused_as_upstream_words_it(obj: dict[str, Any], why: 
 
 def test_quantities_and_times_are_checked_and_a_bare_number_is_a_quantity() -> None:
     bad = pod(containers=container(resources={"limits": {"cpu": "x y"}}))
-    with pytest.raises(ApiError, match="quantities must match the regular expression"):
+    with pytest.raises(ApiError, match="quantities must match the regular expression") as caught:
         prune(PODS, bad)
+    assert caught.value.message.endswith(': spec.containers[0].resources.limits.cpu: "x y"')
     late = pod()
     late["metadata"]["creationTimestamp"] = "x"
     with pytest.raises(ApiError, match="parsing time"):

@@ -33,6 +33,7 @@ FIELDS: dict[str, Any] = {
     },
     "mp": {"type": "object", "additionalProperties": INTEGER, "maxProperties": 2},
     "ios": {"x-kubernetes-int-or-string": True},
+    "qty": {"x-kubernetes-int-or-string": True, "pattern": "^[0-9]+[km]?$", "minimum": 0},
     "nul": {"type": "string", "nullable": True},
     "d": {"type": "integer", "default": 5},
     "do": {"type": "object", "default": {}, "properties": {"x": {"type": "string", "default": "q"}}},
@@ -115,6 +116,10 @@ def faults(obj: dict[str, Any]) -> list[str]:
             {"ios": True},
             ['spec.ios: Invalid value: "boolean": spec.ios in body must be of type integer,string: "boolean"'],
         ),
+        ({"qty": "5k"}, []),
+        ({"qty": 5}, []),
+        ({"qty": "lots"}, ["spec.qty: Invalid value: \"lots\": spec.qty in body should match '^[0-9]+[km]?$'"]),
+        ({"qty": -1}, ["spec.qty: Invalid value: -1: spec.qty in body should be greater than or equal to 0"]),
         ({"req": None}, ["spec.req: Required value"]),
         ({"t": "x"}, ['spec.t: Invalid value: "x": spec.t in body must be of type date-time: "x"']),
         (

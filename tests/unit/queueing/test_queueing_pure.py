@@ -127,6 +127,13 @@ def test_negative_counts_are_refused() -> None:
     assert [c.field for c in check(JOB, job(parallelism=-1), none)] == ["spec.parallelism"]
 
 
+def test_negative_amounts_are_refused_by_field() -> None:
+    one = job()
+    one["spec"]["template"]["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "-1"}}
+    field = "spec.template.spec.containers[0].resources.limits[nvidia.com/gpu]"
+    assert [c.field for c in check(JOB, one, none)] == [field]
+
+
 def test_webhook_answers_with_a_patch_that_gives_what_the_plugin_gives() -> None:
     one = job()
     request = {

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.apiserver.types.schema import Schema
 from glebe.kube.errors import ApiError, bad_request
@@ -196,7 +198,8 @@ def _json_name(value: Any) -> str:
 
 def _mismatch(schema: Schema, value: Any, path: str, struct: str) -> _Mismatch:
     if schema.kind == "quantity":
-        return _Mismatch(_QUANTITY_ERROR)
+        # upstream stops here; the field and what stood there are what the user needs
+        return _Mismatch(f"{_QUANTITY_ERROR}: {path}: {orjson.dumps(value).decode()}")
     if schema.kind == "string" and isinstance(value, str):
         if schema.format == "byte":
             return _Mismatch("illegal base64 data at input byte 0")
@@ -226,7 +229,7 @@ def _repair(schema: Schema, value: Any, path: str, unknown: list[str], struct: s
             if child is not None:
                 if child.kind == "quantity":
                     value[key] = item = _quantity_text(item)
-                _repair(child, item, f"{path}.{key}" if child.kind == "object" else path, unknown, struct)
+                _repair(child, item, f"{path}.{key}" if child.kind in ("object", "quantity") else path, unknown, struct)
     elif kind == "array":
         if type(value) is not list:
             raise _mismatch(schema, value, path, struct)

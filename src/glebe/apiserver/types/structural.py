@@ -109,7 +109,9 @@ def _type_validator(schema: Schema) -> Validator:
     if kind == "boolean":
         return lambda value: type(value) is bool
     if kind == "int-or-string":
-        return lambda value: type(value) is str or type(value) is int
+        if not _LIMITS & schema.raw.keys():
+            return lambda value: type(value) is str or type(value) is int
+        return lambda value: not list(_int_or_string_faults(schema, value, ""))
     if kind == "array":
         return _array_validator(schema)
     if kind in ("object", "map"):
@@ -219,8 +221,8 @@ def _walk(schema: Schema, value: Any, path: str, causes: list[Cause]) -> None:
         causes.extend(_number_faults(schema, value, path))
     elif kind == "boolean" and type(value) is not bool:
         causes.append(type_fault(path, "boolean", value))
-    elif kind == "int-or-string" and not (type(value) is str or type(value) is int):
-        causes.append(type_fault(path, "integer,string", value))
+    elif kind == "int-or-string":
+        causes.extend(_int_or_string_faults(schema, value, path))
     elif kind == "array":
         _walk_array(schema, value, path, causes)
     elif kind in ("object", "map") or schema.raw.get("type") == "object":
@@ -300,6 +302,18 @@ def _string_faults(schema: Schema, value: Any, path: str) -> Iterable[Cause]:
     if test is not None and not test(value):
         body = f"{path} in body must be of type {schema.format}: {show(value)}"
         yield Cause("FieldValueTypeInvalid", f"Invalid value: {show(value)}: {body}", path)
+
+
+_LIMITS = frozenset({"pattern", "minLength", "maxLength", "minimum", "maximum", "multipleOf"})
+
+
+def _int_or_string_faults(schema: Schema, value: Any, path: str) -> Iterable[Cause]:
+    """Bounds are for numbers, lengths and patterns for strings, as everywhere."""
+    if type(value) is str:
+        return _string_faults(schema, value, path)
+    if type(value) is int:
+        return _number_faults(schema, value, path)
+    return [type_fault(path, "integer,string", value)]
 
 
 _INT_BITS = {"int32": 31, "int64": 63}

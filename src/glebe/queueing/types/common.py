@@ -10,6 +10,7 @@ from msgspec import Meta
 from glebe.kube.crdgen import Rule
 
 Quantity = Annotated[int | str, Meta(extra={"quantity": True})]
+Quota = Annotated[int | str, Meta(extra={"quantity": "not negative"})]
 ObjectName = Annotated[
     str,
     Meta(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"),
@@ -81,7 +82,7 @@ class LabelRequirement(Base):
 class FairSharing(Base):
     """Weight against siblings when borrowable quota is short."""
 
-    weight: Quantity = "1"
+    weight: Quota = "1"
     """Share relative to siblings; zero means that nothing is borrowed while anyone else wants it."""
 
 

@@ -19,6 +19,7 @@ from glebe.queueing.types.common import (
     LabelSelector,
     ObjectName,
     Quantity,
+    Quota,
     ResourceName,
     StopPolicy,
     list_map,
@@ -30,11 +31,11 @@ class ResourceQuota(Base):
 
     name: ResourceName
     """The resource, e.g. nvidia.com/gpu."""
-    nominal_quota: Quantity
+    nominal_quota: Quota
     """What is always available to the queue."""
-    borrowing_limit: Quantity | None = None
+    borrowing_limit: Quota | None = None
     """The most that may be borrowed from the cohort; without it, all that is unused."""
-    lending_limit: Quantity | None = None
+    lending_limit: Quota | None = None
     """The most that may be lent to the cohort; without it, all that is unused."""
 
 
