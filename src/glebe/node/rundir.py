@@ -139,10 +139,15 @@ class Run:
         return self.exit
 
     def _kill_orphan(self) -> None:
-        command = self.command
-        if command is not None and command.alive:
-            with contextlib.suppress(OSError):
-                os.killpg(command.pid, signal.SIGKILL)
+        """Kill what a supervisor that was killed itself could not: known by the mark that all of the run inherit."""
+        mark = f"{supervisor.MARK}={self.path}".encode()
+        for _ in range(20):  # a process may fork while we look
+            left = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _has_mark(pid, mark)]
+            for pid in left:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            if not left:
+                return
 
     def stop(self, grace: float) -> None:
         """Ask the supervisor to end the container, with SIGKILL after ``grace`` seconds. Repeating can shorten it."""
@@ -154,6 +159,13 @@ class Run:
         temporary.replace(self.path / "grace")
         with contextlib.suppress(OSError):
             os.kill(holder.pid, signal.SIGTERM)
+
+
+def _has_mark(pid: int, mark: bytes) -> bool:
+    try:
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 async def _wait_process(process: Process) -> None:

@@ -31,6 +31,7 @@ from typing import Any
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 LOG_LIMIT = 50 * 1024 * 1024  # bytes; the log is then rotated once, to LOG.1
+MARK = "GLEBE_RUN"  # a variable that everything in the run inherits: RUN_DIR
 LINE_LIMIT = 16 * 1024  # longer lines are split and tagged P, as container runtimes do
 
 
@@ -195,7 +196,7 @@ class Supervisor:
                 os.dup2(source, target)
             os.chdir(self.run["cwd"])
             stage = "exec"
-            os.execvpe(self.run["argv"][0], self.run["argv"], self.run["env"])
+            os.execvpe(self.run["argv"][0], self.run["argv"], {**self.run["env"], MARK: self.dir})
         except OSError as error:
             os.write(fail, f"{error.errno} {stage}".encode())
         finally:

@@ -154,6 +154,16 @@ async def test_killed_supervisor_takes_the_container_with_it(tmp_path: Path) -> 
     await until(lambda: not command.alive)
 
 
+async def test_killed_supervisor_leaves_no_grandchildren(tmp_path: Path) -> None:
+    run = await started(tmp_path, "sh", "-c", "setsid sleep 60 & echo $!; sleep 61")
+    hidden = int((await until(lambda: run.log.read_bytes())).split()[3])
+    holder = run.supervisor
+    assert holder is not None
+    os.kill(holder.pid, signal.SIGKILL)
+    assert await run.wait() is None
+    await until(lambda: not supervisor.start_time(hidden))
+
+
 def test_process_identity_includes_its_start_time() -> None:
     start = supervisor.start_time(os.getpid())
     assert Process(os.getpid(), start).alive
