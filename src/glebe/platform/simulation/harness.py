@@ -11,7 +11,9 @@ import asyncio
 import hashlib
 import logging
 import random
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -172,14 +174,20 @@ async def _settle(run: Run, platform: Platform) -> None:
     if left and not run.violation:
         run.violation = f"not settled after {SETTLE_SECONDS:.0f} s without faults: {'; '.join(left[:5])}"
     if not run.violation:
-        run.violation = await _ledger_verdict(run)
+        run.violation = await _ledger_verdict(run, platform)
 
 
-async def _ledger_verdict(run: Run) -> str:
+async def _ledger_verdict(run: Run, platform: Platform) -> str:
     """The ledger may still sit behind a watch that went silent: its reflector gives that up in its own time."""
     deadline = asyncio.get_running_loop().time() + LEDGER_SECONDS
     while True:
         await asyncio.sleep(10)
-        verdict = settled.ledger_disagrees(run.checker, run.env.clock.now())
+        verdict = settled.ledger_disagrees(run.checker, _recorded(platform), run.env.clock.now())
         if not verdict or asyncio.get_running_loop().time() > deadline:
             return verdict
+
+
+def _recorded(platform: Platform) -> set[str]:
+    """The uids of all pods in the ledger's file."""
+    with closing(sqlite3.connect(str(platform.config.ledger))) as db:
+        return {uid for (uid,) in db.execute("SELECT DISTINCT uid FROM allocations")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 
 from glebe.kube.objects import Object, annotations_of
@@ -13,6 +14,21 @@ from glebe.platform.simulation.world import World
 
 class Violation(AssertionError):
     """An invariant does not hold; the message says which, where and when."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """A pod that held GPUs and is no longer in the API."""
+
+    uid: str
+    gpus: int
+    bound_at: float
+    removed_at: float
+
+    @property
+    def visible(self) -> float:
+        """Seconds between its binding and its removal."""
+        return self.removed_at - self.bound_at
 
 
 class Checker:
@@ -27,6 +43,8 @@ class Checker:
         self._held = 0
         self.gpu_changes = 0  # GPUs that changed hands, summed: what whole-second times may be off by
         self._held_since = now()
+        self._bound_at: dict[str, float] = {}
+        self.vanished: list[Vanished] = []
 
     def observe(self, group_resource: str, namespace: str, name: str, new: Object | None, revision: int) -> None:
         """One committed write, in commit order; ``new`` is ``None`` for a removal.
@@ -45,8 +63,10 @@ class Checker:
                 raise Violation(f"t={at} rev={revision} {group_resource} {namespace}/{name}: {problem}")
         if group_resource in ("pods", "nodes"):
             self._account()
-        if group_resource == "pods" and new is not None:
-            self._allow_for_late_news(old, new)
+        if group_resource == "pods":
+            self._follow_binding(old, new)
+            if new is not None:
+                self._allow_for_late_news(old, new)
 
     def allocated_gpu_seconds(self) -> float:
         """GPU-seconds held by bound, unfinished pods on ready nodes so far: the ledger must agree."""
@@ -61,6 +81,15 @@ class Checker:
         pods = self.world.all("pods")
         self._held = sum(w.gpus(p) for p in pods if p["spec"].get("nodeName") in ready and w.phase(p) not in w.TERMINAL)
         self.gpu_changes += abs(self._held - before)
+
+    def _follow_binding(self, old: Object | None, new: Object | None) -> None:
+        if new is not None and new["spec"].get("nodeName"):
+            self._bound_at.setdefault(new["metadata"]["uid"], self._now())
+        elif new is None and old is not None:
+            uid = old["metadata"]["uid"]
+            bound_at = self._bound_at.pop(uid, None)
+            if bound_at is not None:
+                self.vanished.append(Vanished(uid, w.gpus(old), bound_at, self._now()))
 
     def _allow_for_late_news(self, old: Object | None, new: Object) -> None:
         """A node that was cut off may say later that a container ended long ago; the ledger then corrects itself."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from glebe.kube.objects import Object, condition_is_true, get_condition
 from glebe.metering import report
 from glebe.platform.simulation import world as w
@@ -63,10 +65,15 @@ def _why(world: World, job_uid: str) -> str:
     return f"{condition['status']} {condition['reason']}: {condition['message']}" if condition else "not looked at"
 
 
-def ledger_disagrees(checker: Checker, now: float) -> str:
+#: A ledger behind a silent watch (given up after 150 s) or restarting may never see a pod that was gone by then.
+DEAF_SECONDS = 200.0
+
+
+def ledger_disagrees(checker: Checker, recorded: Collection[str], now: float) -> str:
     """Compare the ledger's published reports with the checker's own integral; a text when they differ.
 
-    Kubernetes' timestamps have whole seconds, so each change of a pod or node may be off by one second.
+    Kubernetes' timestamps have whole seconds, so each change of a pod or node may be off by one second. ``recorded``
+    are the uids of all pods in the ledger: whatever was visible for longer than a watch can be deaf must be there.
     """
     reports = list(checker.world.all("usagereports.glebe.dev"))
     if not reports:
@@ -76,7 +83,11 @@ def ledger_disagrees(checker: Checker, now: float) -> str:
     if usage.owned_gpu_seconds != parts:
         return f"ledger: owned {usage.owned_gpu_seconds} GPU-s, states add up to {parts}"
     mine = checker.allocated_gpu_seconds()
-    slack = checker.gpu_changes * 2.0
+    unseen = [pod for pod in checker.vanished if pod.gpus and pod.uid not in recorded]
+    missed = [pod.uid for pod in unseen if pod.visible > DEAF_SECONDS]
+    if missed:
+        return f"ledger: pods that held GPUs are not in it: {', '.join(missed)}"
+    slack = checker.gpu_changes * 2.0 + sum(pod.gpus * pod.visible for pod in unseen)
     if abs(usage.allocated_gpu_seconds - mine) > slack:
         return f"ledger: allocated {usage.allocated_gpu_seconds} GPU-s, independently {mine:.0f} (slack {slack:.0f})"
     return ""
