@@ -13,7 +13,9 @@ MAGIC = b"k8s\x00"
 #: Messages within messages: far above any real object, far below what Python's stack can take.
 MAX_DEPTH = 100
 #: Messages in one body: an empty one takes two bytes there and hundreds here.
-MAX_MESSAGES = 200_000
+MAX_MESSAGES = 100_000
+#: Unknown fields that are named; a newer client has few.
+MAX_NAMED = 10
 
 _WIRE_TYPES = {"int32": VARINT, "int64": VARINT, "bool": VARINT, "double": FIXED64}
 _ZEROS: dict[str, Any] = {"string": "", "int32": 0, "int64": 0, "bool": False, "double": 0.0, "bytes": ""}
@@ -96,9 +98,7 @@ class _Reader:
         for number, wire_type, value in wire.fields(data):
             field = known.get(number)
             if field is None:
-                line = f"protobuf field {number} of {name.rpartition('.')[2]} is not known and was left out"
-                if len(self.unknown) < 10 and line not in self.unknown:
-                    self.unknown.append(line)
+                self._note(name, number)
                 continue
             wanted = BYTES if field.shape == "{}" else _WIRE_TYPES.get(field.type, BYTES)
             if wire_type == wanted:
@@ -111,6 +111,13 @@ class _Reader:
                 error.path = [field.name] if field.name else []
                 raise error
         return found
+
+    def _note(self, name: str, number: int) -> None:
+        """Remember an unknown field, as long as there are few."""
+        if len(self.unknown) < MAX_NAMED:
+            line = f"protobuf field {number} of {name.rpartition('.')[2]} is not known and was left out"
+            if line not in self.unknown:
+                self.unknown.append(line)
 
     def _field(self, field: Field, found: list[Any] | None, depth: int) -> tuple[Any, bool]:
         """(value, whether JSON has it)."""
