@@ -42,7 +42,8 @@ def _bad(message: str) -> ApiError:
 def _merge_map(original: dict[str, Any], patch: dict[str, Any], schema: Schema | None) -> dict[str, Any]:
     directive = patch.get(_PATCH)
     if directive == "replace":
-        return _clean({k: v for k, v in patch.items() if k != _PATCH})
+        replaced: dict[str, Any] = _clean({k: v for k, v in patch.items() if k != _PATCH})
+        return replaced
     if directive == "delete":
         return {}
     if directive not in (None, "merge"):
