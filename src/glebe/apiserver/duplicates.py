@@ -39,7 +39,7 @@ def find(body: bytes, decoded: Any) -> list[str]:
 
     try:
         tree = json.loads(body, object_pairs_hook=build)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     paths: list[str] = []
     if found:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import yaml
 
+from glebe.apiserver import yamlbody
 from glebe.kube.errors import ApiError, bad_request, unsupported_media_type
 
 JSON = "application/json"
@@ -86,23 +87,13 @@ def content_type(header: str) -> str:
     return header.split(";", 1)[0].strip().lower()
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML as Kubernetes reads it: no timestamps, keys are strings."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
-}
-
-
 def load_yaml(body: bytes) -> Any:
     """Decode one YAML document.
 
     :raises ApiError: 400.
     """
     try:
-        return yaml.load(body, Loader=_Loader)
+        return yamlbody.load(body)
     except yaml.YAMLError as error:
         raise bad_request(f"error converting YAML to JSON: {' '.join(str(error).split())}") from None
 
