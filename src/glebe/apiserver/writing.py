@@ -178,6 +178,8 @@ async def prepare_update(call: Call, new: Object, old: Object) -> None:
     if subresource == "status":
         strategy.prepare_status(new, old, now)
     else:
+        if subresource:
+            strategy.confine(new, old, subresource)
         strategy.prepare_update(new, old, now)
     schema_steps.default(call, new)
     if not subresource:

@@ -118,6 +118,9 @@ class Strategy:
         keys = [k for k in {**obj, **old} if k not in skip]
         return any(obj.get(k) != old.get(k) for k in keys)
 
+    def confine(self, obj: Object, old: Object, subresource: str) -> None:
+        """A write to a subresource other than ``status``: undo what it may not touch."""
+
     def prepare_status(self, obj: Object, old: Object, now: str) -> None:
         """A write to ``status``: everything else stays as it was (metadata too, for custom kinds)."""
         if self.info.is_custom:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
-from glebe.apiserver.strategy.base import Strategy
+from glebe.apiserver.strategy.base import Strategy, forbidden
+from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 
 _FINISHED = ("Succeeded", "Failed")
@@ -28,6 +30,39 @@ class PodStrategy(Strategy):
             spec["terminationGracePeriodSeconds"] = 1
         obj["status"] = status
 
+    def confine(self, obj: Object, old: Object, subresource: str) -> None:
+        """The right to a subresource is the right to its part of the pod, not to the whole of it."""
+        wanted, spec = obj.get("spec") or {}, copy.deepcopy(old.get("spec") or {})
+        if subresource == "ephemeralcontainers":
+            spec.pop("ephemeralContainers", None)
+            if wanted.get("ephemeralContainers"):
+                spec["ephemeralContainers"] = wanted["ephemeralContainers"]
+        elif subresource == "resize":
+            for field in ("containers", "initContainers"):
+                sizes = {c.get("name"): c for c in wanted.get(field) or ()}
+                for container in spec.get(field) or ():
+                    _resize(container, sizes.get(container["name"], container))
+        else:
+            return
+        meta = obj["metadata"]
+        own = {name: meta[name] for name in ("managedFields", "resourceVersion") if name in meta}
+        obj["metadata"] = {**old["metadata"], **own}
+        obj["spec"] = spec
+
+    def validate_update(self, obj: Object, old: Object, subresource: str) -> list[Cause]:
+        """Ephemeral containers can only be added."""
+        if subresource != "ephemeralcontainers":
+            return []
+        after = {c.get("name"): c for c in obj["spec"].get("ephemeralContainers") or ()}
+        causes = []
+        for container in old["spec"].get("ephemeralContainers") or ():
+            name = container["name"]
+            if after.get(name) != container:
+                what = "changed" if name in after else "removed"
+                why = f'existing ephemeral containers "{name}" may not be {what}'
+                causes.append(forbidden("spec.ephemeralContainers", why))
+        return causes
+
     def grace_period(self, obj: Object, asked: int | None) -> int | None:
         """Pods on a node end when the node says so; others at once."""
         spec = obj.get("spec") or {}
@@ -35,6 +70,14 @@ class PodStrategy(Strategy):
         if not spec.get("nodeName") or (obj.get("status") or {}).get("phase") in _FINISHED:
             return 0
         return max(1, int(period)) if period < 0 else int(period)
+
+
+def _resize(container: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for field in ("resources", "resizePolicy"):
+        if field in wanted:
+            container[field] = wanted[field]
+        else:
+            container.pop(field, None)
 
 
 def qos_class(spec: Object) -> str:
