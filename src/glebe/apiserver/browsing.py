@@ -28,7 +28,9 @@ def browse(server: ApiServer, request: Request, route: Route) -> Response:
     accept = request.headers.get("accept", "")
     path = "/" + "/".join(p for p in route.path.split("/") if p)
     version = discovery.media_type(accept) if path in ("/api", "/apis") else ""
-    body = _document(registry, cluster, registry.generation(cluster), path, version)
+    generation = registry.generation(cluster)
+    # Clusters without custom kinds of their own share one set of documents.
+    body = _document(registry, cluster if generation else "", generation, path, version)
     if body is None:
         raise errors.path_not_found()
     content_type = media.JSON

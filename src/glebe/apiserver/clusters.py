@@ -38,6 +38,8 @@ class Clusters:
         """Read the register, create what the server was told to have, serve the custom kinds that are stored."""
         for entry in self._server.store.range(*_REGISTER).entries:
             self._names.add(entry.view()["metadata"]["name"])
+        for name in self.names():
+            await self._complete(name)
         for name in self._initial:
             if name not in self._names:
                 await self.create(name)
@@ -70,10 +72,19 @@ class Clusters:
             entry = await server.store.put(Key(*_REGISTER, "", name), _stamped(obj), 0)
         except Mismatch:
             raise errors.already_exists("glebe.dev", "clusters", name) from None
-        for namespace in DEFAULT:
-            await self._create_namespace(name, namespace)
+        # What an earlier cluster of this name may have left (a write that was on its way when it was deleted) must not
+        # be found by this one.
+        if server.store.resources(name):
+            await server.store.drop(name)
+        await self._complete(name)
         self._names.add(name)
         return entry.load()
+
+    async def _complete(self, name: str) -> None:
+        """Make the first namespaces, unless they are there: a creation may have been interrupted half way."""
+        for namespace in DEFAULT:
+            if self._server.store.get(Key("namespaces", name, "", namespace)) is None:
+                await self._create_namespace(name, namespace)
 
     async def _create_namespace(self, cluster: str, name: str) -> None:
         meta = {
@@ -89,7 +100,6 @@ class Clusters:
             "spec": {"finalizers": ["kubernetes"]},
             "status": {"phase": "Active"},
         }
-        # It is there when a start was interrupted between the namespaces and the register.
         with contextlib.suppress(Mismatch):
             await self._server.store.put(Key("namespaces", cluster, "", name), _stamped(obj), 0)
 

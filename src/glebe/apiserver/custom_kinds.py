@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from glebe.apiserver.call import Call
 from glebe.apiserver.deleting import delete_one
 from glebe.apiserver.options import DeleteOptions
+from glebe.apiserver.routing import Route
 from glebe.apiserver.store import Entry, Key, Mismatch
 from glebe.apiserver.strategy.kinds import CLEANUP
 from glebe.apiserver.writing import encoder
 from glebe.kube import errors
+from glebe.kube.transport import PLATFORM, Request
+
+if TYPE_CHECKING:
+    from glebe.apiserver.server import ApiServer
+
+log = logging.getLogger("glebe.apiserver")
 
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 
@@ -29,6 +38,23 @@ async def clean_up(call: Call) -> None:
         return
     if await _delete_objects(call, entry):
         await _release(call, name)
+
+
+async def resume(server: ApiServer) -> None:
+    """Go on with definitions whose end was interrupted by the end of the process."""
+    for cluster in server.clusters.names():
+        info = server.registry.lookup(cluster, "apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        assert info is not None
+        for entry in server.store.range(DEFINITIONS, cluster).entries:
+            meta = entry.view()["metadata"]
+            if "deletionTimestamp" not in meta:
+                continue
+            route = Route(cluster, "", "delete", info.group, info.version, info.plural, name=meta["name"])
+            request = Request("DELETE", "", [], {}, b"", PLATFORM)
+            try:
+                await clean_up(Call(server, request, route, info, PLATFORM))
+            except errors.ApiError as error:
+                log.warning("%s in cluster %s cannot end yet: %s", meta["name"], cluster, error)
 
 
 async def _delete_objects(call: Call, entry: Entry) -> bool:

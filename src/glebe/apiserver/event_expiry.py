@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import product
 
 from glebe.apiserver.store import Key, Make, Mismatch, Store
 from glebe.kube.clock import Env, parse_time
+from glebe.kube.objects import Object
 
 #: Seconds that an event is kept after it was written first (repeats do not prolong its place in the queue by much).
 TTL = 3600.0
+#: Both kinds of events.
+RESOURCES = ("events", "events.events.k8s.io")
 _PER_SWEEP = 20
 
 
@@ -23,10 +27,10 @@ class EventExpiry:
     def load(self, clusters: list[str]) -> None:
         """Take up what a store held at the start."""
         found = []
-        for cluster in clusters:
-            for entry in self._store.range("events", cluster).entries:
+        for cluster, resource in product(clusters, RESOURCES):
+            for entry in self._store.range(resource, cluster).entries:
                 meta = entry.view()["metadata"]
-                key = Key("events", cluster, meta.get("namespace", ""), meta["name"])
+                key = Key(resource, cluster, meta.get("namespace", ""), meta["name"])
                 found.append((parse_time(meta["creationTimestamp"]) + TTL, key))
         self._queue = deque(sorted(found))
 
@@ -44,15 +48,24 @@ class EventExpiry:
             entry = self._store.get(key)
             if entry is None:
                 continue
-            obj = entry.view()
-            last = obj.get("lastTimestamp") or (obj.get("series") or {}).get("lastObservedTime")
-            if last and parse_time(last) + TTL > now:
-                self._queue.append((parse_time(last) + TTL, key))
+            end = _last_seen(entry.view()) + TTL
+            if end > now:
+                self._queue.append((end, key))
                 continue
             try:
                 await self._store.delete(key, _with_revision(entry.value, entry.revision), entry.revision)
             except Mismatch:
                 self._queue.append((now + TTL, key))
+
+
+def _last_seen(event: Object) -> float:
+    """When it happened last; 0 when it does not say so (readably)."""
+    last = (event.get("series") or {}).get("lastObservedTime")
+    last = last or event.get("lastTimestamp") or event.get("deprecatedLastTimestamp")
+    try:
+        return parse_time(last) if last else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _with_revision(value: bytes, old: int) -> Make:

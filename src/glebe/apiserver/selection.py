@@ -71,7 +71,7 @@ def _needles(labels: LabelSelector | None, fields: FieldSelector | None) -> tupl
     found.extend(
         orjson.dumps(term.path.rpartition(".")[2]) + b":" + orjson.dumps(term.value)
         for term in (fields.terms if fields is not None else ())
-        if term.equal and term.value not in ("", "true", "false") and not term.value[0].isdigit()
+        if term.equal and term.value not in ("", "true", "false") and not term.value.lstrip("-")[:1].isdigit()
     )
     return tuple(found)
 

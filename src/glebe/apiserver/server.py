@@ -9,13 +9,24 @@ from typing import Protocol
 
 import orjson
 
-from glebe.apiserver import custom_kinds, deleting, health, media, patching, pods, reading, routing, watching, writing
+from glebe.apiserver import (
+    custom_kinds,
+    deleting,
+    event_expiry,
+    health,
+    impersonation,
+    media,
+    patching,
+    pods,
+    reading,
+    routing,
+    watching,
+    writing,
+)
 from glebe.apiserver.admission import AdmissionPlugin
 from glebe.apiserver.admission_defaults import default_plugins
 from glebe.apiserver.call import Call, respond
 from glebe.apiserver.clusters import Clusters
-from glebe.apiserver.event_expiry import EventExpiry
-from glebe.apiserver.impersonation import effective_user
 from glebe.apiserver.pods import PodLogs
 from glebe.apiserver.routing import Route
 from glebe.apiserver.store import Compacted, Entry, Key, Store, StoreUnavailable
@@ -107,7 +118,7 @@ class ApiServer:
         self.token_issuer = token_issuer
         self.reviews: Reviewer | None = None
         self.clusters = Clusters(self, clusters)
-        self.event_expiry = EventExpiry(store, env)
+        self.event_expiry = event_expiry.EventExpiry(store, env)
         self.ready = False
         self._now = ("", -1)
 
@@ -116,6 +127,7 @@ class ApiServer:
         await self.store.start()
         await self.clusters.start()
         self.event_expiry.load(self.clusters.names())
+        await custom_kinds.resume(self)
         self.ready = True
 
     async def close(self) -> None:
@@ -146,7 +158,7 @@ class ApiServer:
         resource = call.info.group_resource
         if resource == custom_kinds.DEFINITIONS:
             self.clusters.custom_kind_changed(call.cluster, entry, previous)
-        elif resource == "events" and entry is not None and previous is None:
+        elif resource in event_expiry.RESOURCES and entry is not None and previous is None:
             self.event_expiry.note(call.key(entry.view()["metadata"]["name"]))
 
     # -- requests -------------------------------------------------------------------------------------------------
@@ -181,11 +193,11 @@ class ApiServer:
         route = routing.parse(request)
         if not route.resource and health.is_health(route.path):
             return health.answer(self, route.path, request)
-        if route.cluster and not self.clusters.exists(route.cluster):
-            raise errors.not_found("glebe.dev", "clusters", route.cluster)
         user = await self._authenticate(request, route)
         await self._authorize(user, route)
-        if not route.cluster or route.path == "/clusters":
+        if route.cluster and not self.clusters.exists(route.cluster):  # said last: strangers do not learn who is there
+            raise errors.not_found("glebe.dev", "clusters", route.cluster)
+        if not route.cluster or request.path == "/clusters":
             return await self.clusters.serve(request, user)
         if not route.resource:
             return self._discovery(request, route)
@@ -219,7 +231,7 @@ class ApiServer:
         response = await handler(call)
         if info.is_custom or info.group_resource == custom_kinds.DEFINITIONS:
             await custom_kinds.clean_up(call)
-        elif info.group_resource == "events":
+        elif info.group_resource in event_expiry.RESOURCES:
             await self.event_expiry.sweep()
         return response
 
@@ -240,8 +252,8 @@ class ApiServer:
         user = await self.authenticator.authenticate(request, route.cluster)
         if user is None:
             raise errors.unauthorized()
-        if "impersonate-user" in request.headers or "impersonate-group" in request.headers:
-            return await effective_user(request, user, route.cluster, self.authorizer)
+        if impersonation.is_asked(request.headers):
+            return await impersonation.effective_user(request, user, route.cluster, self.authorizer)
         return user
 
     async def require(self, call: Call, verb: str) -> None:

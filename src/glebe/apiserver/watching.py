@@ -84,7 +84,7 @@ class _Plan:
             self.initial = self.revision == 0
         self.mark_end = bool(send) and self.initial and self.bookmarks
         seconds = request.param("timeoutSeconds")
-        if seconds.isdigit() and int(seconds) > 0:
+        if seconds.isascii() and seconds.isdigit() and int(seconds) > 0:
             self.timeout = float(seconds)
         else:
             self.timeout = MIN_TIMEOUT * (1.0 + call.server.env.rng.random())

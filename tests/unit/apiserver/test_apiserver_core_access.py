@@ -105,3 +105,37 @@ async def test_impersonation_is_a_right_and_takes_all_others_away() -> None:
     assert refused.status == 403
     lonely = await ask(server, "GET", "/api/v1/pods", authorization="Bearer amy", impersonate_group="x")
     assert lonely.status == 400
+
+
+async def test_every_part_of_an_identity_is_a_right_of_its_own() -> None:
+    amy = {"authorization": "Bearer amy"}
+    server, rules = await serve(("amy", "impersonate", "users"), ("bob", "list", "pods"))
+    for header, value, resource in (
+        ("impersonate_uid", "u-1", 'resource "uids"'),
+        ("impersonate_extra_scopes", "all", 'resource "userextras/scopes"'),
+    ):
+        alone = await ask(server, "GET", "/api/v1/pods", None, **amy, **{header: value})
+        assert alone.status == 400
+        refused = await ask(server, "GET", "/api/v1/pods", None, **amy, impersonate_user="bob", **{header: value})
+        assert (refused.status, resource in message(refused)) == (403, True)
+    rules.allowed += (("amy", "impersonate", "uids"), ("amy", "impersonate", "userextras"))
+    granted = await ask(
+        server, "GET", "/api/v1/pods", None, **amy, impersonate_user="bob", impersonate_uid="u-1",
+        impersonate_extra_scopes="all",
+    )  # fmt: skip
+    assert granted.status == 200
+
+
+async def test_a_user_name_that_only_looks_like_a_service_account_is_a_user() -> None:
+    server, rules = await serve(("amy", "impersonate", "serviceaccounts"))
+    for name in ("system:serviceaccount:ns", "system:serviceaccount:ns:a:b"):
+        headers = {"authorization": "Bearer amy", "impersonate_user": name}
+        assert (await ask(server, "GET", "/api/v1/pods", None, **headers)).status == 403
+        assert rules.asked[-1][4] == "users"
+
+
+async def test_strangers_do_not_learn_which_clusters_there_are() -> None:
+    server, _ = await serve()
+    here = await ask(server, "GET", "/clusters/root/api/v1/pods")
+    nowhere = await ask(server, "GET", "/clusters/nobody/api/v1/pods")
+    assert (here.status, nowhere.status, here.body) == (401, 401, nowhere.body)

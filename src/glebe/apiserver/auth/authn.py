@@ -79,8 +79,9 @@ class Authenticator:
         """Whose bearer token it is, and for which audiences it is good."""
         if not token:
             return None
+        asked = token.encode(errors="surrogateescape")  # a header may hold any bytes
         for known, user in self._static.items():
-            if hmac.compare_digest(known.encode(), token.encode()):
+            if hmac.compare_digest(known.encode(), asked):
                 return user, list(audiences)
         return self._tokens.check(token, cluster, audiences) if self._tokens else None
 

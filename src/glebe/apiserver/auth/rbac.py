@@ -90,18 +90,27 @@ class RbacAuthorizer:
 
     def _effective(self, cluster: str, role: Object) -> list[Rule]:
         """A role's rules; an aggregated role has those of the roles that its selectors choose."""
-        selectors = (role.get("aggregationRule") or {}).get("clusterRoleSelectors")
-        if not selectors:
+        if not (role.get("aggregationRule") or {}).get("clusterRoleSelectors"):
             return list(role.get("rules") or ())
-        parsed = [LabelSelector.from_object(s) for s in selectors]
         stored = {r["metadata"]["name"]: r for r in self._lookup.read_all(cluster, CLUSTER_ROLES)}
-        out: list[Rule] = []
-        for name, part in sorted({**bootstrap.cluster_roles(), **stored}.items()):
-            labels = part["metadata"].get("labels") or {}
-            if name != role["metadata"]["name"] and any(s.matches(labels) for s in parsed):
-                # Aggregates may contain aggregates (admin > edit > view), but never themselves.
-                out += self._effective(cluster, part)
-        return out
+        return _aggregated(role, {**bootstrap.cluster_roles(), **stored}, {role["metadata"]["name"]})
+
+
+def _aggregated(role: Object, roles: dict[str, Object], seen: set[str]) -> list[Rule]:
+    """The rules of all roles that ``role`` selects, each once: aggregates may contain aggregates (admin > edit > view),
+    also in a circle.
+    """
+    selectors = (role.get("aggregationRule") or {}).get("clusterRoleSelectors")
+    if not selectors:
+        return list(role.get("rules") or ())
+    parsed = [LabelSelector.from_object(s) for s in selectors]
+    out: list[Rule] = []
+    for name, part in sorted(roles.items()):
+        labels = part["metadata"].get("labels") or {}
+        if name not in seen and any(s.matches(labels) for s in parsed):
+            seen.add(name)
+            out += _aggregated(part, roles, seen)
+    return out
 
 
 def _speaks_of(binding: Object, user: User, namespace: str) -> bool:

@@ -185,7 +185,6 @@ class _ClusterTypes:
         for info in infos:
             self.index[(info.group, info.version, info.plural)] = info
             self.kinds[(info.group, info.version, info.kind)] = info
-        self.generation += 1
 
 
 class TypeRegistry:
@@ -193,6 +192,7 @@ class TypeRegistry:
 
     def __init__(self) -> None:
         self._clusters: dict[str, _ClusterTypes] = {}
+        self._changes = 0
 
     def lookup(self, cluster: str, group: str, version: str, plural: str) -> ResourceInfo | None:
         """The resource behind ``/apis/GROUP/VERSION/PLURAL`` in ``cluster``, or None."""
@@ -227,14 +227,21 @@ class TypeRegistry:
         from glebe.apiserver.crd import resource_infos  # late: only clusters with custom resources need it
 
         infos = resource_infos(crd)
-        self._clusters.setdefault(cluster, _ClusterTypes()).replace(crd["metadata"]["name"], infos)
+        self._replace(cluster, crd["metadata"]["name"], infos)
         return infos
+
+    def _replace(self, cluster: str, name: str, infos: tuple[ResourceInfo, ...]) -> None:
+        own = self._clusters.setdefault(cluster, _ClusterTypes())
+        own.replace(name, infos)
+        # Counted for all clusters together: a later cluster of the same name must not meet an earlier one's numbers.
+        self._changes += 1
+        own.generation = self._changes
 
     def remove_crd(self, cluster: str, crd: Object | str) -> None:
         """Stop serving a CustomResourceDefinition (the object or its name)."""
         name = crd if isinstance(crd, str) else crd["metadata"]["name"]
-        if (own := self._clusters.get(cluster)) is not None:
-            own.replace(name, ())
+        if cluster in self._clusters:
+            self._replace(cluster, name, ())
 
     def remove_cluster(self, cluster: str) -> None:
         """Forget a logical cluster's custom resources."""
