@@ -171,3 +171,36 @@ async def test_a_cancelled_writer_does_not_undo_its_write(tmp_path: Path) -> Non
         await store.close()
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.put(key("b"), lambda _: b"1", 0)
+
+
+async def test_nobody_else_can_read_the_file(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        store = SQLiteStore(tmp_path / "db")
+        await store.start()
+        await store.put(key("secret"), lambda _: b"1", 0)
+        modes = {name: (tmp_path / name).stat().st_mode & 0o077 for name in ("db", "db-wal", "db-shm")}
+        await store.close()
+    finally:
+        os.umask(before)
+    assert set(modes.values()) == {0}, modes
+
+
+async def test_a_failure_of_another_kind_is_an_answer_not_a_silence(tmp_path: Path) -> None:
+    class Odd:
+        in_transaction = False
+
+        def execute(self, *_: object) -> None:
+            raise MemoryError("no memory")
+
+        def close(self) -> None: ...
+
+    store = SQLiteStore(tmp_path / "db")
+    await store.start()
+    real, store._connection = store._connection, Odd()  # type: ignore[assignment]
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="no memory"):
+            async with asyncio.timeout(5):
+                await store.put(key("a"), lambda _: b"1", 0)
+    store._connection = real
+    await store.close()

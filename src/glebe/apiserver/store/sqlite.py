@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 import threading
 from dataclasses import dataclass
@@ -114,6 +115,9 @@ class SQLiteStore(Mirror):
     def _open(self) -> tuple[list[tuple[str, str, str, str, int, bytes]], int]:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Secrets are in it: nobody else reads it (SQLite gives its journal the same mode), whatever the umask.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._path.chmod(0o600)
             connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5.0)
         except (OSError, sqlite3.Error) as error:
             raise StoreUnavailable(f"cannot open {self._path}: {error}") from error
@@ -251,9 +255,9 @@ class SQLiteStore(Mirror):
                     connection.execute(_PUT, (*key, operation.entry.revision, operation.entry.value))
             connection.execute("UPDATE meta SET value = ? WHERE name = 'revision'", (batch[-1].entry.revision,))
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is: if this thread ended, every later write would wait for ever
             explained = _explain(self._path, error)
-            log.error("%s", explained)
+            log.error("%s", explained, exc_info=None if isinstance(error, sqlite3.Error) else error)
             try:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
@@ -269,7 +273,7 @@ def _retrieve(done: asyncio.Future[None]) -> None:
         done.exception()
 
 
-def _explain(path: Path, error: sqlite3.Error) -> StoreUnavailable:
+def _explain(path: Path, error: Exception) -> StoreUnavailable:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return StoreFull(f"no space left for {path}: free some space; nothing of the write was kept")
