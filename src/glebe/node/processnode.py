@@ -101,6 +101,7 @@ class ProcessNode:
     @contextlib.contextmanager
     def _lock(self):  # type: ignore[no-untyped-def]
         (self._root / "pods").mkdir(parents=True, exist_ok=True)
+        self._root.chmod(0o700)  # values of Secrets lie below: in volumes, and as environments in run.json
         file: IO[str] = (self._root / "lock").open("w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

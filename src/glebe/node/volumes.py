@@ -46,8 +46,13 @@ def _write_files(root: Path, files: Mapping[str, tuple[str, int]]) -> None:
         if ".." in Path(relative).parts or not target.is_relative_to(root):
             raise ConfigError(f'path "{relative}" leaves its volume')
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(text.encode("utf-8", "surrogateescape"))
-        target.chmod(mode)
+        # A new file in its place: the old one may be read only, or by now a link to somewhere else.
+        fresh = target.with_name(f".{target.name}.new")
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+        fresh.chmod(mode)
+        fresh.replace(target)
 
 
 def _files(pod: Object, volume: dict[str, Any], source: Source) -> dict[str, tuple[str, int]]:
@@ -119,7 +124,7 @@ class PathMap:
                 raise ConfigError(f'volumeMounts: no volume is called "{mount["name"]}"')
             if mount.get("subPath"):
                 real = real / mount["subPath"]
-                if ".." in Path(mount["subPath"]).parts:
+                if ".." in Path(mount["subPath"]).parts or Path(mount["subPath"]).is_absolute():
                     raise ConfigError(f'volumeMounts: subPath "{mount["subPath"]}" leaves its volume')
             self._paths.append((mount["mountPath"].rstrip("/"), str(real)))
             variable = "GLEBE_VOLUME_" + re.sub(r"[^A-Z0-9]", "_", mount["name"].upper())
