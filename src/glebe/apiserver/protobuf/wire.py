@@ -28,13 +28,13 @@ class MalformedError(ValueError):
 def varint(data: bytes, at: int) -> tuple[int, int]:
     """(value below 2**64, the position after it)."""
     value = shift = 0
-    for at in range(at, min(at + 10, len(data))):  # noqa: B020 - ends where it was read from
-        byte = data[at]
+    for position in range(at, min(at + 10, len(data))):
+        byte = data[position]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             if value > _MASK64:
                 raise MalformedError("a varint has more than 64 bits")
-            return value, at + 1
+            return value, position + 1
         shift += 7
     raise MalformedError("a varint has more than 10 bytes" if shift == 70 else "the data ends within a varint")
 
@@ -43,16 +43,22 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
     """(number, wire type, value) of each field in turn; the value is an integer for ``VARINT``, else its bytes."""
     at, end = 0, len(data)
     while at < end:
-        key, at = varint(data, at)
+        key = data[at]  # nearly all keys and lengths are one byte: those need no call
+        at += 1
+        if key >= 0x80:
+            key, at = varint(data, at - 1)
         number, wire_type = key >> 3, key & 7
         if not 0 < number < 1 << 29:
             raise MalformedError(f"{number} is not a field number")
-        if wire_type == VARINT:
-            value, at = varint(data, at)
-            yield number, wire_type, value
-            continue
-        if wire_type == BYTES:
-            size, at = varint(data, at)
+        if wire_type in (VARINT, BYTES):
+            if at < end and data[at] < 0x80:
+                size = data[at]
+                at += 1
+            else:
+                size, at = varint(data, at)
+            if wire_type == VARINT:
+                yield number, wire_type, size
+                continue
         elif wire_type == FIXED64:
             size = 8
         elif wire_type == FIXED32:
