@@ -3,8 +3,8 @@
 Source: the published Go modules ``k8s.io/api``, ``k8s.io/apimachinery``, ``k8s.io/apiextensions-apiserver`` and
 ``k8s.io/kube-aggregator`` in one version. Any tree that holds them side by side below ``k8s.io`` will do: a module
 cache (``go mod download``; folders end in ``@v0.36.2``), Debian's ``/usr/share/gocode/src`` or the staging folder of a
-source archive (the committed file was made from v0.36.2). Each package's ``generated.proto`` says numbers and types; the tags of its Go structs say the names in
-JSON, what is inlined, and what JSON leaves out when it is empty.
+source archive. The committed file was made from v0.36.2. Each package's ``generated.proto`` says numbers and types; the
+tags of its Go structs say the names in JSON, what is inlined, and what JSON leaves out when it is empty.
 
     python tools/gen_protobuf.py TREE            # writes the file
     python tools/gen_protobuf.py TREE --check    # only compares
