@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 1000
 
-.PHONY: help demo test lint types contracts docs docs-check simulate bench clean
+.PHONY: help demo test coverage lint types contracts docs docs-check simulate bench clean
 
 help:  ## say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ demo: $(VENV)/run  ## the whole story on this machine, in under three minutes
 
 test: $(VENV)/dev  ## all tests
 	$(BIN)/pytest -n 2
+
+coverage: $(VENV)/dev  ## all tests, with a report of what they reach
+	$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered --cov-report=html
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check src tests benchmarks tools examples
