@@ -66,7 +66,8 @@ class Queueing:
             self._verdicts_at = self.builder.fleet_version
         entry = self.builder.entry(key_of(workload, cluster), workload)
         if entry.pending is None:
-            return entry.barred
+            barred = entry.barred  # a queue that is stopped makes wait, which is not the same
+            return barred if barred is not None and barred.outcome is Outcome.NEVER else None
         shape = repr((entry.pending.queue, entry.pending.pod_sets))
         if shape not in self._verdicts:
             world = self.builder.snapshot()

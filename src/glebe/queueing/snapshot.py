@@ -265,16 +265,16 @@ class SnapshotBuilder:
                 key,
                 m.Outcome.NEVER,
                 m.Reason.QUEUE_NOT_FOUND,
-                f'LocalQueue "{name}" does not exist in namespace "{namespace}".',
-                f'Create it, or submit to a queue of namespace "{namespace}" that exists.',
+                f'LocalQueue "{name}" does not exist in namespace "{namespace}"',
+                f'create it, or submit to a queue of namespace "{namespace}" that exists',
             )
         if (local["spec"].get("stopPolicy") or "None") != "None":
             return "", m.Decision(
                 key,
                 m.Outcome.WAIT,
                 m.Reason.QUEUE_STOPPED,
-                f'LocalQueue "{name}" is stopped.',
-                "Set its spec.stopPolicy to None.",
+                f'LocalQueue "{name}" is stopped',
+                "set its spec.stopPolicy to None",
             )
         queue = local["spec"]["clusterQueue"]
         obj = self.objects[r.CLUSTER_QUEUES].get(ObjectKey(self.cluster, "", queue))
@@ -283,8 +283,8 @@ class SnapshotBuilder:
                 key,
                 m.Outcome.NEVER,
                 m.Reason.MISCONFIGURED,
-                f'ClusterQueue "{queue}" does not take workloads of namespace "{namespace}".',
-                "Its spec.namespaceSelector must match the namespace's labels; {} takes every namespace.",
+                f'ClusterQueue "{queue}" does not take workloads of namespace "{namespace}"',
+                "make its spec.namespaceSelector match the namespace's labels; {} takes every namespace",
             )
         return queue, None
 

@@ -12,9 +12,12 @@ from glebe.kube.objects import Object, condition_is_true, get_condition, set_con
 from glebe.kube.quantity import from_int
 from glebe.queueing import labels, topology
 from glebe.queueing.integrations import read
-from glebe.scheduling.model import Decision, Forecast, PodSetAssignment
+from glebe.scheduling.model import Decision, Forecast, PodSetAssignment, Reason
 
 _MESSAGE_LIMIT = 32000
+#: Reasons for which a workload is in no line until its queue takes it again: a place that it had is no place any more.
+_NO_PLACE = (Reason.QUEUE_NOT_FOUND, Reason.QUEUE_STOPPED, Reason.MISCONFIGURED)
+_FRONT = 20  # places whose sentences are always up to date
 Condition = tuple[str, bool, str, str]  # type, status, reason, message
 
 
@@ -83,6 +86,9 @@ def wait(workload: Object, decision: Decision, forecast: Forecast | None, now: f
     elif decision.outcome == "Never":
         published.pop("startP50", None)
         published.pop("startP90", None)
+    if forecast is None and decision.reason in _NO_PLACE:
+        for name in ("position", "gpusAhead", "startP50", "startP90"):
+            published.pop(name, None)
     published.update(reason=str(decision.reason), message=decision.message[:_MESSAGE_LIMIT])
     published.pop("remedy", None)
     if decision.remedy:
@@ -154,10 +160,13 @@ def differs_materially(workload: Object, forecast: Forecast, now: float) -> bool
     """Whether a reader would care: another reason, another place in the queue, or a start that moved.
 
     Places are compared to within 5 % (so exactly up to place 20) and starts to within 2 s or 5 % of the time that
-    remains: with thousands waiting, each admission moves every place, and nobody reads the difference of 4711.
+    remains: with thousands waiting, each admission moves every place, and nobody reads the difference of 4711. For
+    the same reason what is free just now is told anew only to the first in line.
     """
     old = read(workload, ("status", "forecast"), {})
     if old.get("reason") != str(forecast.decision.reason) or "position" not in old:
+        return True
+    if forecast.position <= _FRONT and old.get("message") != forecast.decision.message[:_MESSAGE_LIMIT]:
         return True
     for name, new in (("position", forecast.position), ("gpusAhead", forecast.gpus_ahead)):
         if abs(old.get(name, 0) - new) * 20 > max(old.get(name, 0), new):

@@ -241,6 +241,24 @@ def test_only_material_changes_are_published() -> None:
     assert transitions.differs_materially(known, forecast(reason=Reason.BEHIND_HEAD), 0)
 
 
+def test_sentences_of_the_first_in_line_are_up_to_date() -> None:
+    workload: Object = {"metadata": {"name": "w", "namespace": "ns"}, "spec": {}}
+    for position, news in ((1, True), (20, True), (21, False)):
+        known = transitions.wait(workload, forecast().decision, forecast(position), 0)
+        other = Decision("ns/w", Outcome.WAIT, Reason.WAITING_FOR_QUOTA, "It waits for less.", "Wait.")
+        later = Forecast("ns/w", position, 8, 1000.0, 1100.0, other)
+        assert transitions.differs_materially(known, later, 0) is news
+
+
+def test_a_workload_whose_queue_is_stopped_has_no_place() -> None:
+    workload: Object = {"metadata": {"name": "w", "namespace": "ns"}, "spec": {}}
+    waiting = transitions.wait(workload, forecast().decision, forecast(), 0)
+    stopped = Decision("ns/w", Outcome.WAIT, Reason.QUEUE_STOPPED, "queue q is stopped", "start it")
+    shown = transitions.wait(waiting, stopped, None, 1)["status"]["forecast"]
+    assert not shown.keys() & {"position", "gpusAhead", "startP50", "startP90"}
+    assert shown["message"] == "queue q is stopped"
+
+
 def test_the_same_sentence_stands_in_condition_and_forecast() -> None:
     workload: Object = {"metadata": {"name": "w", "namespace": "ns"}, "spec": {}}
     shown = transitions.wait(workload, forecast().decision, forecast(), 0)
