@@ -138,6 +138,11 @@ class Book:
                 del self._node_of[uid]
             before = [p for p in timeline.points if p.at <= day]
             timeline.points = before[-1:] + [p for p in timeline.points if p.at > day]
+        for node in [name for name, timeline in self._nodes.items() if _is_past(timeline)]:
+            del self._nodes[node]
+            for sums in self._days.values():
+                sums.usage.pop(node, None)
+                sums.dirty.pop(node, None)
 
     # --- sums
 
@@ -180,3 +185,8 @@ class Book:
 
     def _began_before(self, charge: Charge, at: int) -> bool:
         return any(a.row == charge and a.start < at for t in self._nodes.values() for a in t.allocations.values())
+
+
+def _is_past(timeline: _Timeline) -> bool:
+    """Whether the node has nothing, and had nothing on any day that is still kept."""
+    return not timeline.allocations and not any(p.gpus for p in timeline.points)

@@ -45,6 +45,11 @@ CREATE TABLE IF NOT EXISTS node_points (
 CREATE INDEX IF NOT EXISTS node_points_by_node ON node_points (node, seq);
 """
 _VERSION = 1
+_ADD_ALLOCATION = (
+    "INSERT INTO allocations (recorded_at, uid, pod, node, gpus, started_at, ended_at, estimated, namespace,"
+    " queue, cluster_queue, user, workload) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+_ADD_POINT = "INSERT INTO node_points (recorded_at, node, at, gpus, ready) VALUES (?,?,?,?,?)"
 
 
 class LedgerError(Exception):
@@ -62,13 +67,14 @@ class Entry:
 
 
 class Ledger:
-    """The file. Writes are gathered until :meth:`commit`.
+    """The file. Rows are gathered in memory until :meth:`commit`, so that a disk that is full for a while loses none.
 
     :raises LedgerError: it is not a ledger, or cannot be opened.
     """
 
     def __init__(self, path: Path | str) -> None:
         self._path = path
+        self._gathered: list[tuple[str, tuple[object, ...]]] = []
         try:
             if isinstance(path, Path):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,29 +91,39 @@ class Ledger:
 
     def add_allocation(self, entry: Entry, now: int) -> None:
         a, row = entry.allocation, entry.allocation.row.row
-        self._db.execute(
-            "INSERT INTO allocations (recorded_at, uid, pod, node, gpus, started_at, ended_at, estimated, namespace,"
-            " queue, cluster_queue, user, workload) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            (now, a.uid, entry.pod, entry.node, a.gpus, a.start, a.end, entry.estimated, *row, a.row.workload),
-        )
+        values = (now, a.uid, entry.pod, entry.node, a.gpus, a.start, a.end, entry.estimated, *row, a.row.workload)
+        self._gathered.append((_ADD_ALLOCATION, values))
 
     def add_point(self, node: str, point: Point, now: int) -> None:
-        self._db.execute(
-            "INSERT INTO node_points (recorded_at, node, at, gpus, ready) VALUES (?,?,?,?,?)",
-            (now, node, point.at, point.gpus, point.ready),
-        )
+        self._gathered.append((_ADD_POINT, (now, node, point.at, point.gpus, point.ready)))
 
     def commit(self) -> None:
-        """Make everything added so far durable."""
-        self._db.commit()
+        """Make everything added so far durable.
+
+        :raises LedgerError: it cannot be written now; nothing is lost, the next commit tries again.
+        """
+        if not self._gathered:
+            return
+        try:
+            with self._db:  # all or nothing
+                for statement, values in self._gathered:
+                    self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise LedgerError(f"ledger {self._path}: cannot be written: {error}; is the disk full?") from error
+        self._gathered.clear()
 
     def close(self) -> None:
         """Commit and close."""
-        self._db.commit()
-        self._db.close()
+        try:
+            self.commit()
+        except LedgerError:
+            log.exception("%d entries of the ledger are lost", len(self._gathered))
+        finally:
+            self._db.close()
 
     def allocations(self, since: int) -> list[Entry]:
         """The allocations that were held at some moment after ``since``, in the order of their starts."""
+        self.commit()
         rows = self._db.execute(
             "SELECT uid, pod, node, gpus, started_at, ended_at, estimated, namespace, queue, cluster_queue, user,"
             " workload FROM allocations a WHERE seq = (SELECT max(seq) FROM allocations WHERE uid = a.uid)"
@@ -121,6 +137,7 @@ class Ledger:
 
     def points(self, since: int) -> list[tuple[str, Point]]:
         """The changes of nodes after ``since``, and for each node the last one before, in the order of recording."""
+        self.commit()
         rows = self._db.execute(
             "SELECT node, at, gpus, ready FROM node_points p WHERE at > ? OR seq ="
             " (SELECT seq FROM node_points WHERE node = p.node AND at <= ? ORDER BY at DESC, seq DESC LIMIT 1)"

@@ -237,3 +237,39 @@ def test_report_reads_back_exactly_at_any_later_moment() -> None:
     assert usage.allocated_gpu_seconds == 3 * (DAY + 95)
     assert (usage.rows[0].gpus, usage.allocated_gpus, usage.unhealthy_gpus) == (3, 3, 8)
     assert report.at([], T0) == report.Usage()
+
+
+def test_a_full_disk_delays_the_ledger_and_loses_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    recorder = Recorder(ledger, T0)
+    recorder.node(node("a", 8), T0)
+    ledger.commit()
+    (pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
+    ledger._db.execute(f"PRAGMA max_page_count={pages}")
+    for number in range(200):  # informers tell these to handlers: nothing may be raised there
+        recorder.pod(pod(f"p{number:03}", "a", 1, T0, T0 + 10), None, T0 + 10)
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="disk full"):
+            ledger.commit()
+    ledger._db.execute("PRAGMA max_page_count=100000")
+    ledger.commit()
+    ledger.close()
+    again = Ledger(tmp_path / "ledger.db")
+    assert len(again.allocations(T0)) == 200
+    again.close()
+
+
+def test_nodes_that_are_gone_are_forgotten_after_their_last_day() -> None:
+    recorder = Recorder(None, T0)
+    for number in range(50):  # an elastic fleet never uses a name twice
+        recorder.node(node(f"n{number}", 8), T0 + number)
+        recorder.node_gone(f"n{number}", T0 + number + 10)
+    recorder.node(node("cpu", 0), T0)
+    recorder.node(node("stays", 8), T0)
+    before = check(recorder, T0 + DAY - 1)
+    recorder.forget_old(T0 + DAY)
+    assert check(recorder, T0 + DAY - 1) == before
+    recorder.forget_old(T0 + 3 * DAY)
+    assert list(recorder.book._nodes) == ["stays"]
+    assert check(recorder, T0 + 3 * DAY + 5)["owned"] == 8 * 5
+    assert recorder.node(node("n1", 8, created=T0 + 3 * DAY + 5), T0 + 3 * DAY + 6)
