@@ -53,6 +53,30 @@ async def read_job(client: Client, namespace: str, name: str) -> tuple[JobView, 
     return job_view(job, workload, pods), job, workload, pods
 
 
+async def require_namespace(client: Client, name: str) -> None:
+    """An empty answer for a namespace that does not exist would mislead.
+
+    :raises Failure: when there is no such namespace.
+    """
+    try:
+        await client.get(r.NAMESPACES, name)
+    except ApiError as error:
+        if error.code == 404:
+            hint = "kubectl get namespaces shows all of them"
+            raise Failure(Exit.NOT_FOUND, f'there is no namespace "{name}"', hint) from error
+        if error.code != 403:  # who may not read it may still have jobs in it
+            raise
+
+
+async def require_queue(client: Client, name: str, namespace: str | None) -> None:
+    """:raises Failure: when no LocalQueue (of ``namespace``) and no ClusterQueue is called ``name``."""
+    found = await asyncio.gather(items(client, r.LOCAL_QUEUES, namespace), items(client, r.CLUSTER_QUEUES))
+    known = sorted({queue["metadata"]["name"] for part in found for queue in part})
+    if name not in known:
+        hint = f"queues are: {', '.join(known)}" if known else "make a ClusterQueue and a LocalQueue first"
+        raise Failure(Exit.NOT_FOUND, f'there is no queue "{name}"', hint)
+
+
 async def job_pods(client: Client, namespace: str, name: str) -> list[Object]:
     """The pods of one Job, by rank, the newest first within a rank."""
     pods = await items(client, r.PODS, namespace, label_selector=f"{JOB_NAME_LABEL}={name}")

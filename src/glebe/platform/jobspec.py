@@ -158,10 +158,15 @@ def _container(request: JobRequest) -> dict[str, Any]:
     return {
         "name": "main",
         "image": request.image,
-        "command": list(request.command),
+        "command": [_literal(word) for word in request.command],
         "env": _environment(request),
         "resources": resources,
     }
+
+
+def _literal(text: str) -> str:
+    """Kubernetes reads ``$$`` as an escaped ``$``; a shell's own process id would never arrive."""
+    return text.replace("$$", "$$$$")
 
 
 def _environment(request: JobRequest) -> list[dict[str, Any]]:
@@ -183,7 +188,7 @@ def _environment(request: JobRequest) -> list[dict[str, Any]]:
         "PET_NODE_RANK": rank,
         "PET_NPROC_PER_NODE": {"value": processes},
     }
-    entries.update({name: {"value": value} for name, value in request.env.items()})
+    entries.update({name: {"value": _literal(value)} for name, value in request.env.items()})
     return [{"name": name, **body} for name, body in entries.items()]
 
 

@@ -181,7 +181,7 @@ async def _serve(config: UpConfig, data: DataDir, fleet: Fleet, host: str, port:
 def next_steps(data: DataDir, fleet: Fleet, first_start: bool) -> list[str]:
     """What to tell somebody who has just started a platform."""
     gpus = sum(int(node.capacity.get("nvidia.com/gpu", "0")) for node in fleet.nodes)
-    have = [f"{len(fleet.nodes)} simulated nodes with {gpus} GPUs"] if fleet.nodes else []
+    have = [f"{len(fleet.nodes)} simulated node{'s' * (len(fleet.nodes) != 1)} with {gpus} GPUs"] if fleet.nodes else []
     if fleet.local is not None:
         have.append(f"this machine as node {fleet.local.name}")
     lines = [

@@ -77,6 +77,18 @@ def test_an_empty_queue_says_why(api: Any, glebe: Any) -> None:
     assert glebe("nodes").stdout.startswith("No nodes: none has registered yet.")
 
 
+def test_empty_answers_about_what_does_not_exist_are_errors(api: Any, glebe: Any) -> None:
+    for verb in ("jobs", "queue"):
+        result = glebe(verb, "-n", "nowhere")
+        assert result.exit_code == 3
+        assert 'there is no namespace "nowhere"' in result.stderr
+    result = glebe("queue", "gpsu")
+    assert result.exit_code == 3
+    assert 'there is no queue "gpsu"' in result.stderr
+    assert glebe("queue", "-A").exit_code == 0
+    assert glebe("usage", "--day", "yesterday").exit_code == 2
+
+
 def test_machine_formats(api: Any, glebe: Any) -> None:
     submit(api, "train", FORECAST)
     rows = json.loads(glebe("queue", "-o", "json").stdout)

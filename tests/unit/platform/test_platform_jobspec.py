@@ -50,6 +50,13 @@ def test_rendezvous_names_rank_zero_of_the_headless_service() -> None:
     assert env["RANK"] == env["NODE_RANK"] == env["PET_NODE_RANK"] == path
 
 
+def test_a_doubled_dollar_arrives_as_it_was_typed() -> None:
+    _, job = build(dataclasses.replace(REQUEST, command=["sh", "-c", "echo $$ $HOME $(date)"], env={"P": "a$$b"}))
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    assert container["command"] == ["sh", "-c", "echo $$$$ $HOME $(date)"]  # Kubernetes makes $$ of $$$$
+    assert {"name": "P", "value": "a$$$$b"} in container["env"]
+
+
 def test_gpus_are_asked_for_and_limited() -> None:
     resources = build(REQUEST)[1]["spec"]["template"]["spec"]["containers"][0]["resources"]
     assert resources["limits"] == {"nvidia.com/gpu": "8"}

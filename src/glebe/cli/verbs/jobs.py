@@ -18,13 +18,15 @@ async def jobs(
 ) -> None:
     """List jobs: state, pods, GPUs, start, run time."""
     from glebe.cli.output import Column
-    from glebe.cli.read import read_jobs
+    from glebe.cli.read import read_jobs, require_namespace
     from glebe.cli.words import ago, run_time, start_of
     from glebe.kube.clock import SystemClock
 
     now = SystemClock().now()
     async with session.connect() as client:
         views = await read_jobs(client, None if everywhere else session.namespace)
+        if not views and not everywhere:
+            await require_namespace(client, session.namespace)
     rows = [
         asdict(view)
         | {"start": start_of(view, now), "run_time": run_time(view, now), "ready": f"{view.pods_ready}/{view.pods}"}

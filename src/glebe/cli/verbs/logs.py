@@ -24,12 +24,15 @@ async def logs(
     """Print the log of one rank of a job."""
     from glebe.cli.follow import wait_for_rank
     from glebe.cli.read import has_started, rank_of, read_job
+    from glebe.cli.words import count
 
     async with session.connect() as client:
         view, _, _, pods = await read_job(client, session.namespace, job)
         if rank >= view.pods:
             raise Failure(
-                Exit.BAD_INPUT, f"--rank: {job} has {view.pods} ranks", f"give a number from 0 to {view.pods - 1}"
+                Exit.BAD_INPUT,
+                f"--rank: {job} has {count(view.pods, 'rank')}",
+                f"give a number from 0 to {view.pods - 1}" if view.pods > 1 else "leave it out",
             )
         pod = next((p for p in pods if rank_of(p) == rank and has_started(p)), None)
         if pod is None and follow:

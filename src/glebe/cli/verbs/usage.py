@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated
 
 import typer
 
 from glebe.cli.app import app
 from glebe.cli.command import Session, verb
+from glebe.cli.exits import Exit, Failure
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 @verb(app)
@@ -25,6 +34,8 @@ async def usage(
     from glebe.kube.clock import SystemClock
     from glebe.metering.report import at
 
+    if day and not _is_day(day):
+        raise Failure(Exit.BAD_INPUT, f"--day: {day!r} is not a day", "write for example 2026-01-31")
     async with session.connect() as client:
         reports = await items(client, r.USAGE_REPORTS)
     if day:

@@ -34,7 +34,7 @@ async def why(session: Session, job: Annotated[str, typer.Argument(help="Name of
 
 
 def _explain(session: Session, view: Any, events: list[dict[str, Any]], now: float) -> None:
-    from glebe.cli.words import ago, run_time, start_interval
+    from glebe.cli.words import ago, count, run_time, start_interval
 
     out = session.out
     out.line(f"{view.name} ({view.namespace}): {view.state}")
@@ -47,7 +47,7 @@ def _explain(session: Session, view: Any, events: list[dict[str, Any]], now: flo
         ("P50", view.start_p50 if not view.started else ""),
         ("P90", view.start_p90 if not view.started else ""),
         ("forecast made", f"{ago(now)(view.computed_at)} ago" if view.computed_at else ""),
-        ("asks for", f"{view.pods} pods, {view.gpus} GPUs, together"),
+        ("asks for", f"{count(view.pods, 'pod')}, {count(view.gpus, 'GPU')}, together"),
         ("queue", f"{view.queue} -> {view.cluster_queue}" if view.cluster_queue else view.queue or "none"),
         ("started", view.started),
         ("run time", run_time(view, now)),
@@ -64,7 +64,7 @@ def _explain(session: Session, view: Any, events: list[dict[str, Any]], now: flo
 
 def _recent(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The last few, oldest first; what was said of the job and of its workload alike is shown once."""
-    told = {(e.get("reason"), e.get("message")): e for e in sorted(events, key=_last)}
+    told = {(e.get("reason"), e.get("message")): e for e in sorted(events, key=_order)}
     return [
         {"time": _last(e), "about": e["involvedObject"]["name"], "reason": reason, "message": message}
         for (reason, message), e in list(told.items())[-8:]
@@ -73,6 +73,12 @@ def _recent(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _about(event: dict[str, Any]) -> str | None:
     return (event.get("involvedObject") or {}).get("uid")
+
+
+def _order(event: dict[str, Any]) -> tuple[str, int]:
+    """By time, and within a second as they were written."""
+    revision = str(event["metadata"].get("resourceVersion") or "")
+    return _last(event), int(revision) if revision.isdigit() else 0
 
 
 def _last(event: dict[str, Any]) -> str:
