@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, annotations_of, controller_of, get_condition, labels_of
+from glebe.kube.pods import has_ended, requests_of
 from glebe.kube.quantity import QuantityError, to_int
 
 GPU_RESOURCE = "nvidia.com/gpu"
@@ -40,21 +41,11 @@ class End:
 
 
 def gpus_of_pod(pod: Object) -> int:
-    """The GPUs that a pod holds on its node: the sum over its containers, or its largest init container."""
-    spec = pod["spec"]
-    main = sum(_gpus(c) for c in spec.get("containers") or ())
-    sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
-    others = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") != "Always"]
-    return max(main + sum(map(_gpus, sidecars)), max(map(_gpus, others), default=0))
-
-
-def _gpus(container: dict[str, Any]) -> int:
-    resources = container.get("resources") or {}
-    for kind in ("requests", "limits"):
-        value = (resources.get(kind) or {}).get(GPU_RESOURCE)
-        if value is not None:
-            return _count(value)
-    return 0
+    """The GPUs that a pod holds on its node."""
+    try:
+        return max(0, requests_of(pod["spec"], GPU_RESOURCE).get(GPU_RESOURCE, 0))
+    except QuantityError:
+        return 0
 
 
 def gpus_of_node(node: Object) -> int:
@@ -90,11 +81,10 @@ def bound_at(pod: Object) -> int | None:
 
 def end_of(pod: Object, now: int) -> End | None:
     """When a pod that has run to its end released its GPUs; ``None`` while it holds them."""
-    status = pod.get("status") or {}
-    if status.get("phase") not in ("Succeeded", "Failed"):
+    if not has_ended(pod):
         return None
     ends = []
-    for container in status.get("containerStatuses") or ():
+    for container in pod["status"].get("containerStatuses") or ():
         finished = ((container.get("state") or {}).get("terminated") or {}).get("finishedAt")
         if finished:
             ends.append(_second(finished) or 0)

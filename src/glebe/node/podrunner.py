@@ -18,6 +18,7 @@ from glebe.kube.clock import Env, parse_time
 from glebe.kube.errors import ApiError
 from glebe.kube.events import EventRecorder
 from glebe.kube.objects import Object, is_deleting
+from glebe.kube.pods import ENDED, has_ended
 from glebe.kube.transport import ConnectionLost
 from glebe.node import backoff, launch, sources
 from glebe.node.crilog import last_lines
@@ -27,7 +28,6 @@ from glebe.node.podstatus import (
     Exit,
     PodState,
     containers_of,
-    is_terminal,
     phase_of,
     pod_status,
     policy_of,
@@ -84,7 +84,7 @@ class PodRunner:
         if is_deleting(pod):
             grace = pod["metadata"].get("deletionGracePeriodSeconds")
             self.stop(float(_DEFAULT_GRACE if grace is None else grace))
-        elif is_terminal(pod) and not self._stopping.is_set() and not self.finished:
+        elif has_ended(pod) and not self._stopping.is_set() and not self.finished:
             self.stop(self._spec_grace())  # somebody else ended it: evicted, or its node was thought dead
         self._changed.set()
 
@@ -108,7 +108,7 @@ class PodRunner:
         """Whether all containers have ended for good."""
         if self.state.verdict:
             return True
-        return phase_of(policy_of(self.pod, self.state), self.state.init, self.state.main) in ("Succeeded", "Failed")
+        return phase_of(policy_of(self.pod, self.state), self.state.init, self.state.main) in ENDED
 
     def _spec_grace(self) -> float:
         return float(self.pod["spec"].get("terminationGracePeriodSeconds", _DEFAULT_GRACE))
@@ -117,7 +117,7 @@ class PodRunner:
 
     async def run(self) -> None:
         """Live: containers, deadline and status side by side; then the last status and the deletion."""
-        if is_terminal(self.pod):
+        if has_ended(self.pod):
             await self._await_deletion()
             return
         writer = asyncio.create_task(self._write_statuses())

@@ -244,8 +244,3 @@ def qos_class(pod: Object) -> str:
     if not any_set:
         return "BestEffort"
     return "Guaranteed" if guaranteed else "Burstable"
-
-
-def is_terminal(pod: Object) -> bool:
-    """Whether the pod has run to its end."""
-    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")

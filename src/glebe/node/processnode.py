@@ -26,16 +26,16 @@ from glebe.kube.errors import ApiError
 from glebe.kube.events import EventRecorder
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, key_of
+from glebe.kube.pods import BY_NODE, has_ended, node_of, requests_of
 from glebe.kube.resources import NODES, PODS
 from glebe.kube.transport import ConnectionLost
 from glebe.node import crilog, supervisor
 from glebe.node.addresses import Addresses
 from glebe.node.launch import Resolve
 from glebe.node.podrunner import Machine, PodRunner
-from glebe.node.podstatus import is_terminal
 from glebe.node.presence import Presence
 from glebe.node.rundir import Run
-from glebe.node.spec import BY_NODE, GPU_RESOURCE, NodeSpec, node_of
+from glebe.node.spec import GPU_RESOURCE, NodeSpec
 
 log = logging.getLogger("glebe.node")
 
@@ -197,10 +197,10 @@ class ProcessNode:
     def _runner(self, pod: Object, directory: Path) -> PodRunner:
         uid = pod["metadata"]["uid"]
         record = _read_record(directory)
-        if record is None and is_terminal(pod):
+        if record is None and has_ended(pod):
             record = {"ip": (pod.get("status") or {}).get("podIP", ""), "gpus": []}
         elif record is None:
-            wanted = sum(_gpus(container) for container in pod["spec"]["containers"])
+            wanted = requests_of(pod["spec"], GPU_RESOURCE).get(GPU_RESOURCE, 0)
             gpus, self._free_gpus = self._free_gpus[:wanted], self._free_gpus[wanted:]
             record = {
                 "namespace": pod["metadata"]["namespace"],
@@ -228,7 +228,7 @@ class ProcessNode:
                         namespace,
                         hostname,
                         subdomain,
-                    ) and not is_terminal(other):
+                    ) and not has_ended(other):
                         address = self._addresses.get(meta["uid"]) or (other.get("status") or {}).get("podIP")
                         if address:
                             return str(address)
@@ -280,12 +280,6 @@ class ProcessNode:
 
 def _runs_in(directory: Path) -> list[Run]:
     return [Run(path.parent) for path in directory.glob("*/*/run.json")]
-
-
-def _gpus(container: dict[str, dict[str, dict[str, str]]]) -> int:
-    resources = container.get("resources") or {}
-    value = (resources.get("limits") or resources.get("requests") or {}).get(GPU_RESOURCE, "0")
-    return int(value)
 
 
 def _read_record(directory: Path) -> dict | None:  # type: ignore[type-arg]

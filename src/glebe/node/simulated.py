@@ -15,12 +15,13 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, is_deleting, key_of
+from glebe.kube.pods import BY_NODE, ENDED, has_ended, node_of
 from glebe.kube.resources import NODES, PODS
-from glebe.node.podstatus import is_terminal, pod_status
+from glebe.node.podstatus import pod_status
 from glebe.node.podwrites import finish_deletion, write_status
 from glebe.node.presence import Presence
 from glebe.node.simpod import SimPod
-from glebe.node.spec import BY_NODE, NodeSpec, node_of
+from glebe.node.spec import NodeSpec
 
 _WORKERS = 8
 _LOST = ("NodeLost", "the simulated node failed while this pod was on it")
@@ -123,7 +124,7 @@ class SimulatedNodes:
             return True
         if old["spec"].get("nodeName") != new["spec"].get("nodeName") or is_deleting(old) != is_deleting(new):
             return True
-        return is_terminal(old) != is_terminal(new)
+        return has_ended(old) != has_ended(new)
 
     async def _reconcile(self, key: ObjectKey) -> Result | None:
         pod = self._pods.store.get(key)
@@ -136,7 +137,7 @@ class SimulatedNodes:
         node = pod["spec"].get("nodeName", "")
         if not self.presence.is_alive(node):
             return None
-        if is_terminal(pod):
+        if has_ended(pod):
             self._sims.pop(key, None)
             if is_deleting(pod):
                 await finish_deletion(self._client, pod)
@@ -145,7 +146,7 @@ class SimulatedNodes:
         if sim is None:
             sim = self._sims[key] = SimPod(pod, self._specs[node], now)
         sim.advance(now)
-        if is_deleting(pod) and sim.phase not in ("Succeeded", "Failed"):
+        if is_deleting(pod) and sim.phase not in ENDED:
             sim.terminate(now)
         if not await self._write(node, pod, sim):
             return None
@@ -195,7 +196,7 @@ class SimulatedNodes:
                 yield ((at + " " if timestamps else "") + text + "\n").encode()
             sent = max(sent, len(lines))
             gone = self._pods.store.get(key) is None or current["metadata"]["uid"] != pod["metadata"]["uid"]
-            if not follow or gone or is_terminal(current):
+            if not follow or gone or has_ended(current):
                 return
             await asyncio.sleep(1.0)
 

@@ -41,16 +41,6 @@ class NodeSpec:
     info: Mapping[str, str] = field(default_factory=_no_text)  # status.nodeInfo
 
 
-#: Index over pods by the node that they are bound to; one function, so that all users share one index.
-BY_NODE = "glebe.node/by-node"
-
-
-def node_of(pod: Object) -> list[str]:
-    """The indexer behind :data:`BY_NODE`."""
-    name = pod["spec"].get("nodeName")
-    return [name] if name else []
-
-
 def standard_labels(name: str, kind: str, arch: str = "amd64") -> dict[str, str]:
     """The labels that every node of Glebe carries."""
     return {

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from glebe.kube.objects import Object, get_condition, labels_of
+from glebe.kube.pods import has_ended
 from glebe.kube.quantity import to_int
 from glebe.platform.jobspec import GPU_RESOURCE, LEVELS
 from glebe.platform.views import pod_gpus
@@ -37,7 +38,7 @@ def node_views(nodes: Iterable[Object], pods: Iterable[Object]) -> list[NodeView
     gpus: Counter[str] = Counter()
     for pod in pods:
         node = (pod.get("spec") or {}).get("nodeName")
-        if node and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+        if node and not has_ended(pod):
             count[node] += 1
             gpus[node] += pod_gpus(pod["spec"])
     return [_view(node, count, gpus) for node in sorted(nodes, key=lambda node: node["metadata"]["name"])]

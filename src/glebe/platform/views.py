@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from glebe.kube.objects import Object, annotations_of, get_condition, is_deleting, labels_of
-from glebe.kube.quantity import to_int
+from glebe.kube.pods import requests_of
 from glebe.platform.jobspec import GPU_RESOURCE
 from glebe.queueing import labels as names
 
@@ -219,17 +219,7 @@ def _job_pod_set(job: Object) -> dict[str, Any]:
 
 def pod_gpus(pod_spec: Mapping[str, Any]) -> int:
     """Whole GPUs that one pod asks for."""
-
-    def asked(container: Mapping[str, Any]) -> int:
-        resources = container.get("resources") or {}
-        for kind in ("requests", "limits"):
-            value = (resources.get(kind) or {}).get(GPU_RESOURCE)
-            if value is not None:
-                return to_int(value, GPU_RESOURCE)
-        return 0
-
-    running = sum(asked(container) for container in pod_spec.get("containers") or ())
-    return max([running, *(asked(container) for container in pod_spec.get("initContainers") or ())])
+    return requests_of(pod_spec, GPU_RESOURCE).get(GPU_RESOURCE, 0)
 
 
 def _owner(obj: Object) -> Mapping[str, Any] | None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, annotations_of, condition_is_true, get_condition, labels_of
+from glebe.kube.pods import requests_of
 from glebe.kube.quantity import to_int
 from glebe.queueing import labels, runtimes, topology
 from glebe.queueing.integrations import read
-from glebe.queueing.requests import pod_requests
 from glebe.scheduling import model as m
 
 #: Finds a WorkloadClass by name.
@@ -120,7 +120,7 @@ def _pod_set(item: dict[str, Any]) -> m.PodSet:
     return m.PodSet(
         name=item.get("name", labels.DEFAULT_POD_SET),
         count=int(item.get("count", 1)),
-        requests=pod_requests(spec),
+        requests=requests_of(spec),
         node_selector=spec.get("nodeSelector") or {},
         tolerations=tolerations(spec.get("tolerations")),
         topology=wanted,

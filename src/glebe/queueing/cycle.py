@@ -19,6 +19,7 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, controller_of, get_condition
+from glebe.kube.pods import has_ended
 from glebe.kube.transport import ConnectionLost
 from glebe.queueing import convert, labels, transitions
 from glebe.queueing.notices import Notices, in_full
@@ -198,7 +199,7 @@ def _pod_matters(old: Object | None, new: Object | None) -> bool:
     """Pods of queued jobs are counted by their workloads; of them only the end frees anything."""
     pod = new or old or {}
     if controller_of(pod) is not None and labels.POD_SET in (pod["metadata"].get("labels") or {}):
-        return new is None or (new.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        return new is None or has_ended(new)
     return True
 
 

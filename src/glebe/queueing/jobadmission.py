@@ -11,12 +11,12 @@ from typing import Any
 
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object, annotations_of, labels_of
+from glebe.kube.pods import requests_of
 from glebe.kube.quantity import QuantityError, to_int
 from glebe.kube.resources import WORKLOAD_CLASSES
 from glebe.queueing import labels
 from glebe.queueing.construct import priority_of
 from glebe.queueing.integrations import Find, Integration, read
-from glebe.queueing.requests import pod_requests
 from glebe.queueing.runtimes import parse_expected, seconds_label
 
 _TOPOLOGY = (labels.REQUIRED_TOPOLOGY, labels.PREFERRED_TOPOLOGY, labels.UNCONSTRAINED_TOPOLOGY)
@@ -82,7 +82,7 @@ def _check_template(job: Object, path: tuple[str, ...]) -> list[Cause]:
         why = f"Invalid value: {', '.join(given)}: at most one of them may be given"
         return [Cause("FieldValueInvalid", why, field)]
     try:
-        asked = pod_requests(read(job, (*path, "spec"), {}))
+        asked = requests_of(read(job, (*path, "spec"), {}))
     except (QuantityError, AttributeError, TypeError):
         return []  # the schema says it better
     if all(amount >= 0 for amount in asked.values()):

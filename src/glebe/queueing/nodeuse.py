@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from glebe.kube.objects import Object, controller_of, is_deleting
+from glebe.kube.pods import has_ended, requests_of
 from glebe.kube.quantity import QuantityError
-from glebe.queueing.requests import pod_requests
-
-_TERMINAL = ("Succeeded", "Failed")
 
 
 class NodeUse:
@@ -70,11 +68,11 @@ class NodeUse:
 def _hold(pod: Object) -> tuple[str, str, dict[str, int]] | None:
     """(node, owner uid, requests) of a pod that holds resources. A pod on its way out counts for nobody's workload."""
     node = pod["spec"].get("nodeName")
-    if not node or (pod.get("status") or {}).get("phase") in _TERMINAL:
+    if not node or has_ended(pod):
         return None
     owner = controller_of(pod)
     uid = "" if owner is None or is_deleting(pod) else str(owner["uid"])
     try:
-        return node, uid, pod_requests(pod["spec"])
+        return node, uid, requests_of(pod["spec"])
     except QuantityError:
         return None

@@ -19,6 +19,7 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import is_conflict, is_not_found
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, annotations_of, controller_of, is_deleting, labels_of
+from glebe.kube.pods import has_ended
 from glebe.queueing import convert, integrations, labels, topology, transitions
 from glebe.queueing.jobs import job_of
 from glebe.scheduling.model import PodSetAssignment
@@ -26,7 +27,6 @@ from glebe.scheduling.model import PodSetAssignment
 POD_INDEX = "queueing/pod-owner"
 _PARALLEL_WRITES = 32
 _RETRY = 0.2
-_TERMINAL = ("Succeeded", "Failed")
 
 
 def pod_owner_index(pod: Object) -> Iterable[str]:
@@ -47,7 +47,7 @@ def is_gated(pod: Object) -> bool:
 
 
 def is_live(pod: Object) -> bool:
-    return (pod.get("status") or {}).get("phase") not in _TERMINAL
+    return not has_ended(pod)
 
 
 def plan(assignment: PodSetAssignment, pods: list[Object], expected: int, sent: dict[str, str | None]) -> list[Release]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from glebe.apiserver.patch import json_patch as apply_patch
 from glebe.kube.objects import Object, condition_is_true, get_condition
+from glebe.kube.pods import requests_of
 from glebe.kube.resources import WORKLOAD_CLASSES, Resource
 from glebe.queueing import integrations, labels, topology, transitions
 from glebe.queueing.admission import json_patch, review
@@ -20,7 +21,6 @@ from glebe.queueing.construct import Priority, in_sync, priority_of, workload_fo
 from glebe.queueing.integrations import INTEGRATIONS
 from glebe.queueing.jobadmission import check, suspend_and_gate
 from glebe.queueing.nodeuse import NodeUse
-from glebe.queueing.requests import pod_requests
 from glebe.queueing.runtimes import UNKNOWN, parse_expected, predict
 from glebe.queueing.ungate import plan
 from glebe.scheduling.model import Decision, Forecast, Outcome, PodSetAssignment, Reason, RunTime
@@ -46,12 +46,12 @@ def test_pod_requests_follow_kubernetes() -> None:
     def asks(cpu: str, **more: Any) -> dict[str, Any]:
         return {"resources": {"requests": {"cpu": cpu}}, **more}
 
-    assert pod_requests({"containers": [asks("500m"), asks("0.25")]}) == {"cpu": 750}
-    assert pod_requests({"containers": [asks("1")], "initContainers": [asks("3")]}) == {"cpu": 3000}
+    assert requests_of({"containers": [asks("500m"), asks("0.25")]}) == {"cpu": 750}
+    assert requests_of({"containers": [asks("1")], "initContainers": [asks("3")]}) == {"cpu": 3000}
     sidecar = asks("1", restartPolicy="Always")
-    assert pod_requests({"containers": [asks("1")], "initContainers": [sidecar, asks("3")]}) == {"cpu": 4000}
-    assert pod_requests({"containers": [{"resources": {"limits": {"nvidia.com/gpu": 8}}}]}) == {"nvidia.com/gpu": 8}
-    assert pod_requests({"containers": [asks("1")], "overhead": {"cpu": "250m"}}) == {"cpu": 1250}
+    assert requests_of({"containers": [asks("1")], "initContainers": [sidecar, asks("3")]}) == {"cpu": 4000}
+    assert requests_of({"containers": [{"resources": {"limits": {"nvidia.com/gpu": 8}}}]}) == {"nvidia.com/gpu": 8}
+    assert requests_of({"containers": [asks("1")], "overhead": {"cpu": "250m"}}) == {"cpu": 1250}
 
 
 def test_run_times() -> None:

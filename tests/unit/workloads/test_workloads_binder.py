@@ -17,12 +17,13 @@ from glebe.kube import virtualtime
 from glebe.kube.clock import Env
 from glebe.kube.errors import internal
 from glebe.kube.objects import Object, get_condition
+from glebe.kube.pods import requests_of
 from glebe.kube.resources import EVENTS, NODES, PODS, Resource
 from glebe.kube.transport import ConnectionLost
 from glebe.workloads.binder import controller as binder
 from glebe.workloads.binder.choose import choose
 from glebe.workloads.binder.fleet import Fleet
-from glebe.workloads.binder.needs import Needs, requests_of
+from glebe.workloads.binder.needs import Needs
 
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 
@@ -61,7 +62,7 @@ def test_requests_count_containers_init_containers_sidecars_and_overhead() -> No
         "initContainers": [container("200m", restartPolicy="Always"), container("2")],
         "overhead": {"cpu": "50m", "memory": "1Mi"},
     }
-    assert requests_of({"spec": spec}) == {"cpu": 2250, "memory": 1 << 20, "pods": 1}
+    assert Needs.of({"spec": spec}).requests == {"cpu": 2250, "memory": 1 << 20, "pods": 1}
 
 
 def test_the_message_is_kube_schedulers() -> None:
@@ -162,7 +163,7 @@ async def _storm(seed: int) -> None:
         use: Counter[str] = Counter()
         for p in api.collection(PODS):
             if p["spec"].get("nodeName"):
-                use[p["spec"]["nodeName"]] += int(requests_of(p).get("nvidia.com/gpu", 0))
+                use[p["spec"]["nodeName"]] += int(requests_of(p["spec"]).get("nvidia.com/gpu", 0))
         return +Counter({n: g - 8 for n, g in use.items()})
 
     serial = 0
@@ -180,11 +181,10 @@ async def _storm(seed: int) -> None:
         if life == 2:
             calm = True
             await asyncio.sleep(120)
-            free = 8 * 4 - sum(
-                requests_of(p).get("nvidia.com/gpu", 0) for p in api.collection(PODS) if p["spec"].get("nodeName")
-            )
+            placed = [p["spec"] for p in api.collection(PODS) if p["spec"].get("nodeName")]
+            free = 8 * 4 - sum(requests_of(spec).get("nvidia.com/gpu", 0) for spec in placed)
             waiting = [p for p in api.collection(PODS) if not p["spec"].get("nodeName")]
-            assert all(requests_of(p)["nvidia.com/gpu"] > 1 or free == 0 for p in waiting)
+            assert all(requests_of(p["spec"])["nvidia.com/gpu"] > 1 or free == 0 for p in waiting)
             for p in waiting:
                 condition = get_condition(p, "PodScheduled")
                 assert condition

@@ -8,8 +8,7 @@ from typing import Any
 from glebe.apiserver.strategy.base import Strategy, forbidden
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
-
-_FINISHED = ("Succeeded", "Failed")
+from glebe.kube.pods import has_ended
 
 
 class PodStrategy(Strategy):
@@ -67,7 +66,7 @@ class PodStrategy(Strategy):
         """Pods on a node end when the node says so; others at once."""
         spec = obj.get("spec") or {}
         period = asked if asked is not None else spec.get("terminationGracePeriodSeconds", 30)
-        if not spec.get("nodeName") or (obj.get("status") or {}).get("phase") in _FINISHED:
+        if not spec.get("nodeName") or has_ended(obj):
             return 0
         return max(1, int(period)) if period < 0 else int(period)
 

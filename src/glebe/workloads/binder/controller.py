@@ -13,6 +13,7 @@ from glebe.kube.errors import ApiError, is_conflict, is_not_found
 from glebe.kube.events import EventRecorder
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, get_condition, is_deleting, set_condition
+from glebe.kube.pods import has_ended
 from glebe.kube.resources import NODES, PODS
 from glebe.kube.transport import ConnectionLost
 from glebe.workloads.binder.choose import choose
@@ -82,8 +83,7 @@ class Binder:
     def _on_pod(self, old: Object | None, new: Object | None) -> None:
         pod = new or old or {}
         uid, spec = pod["metadata"]["uid"], pod.get("spec") or {}
-        finished = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-        if new is None or finished:
+        if new is None or has_ended(new):
             self._forget(uid)
         elif spec.get("nodeName"):
             self._waiting.pop(uid, None)

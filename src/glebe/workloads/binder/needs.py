@@ -8,55 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from glebe.kube import pods as kube_pods
 from glebe.kube.objects import Object
-from glebe.kube.quantity import to_int
 
 AFFINITY = "node(s) didn't match Pod's node affinity/selector"
 UNSCHEDULABLE = "node(s) were unschedulable"
 NATIVE = frozenset({"cpu", "memory", "ephemeral-storage", "pods"})
 
 
-def requests_of(pod: Object) -> dict[str, int]:
-    """The resources a pod holds: containers together, or the largest init container, plus sidecars and overhead.
-
-    ``pods: 1`` is always there; ``cpu`` in millicores, the rest in units or bytes.
-    """
-    spec = pod.get("spec") or {}
-    total: dict[str, int] = {}
-    for container in spec.get("containers") or ():
-        _add(total, _requests(container))
-    sidecars: dict[str, int] = {}
-    peak: dict[str, int] = {}
-    for container in spec.get("initContainers") or ():
-        own = _requests(container)
-        if container.get("restartPolicy") == "Always":
-            _add(sidecars, own)
-            _add(total, own)
-            own = sidecars
-        else:
-            _add(own, sidecars)
-        _raise_to(peak, own)
-    _raise_to(total, peak)
-    _add(total, {k: to_int(v, k) for k, v in (spec.get("overhead") or {}).items()})
-    out = {k: v for k, v in total.items() if v > 0}
-    out["pods"] = 1
-    return out
-
-
-def _requests(container: Mapping[str, Any]) -> dict[str, int]:
-    resources = container.get("resources") or {}
-    named = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-    return {k: to_int(v, k) for k, v in named.items()}
-
-
-def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
-    for name, amount in more.items():
-        total[name] = total.get(name, 0) + amount
-
-
-def _raise_to(total: dict[str, int], least: Mapping[str, int]) -> None:
-    for name, amount in least.items():
-        total[name] = max(total.get(name, 0), amount)
+def _requests(spec: Mapping[str, Any]) -> dict[str, int]:
+    """What the pod holds on its node: its requests, and its place among the node's ``pods``."""
+    return {**{name: amount for name, amount in kube_pods.requests_of(spec).items() if amount > 0}, "pods": 1}
 
 
 @dataclass(frozen=True)
@@ -76,7 +38,7 @@ class Needs:
             "requiredDuringSchedulingIgnoredDuringExecution"
         )
         terms = None if affinity is None else tuple(affinity.get("nodeSelectorTerms") or ())
-        requests = requests_of(pod)
+        requests = _requests(spec)
         selector = spec.get("nodeSelector") or {}
         tolerations = tuple(spec.get("tolerations") or ())
         key = json.dumps([requests, selector, terms, tolerations], sort_keys=True)

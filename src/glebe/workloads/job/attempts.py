@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from glebe.kube.objects import Object
+from glebe.kube.pods import phase_of
 from glebe.workloads.job import backoff
 from glebe.workloads.job.facts import Facts
 from glebe.workloads.job.pods import (
@@ -15,7 +16,6 @@ from glebe.workloads.job.pods import (
     is_terminating,
     is_tracked,
     name_of,
-    phase_of,
     removal_rank,
     uid_of,
 )

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from glebe.kube.objects import Object
-from glebe.workloads.job.pods import finish_time, phase_of
+from glebe.kube.pods import phase_of
+from glebe.workloads.job.pods import finish_time
 
 FIRST = 10.0
 LONGEST = 360.0

@@ -9,19 +9,11 @@ from typing import Any
 
 from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, condition_is_true, get_condition, is_deleting
+from glebe.kube.pods import phase_of
 from glebe.workloads.job import failurepolicy
 from glebe.workloads.job.failurepolicy import Match
 from glebe.workloads.job.indexes import parse_indexes
-from glebe.workloads.job.pods import (
-    creation_rank,
-    index_of,
-    is_active,
-    is_ready,
-    is_terminating,
-    is_tracked,
-    phase_of,
-    uid_of,
-)
+from glebe.workloads.job.pods import creation_rank, index_of, is_active, is_ready, is_terminating, is_tracked, uid_of
 
 
 @dataclass

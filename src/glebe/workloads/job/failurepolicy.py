@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from glebe.kube.objects import Object
+from glebe.kube.pods import phase_of
 from glebe.workloads.job.indexes import parse_indexes
-from glebe.workloads.job.pods import name_of, phase_of
+from glebe.workloads.job.pods import name_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from glebe.kube.objects import Object
+from glebe.kube.pods import phase_of
 from glebe.workloads.job.facts import Facts
 from glebe.workloads.job.failurepolicy import success_rule
-from glebe.workloads.job.pods import phase_of
 
 
 @dataclass(frozen=True, slots=True)

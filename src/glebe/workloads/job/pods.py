@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, annotations_of, condition_is_true, is_deleting
+from glebe.kube.pods import has_ended, phase_of
 
 FINALIZER = "batch.kubernetes.io/job-tracking"
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -21,25 +22,17 @@ def name_of(obj: Object) -> str:
     return str(obj["metadata"]["name"])
 
 
-def phase_of(pod: Object) -> str:
-    return str((pod.get("status") or {}).get("phase") or "Pending")
-
-
 def is_tracked(pod: Object) -> bool:
     """Whether the pod still carries the tracking finalizer, so that it has not been counted yet."""
     return FINALIZER in (pod["metadata"].get("finalizers") or ())
 
 
-def is_finished(pod: Object) -> bool:
-    return phase_of(pod) in ("Succeeded", "Failed")
-
-
 def is_active(pod: Object) -> bool:
-    return not is_finished(pod) and not is_deleting(pod)
+    return not has_ended(pod) and not is_deleting(pod)
 
 
 def is_terminating(pod: Object) -> bool:
-    return is_deleting(pod) and not is_finished(pod)
+    return is_deleting(pod) and not has_ended(pod)
 
 
 def is_ready(pod: Object) -> bool:

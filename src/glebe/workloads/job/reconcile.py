@@ -8,12 +8,13 @@ from typing import Any
 
 from glebe.kube.clock import format_time, parse_time
 from glebe.kube.objects import Object, get_condition, set_condition
+from glebe.kube.pods import has_ended, phase_of
 from glebe.workloads.job import attempts, backoff
 from glebe.workloads.job.facts import Facts
 from glebe.workloads.job.indexes import format_indexes, parse_indexes
 from glebe.workloads.job.outcome import Verdict, judge
 from glebe.workloads.job.plan import Event, Plan
-from glebe.workloads.job.pods import is_active, is_finished, phase_of
+from glebe.workloads.job.pods import is_active
 
 DEFAULT_MANAGER = "kubernetes.io/job-controller"
 MANAGED_BY = DEFAULT_MANAGER
@@ -156,7 +157,7 @@ def scale(w: Work) -> None:
     if missing <= 0:
         return
     if w.f.per_index_limit is None:
-        ended = [p for p in w.f.pods if is_finished(p) and (phase_of(p) == "Succeeded" or w.f.counts_as_failed(p))]
+        ended = [p for p in w.f.pods if has_ended(p) and (phase_of(p) == "Succeeded" or w.f.counts_as_failed(p))]
         left = backoff.remaining(ended, w.f.now)
         if left > 0:
             w.plan.wake_after(left)

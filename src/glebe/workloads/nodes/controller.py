@@ -12,18 +12,12 @@ from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.events import EventRecorder
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, get_condition, is_deleting
+from glebe.kube.pods import BY_NODE, node_of
 from glebe.kube.resources import LEASES, NODES, PODS
 from glebe.workloads.nodes.eviction import Eviction, Way, evictions
 from glebe.workloads.nodes.health import GRACE, assess, heartbeat_of
 
 LEASE_NAMESPACE = "kube-node-lease"
-BY_NODE = "node"
-
-
-def node_of(pod: Object) -> list[str]:
-    """The node a pod is bound to (an index of the pod informer)."""
-    name = (pod.get("spec") or {}).get("nodeName")
-    return [name] if name else []
 
 
 class NodeHealth:

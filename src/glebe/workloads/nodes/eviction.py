@@ -7,6 +7,7 @@ from enum import Enum
 
 from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, is_deleting
+from glebe.kube.pods import has_ended
 from glebe.workloads.binder.needs import tolerates
 
 QUARANTINE = 40.0
@@ -49,18 +50,14 @@ def is_dead(node: Object) -> bool:
     return any(c.get("type") == "Ready" and c.get("status") == "Unknown" for c in conditions)
 
 
-def _finished(pod: Object) -> bool:
-    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-
-
 def _from_missing(pod: Object, at: float) -> Eviction:
-    way = Way.REMOVE if _finished(pod) else Way.LOSE
+    way = Way.REMOVE if has_ended(pod) else Way.LOSE
     return Eviction(pod, at, way, "DeletionByPodGC", "PodGC: node no longer exists")
 
 
 def _from_tainted(node: Object, pod: Object, now: float) -> Eviction | None:
     """Taint-based eviction; pods that have ended stay as they are."""
-    if _finished(pod) or is_deleting(pod):
+    if has_ended(pod) or is_deleting(pod):
         return None
     taints = [t for t in (node.get("spec") or {}).get("taints") or () if t.get("effect") == "NoExecute"]
     due = [at for taint in taints if (at := _leaves_at(pod, taint, now)) is not None]
@@ -86,5 +83,5 @@ def _from_dead(node: Object, pod: Object) -> Eviction | None:
     if not is_dead(node) or not is_deleting(pod):
         return None
     at = parse_time(pod["metadata"]["deletionTimestamp"])
-    way = Way.REMOVE if _finished(pod) else Way.LOSE
+    way = Way.REMOVE if has_ended(pod) else Way.LOSE
     return Eviction(pod, at, way, "DeletionByPodGC", "PodGC: the node that should end it is unresponsive")

@@ -1,0 +1,77 @@
+"""What all rooms say about pods in the same words: whether one has ended, where it is, what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from glebe.kube.objects import Object
+from glebe.kube.quantity import to_int
+
+ENDED: Final = ("Succeeded", "Failed")
+#: Index over pods by the node that they are bound to; one name and one function, so that all users share one index.
+BY_NODE: Final = "by-node"
+
+
+def phase_of(pod: Object) -> str:
+    """``status.phase``; a pod that says nothing is ``Pending``."""
+    return str((pod.get("status") or {}).get("phase") or "Pending")
+
+
+def has_ended(pod: Object) -> bool:
+    """Whether no container of the pod runs, or ever will again."""
+    return (pod.get("status") or {}).get("phase") in ENDED
+
+
+def node_of(pod: Object) -> list[str]:
+    """The node that the pod is bound to, as the indexer behind :data:`BY_NODE` has it: none or one."""
+    name = (pod.get("spec") or {}).get("nodeName")
+    return [name] if name else []
+
+
+def requests_of(spec: Mapping[str, Any], only: str = "") -> dict[str, int]:
+    """Requests of a pod's spec by resource, as integers (see :func:`glebe.kube.quantity.to_int`).
+
+    The greater of what runs together (containers and sidecars) and what any init container needs at its turn, plus
+    overhead; a limit counts as request where no request is given; requests of the pod as a whole win.
+
+    :param only: look at this resource alone.
+    :raises glebe.kube.quantity.QuantityError: for an amount that is none.
+    """
+    running: dict[str, int] = {}
+    sidecars: dict[str, int] = {}
+    peak: dict[str, int] = {}
+    for container in spec.get("initContainers") or ():
+        asked = _asked(container, only)
+        if container.get("restartPolicy") == "Always":
+            _add(sidecars, asked)
+            _raise_to(peak, sidecars)
+        else:
+            _add(asked, sidecars)
+            _raise_to(peak, asked)
+    for container in spec.get("containers") or ():
+        _add(running, _asked(container, only))
+    _add(running, sidecars)
+    _raise_to(running, peak)
+    running.update(_asked(spec, only))  # spec.resources: the pod as a whole
+    _add(running, _amounts(spec.get("overhead") or {}, only))
+    return {resource: amount for resource, amount in sorted(running.items()) if amount}
+
+
+def _asked(container: Mapping[str, Any], only: str) -> dict[str, int]:
+    resources = container.get("resources") or {}
+    return _amounts({**(resources.get("limits") or {}), **(resources.get("requests") or {})}, only)
+
+
+def _amounts(quantities: Mapping[str, Any], only: str) -> dict[str, int]:
+    return {name: to_int(amount, name) for name, amount in quantities.items() if not only or name == only}
+
+
+def _add(into: dict[str, int], more: Mapping[str, int]) -> None:
+    for resource, amount in more.items():
+        into[resource] = into.get(resource, 0) + amount
+
+
+def _raise_to(into: dict[str, int], floor: Mapping[str, int]) -> None:
+    for resource, amount in floor.items():
+        into[resource] = max(into.get(resource, 0), amount)
