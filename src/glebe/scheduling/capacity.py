@@ -13,13 +13,18 @@ from glebe.scheduling.fleet import PLENTY, Arrangement, Fleet, Ints, PodKind
 
 Shape = tuple[int, ...]  # per-pod needs by the fleet's resource columns
 Spot = tuple[int, int]  # (node, pods there)
+Rooms = list[int] | Ints  # pods that fit, by domain: a list if there are few
+SHORT = 64  # up to so many numbers, lists are faster than arrays
 BULK = 24  # more changed nodes than this are recomputed with numpy
 
 
 class SlotTable:
-    """Pods of one shape that fit: ``sums[level][domain]``; the last level is single nodes. Call ``sync`` first."""
+    """Pods of one shape that fit in each domain of each level; the last level is single nodes. Call ``sync`` first.
 
-    __slots__ = ("_columns", "_most", "_state", "arrangement", "at", "sums", "total")
+    Single nodes are kept as an array, the few domains above them as lists, which change one by one at less cost.
+    """
+
+    __slots__ = ("_columns", "_most", "_nodes", "_state", "_upper", "arrangement", "at", "levels", "total")
 
     def __init__(self, state: NodeState, arrangement: Arrangement, shape: Shape) -> None:
         self.arrangement = arrangement
@@ -38,11 +43,13 @@ class SlotTable:
         nodes = arrangement.nodes.tolist()
         rows = np.array([state.free[n] for n in nodes], dtype=np.int64).reshape(len(nodes), state.width)
         slots = self._slots(rows)
-        self.sums = [
-            np.add.reduceat(slots, first) if len(first) else np.zeros(0, dtype=np.int64) for first in arrangement.first
+        self._nodes = slots
+        self._upper: list[list[int]] = [
+            np.add.reduceat(slots, first).tolist() if len(first) else [] for first in arrangement.first[:-1]
         ]
+        self.levels = len(self._upper) + 1
         self.total = int(slots.sum())
-        self._most: list[int] = [-1] * len(self.sums)
+        self._most: list[int] = [-1] * self.levels
         self.at = len(state.changed)
 
     def sync(self) -> None:
@@ -50,7 +57,7 @@ class SlotTable:
         state = self._state
         changed = state.changed
         behind = len(changed) - self.at
-        self._most = [-1] * len(self.sums)
+        self._most = [-1] * self.levels
         if behind > BULK:
             recent = set(changed[self.at :])
             if len(recent) > BULK:
@@ -63,7 +70,8 @@ class SlotTable:
 
     def _sync_few(self, nodes: list[int] | set[int]) -> None:
         free, position, columns = self._state.free, self.arrangement.position_list, self._columns
-        last, upper = self.sums[-1], self.arrangement.domain_lists
+        last = self._nodes
+        upper = list(zip(self._upper, self.arrangement.domain_lists, strict=True))
         for node in nodes:
             at = position[node]
             if at < 0:
@@ -80,8 +88,8 @@ class SlotTable:
             if delta:
                 last[at] = slots
                 self.total += delta
-                for level, domain in enumerate(upper):
-                    self.sums[level][domain[at]] += delta
+                for sums, domain in upper:
+                    sums[domain[at]] += delta
 
     def _sync_bulk(self, nodes: list[int]) -> None:
         arrangement = self.arrangement
@@ -93,25 +101,42 @@ class SlotTable:
         free = self._state.free
         rows = np.array([free[n] for n, k in zip(nodes, keep.tolist(), strict=True) if k], dtype=np.int64)
         slots = self._slots(rows)
-        delta = slots - self.sums[-1][at]
-        self.sums[-1][at] = slots
+        delta = slots - self._nodes[at]
+        self._nodes[at] = slots
         self.total += int(delta.sum())
-        for level in range(len(self.sums) - 1):
-            np.add.at(self.sums[level], arrangement.domain[level][at], delta)
+        changes = [(a, d) for a, d in zip(at.tolist(), delta.tolist(), strict=True) if d]
+        for sums, domain in zip(self._upper, arrangement.domain_lists, strict=True):
+            for a, d in changes:
+                sums[domain[a]] += d
 
     def most(self, level: int) -> int:
         """The most pods that one domain of ``level`` holds."""
         most = self._most[level]
         if most < 0:
-            sums = self.sums[level]
-            most = self._most[level] = int(sums.max()) if len(sums) else 0
+            rooms = self._upper[level] if level < self.levels - 1 else self._nodes.tolist()
+            most = self._most[level] = max(rooms, default=0)
         return most
+
+    def rooms(self, level: int, start: int = 0, end: int | None = None) -> Rooms:
+        """Pods that fit in each domain of a level, from domain ``start`` up to ``end``."""
+        if level < self.levels - 1:
+            return self._upper[level][start:end]
+        rooms = self._nodes[start:end]
+        return rooms.tolist() if len(rooms) <= SHORT else rooms
+
+    def rooms_of(self, level: int, domains: list[int]) -> Rooms:
+        """The same for the given domains."""
+        if level < self.levels - 1:
+            sums = self._upper[level]
+            return [sums[d] for d in domains]
+        rooms = self._nodes[domains]
+        return rooms.tolist() if len(rooms) <= SHORT else rooms
 
 
 class NodeState:
     """Free amounts per node; ``take`` and ``give`` are the only ways to change them."""
 
-    __slots__ = ("_tables", "answers", "changed", "fleet", "free", "width")
+    __slots__ = ("_tables", "answers", "changed", "fleet", "free", "freed", "width")
 
     def __init__(self, fleet: Fleet, free: list[list[int]]) -> None:
         self.fleet = fleet
@@ -119,9 +144,8 @@ class NodeState:
         self.width = len(fleet.resources)
         self.changed: list[int] = []  # log of touched nodes; tables remember how far they have read
         self._tables: dict[int, SlotTable] = {}
-        self.answers: dict[
-            int, tuple[int, bool]
-        ] = {}  # by ask number: at which length of ``changed``, can it be placed?
+        self.freed = 0  # length of the log when something was last given back: what did not fit since, does not fit
+        self.answers: dict[int, tuple[int, bool]] = {}  # by ask number: when asked (length of the log), did it fit?
 
     @staticmethod
     def of(fleet: Fleet) -> NodeState:
@@ -163,3 +187,12 @@ class NodeState:
             for column, amount in columns:
                 row[column] += amount * pods
             self.changed.append(node)
+        self.freed = len(self.changed)
+
+    def known(self, ask_number: int) -> bool | None:
+        """Whether that ask can be placed now, if it is known."""
+        found = self.answers.get(ask_number)
+        if found is None:
+            return None
+        at, fits = found
+        return fits if at == len(self.changed) or (not fits and at >= self.freed) else None

@@ -10,7 +10,6 @@ A blocked StrictFIFO head claims quota (see ``claims``) against those who come a
 
 from __future__ import annotations
 
-from bisect import insort
 from dataclasses import dataclass
 
 from glebe.scheduling.claims import NO_CLAIMS, Claim, Claims, claim_key
@@ -18,7 +17,7 @@ from glebe.scheduling.model import Pending
 from glebe.scheduling.order import DONE, Group, HeadKey, Line, head_key
 from glebe.scheduling.placement import Choice, Fit, find, nominate, total_need
 from glebe.scheduling.placement import holding as holding_of
-from glebe.scheduling.wake import Candidates
+from glebe.scheduling.wake import Waker
 from glebe.scheduling.world import Holding, Plan, State, World
 
 
@@ -60,13 +59,16 @@ class Cycle:
             if line.strict:
                 self._strict.setdefault(line.root, []).append(line)
         self._claims: dict[int, tuple[int, int, Claims]] = {}  # by root: at which version and change of nodes
+        self._waker = Waker(world, state, lines)
+        self._refused: set[Group] = set()  # in this pass
 
-    def run(self, some: Candidates) -> list[Admission]:
-        """Admit whoever fits out of ``some`` groups; the others are known not to fit."""
-        candidates = {id(line): (line, sorted(groups, key=_last_first)) for line, groups in some}
+    def run(self) -> list[Admission]:
+        """Admit until nobody fits any more."""
+        self._refused.clear()
         admitted: list[Admission] = []
         while True:
-            entries = [e for line, groups in candidates.values() if groups and (e := self._head(line, groups))]
+            candidates = self._waker.candidates(anew=not admitted)
+            entries = [e for line, groups in candidates if (e := self._head(line, groups))]
             if not entries:
                 return admitted
             claims: list[Claim] = []
@@ -76,7 +78,8 @@ class Cycle:
             now = self._admit(entries, claims)
             admitted += now
             for admission in now:
-                _requeue(*candidates[id(admission.line)])
+                if admission.group.head == DONE:
+                    self._waker.compact(admission.line)
 
     def once(self, lines: list[Line]) -> list[Admission]:
         """One cycle to the letter of Kueue: the very first of every line is its head, and every blocked head claims."""
@@ -94,39 +97,31 @@ class Cycle:
         return self._admit(entries, Claims(blocked, self.state, self.world).listed)
 
     def _head(self, line: Line, groups: list[Group]) -> _Entry | None:
-        """Phase 1: the line's first group that fits on the state as it is. Groups that do not fit are dropped."""
-        quotas, nodes = self.state.quotas, self.state.nodes
-        answers, refused = nodes.answers, (len(nodes.changed), False)
+        """Phase 1: the line's first group that fits on the state as it is, out of ``groups``."""
         claims = self.claims(line.root)
-        standing = (quotas.version[line.root], claims.nodes)
-        cell, limit, kept, own = -1, 0, 0, 0
-        while groups:
-            group = groups[-1]
-            plan = group.plan
-            key_cell, need = plan.key
-            if answers.get(plan.ask_number) == refused or group.held == standing:
-                groups.pop()  # cheap checks ahead of the full ones: most groups stop at one of them
+        standing = (self.state.quotas.version[line.root], claims.nodes)
+        for group in groups:
+            if group in self._refused:
                 continue
-            if key_cell >= 0:
-                if key_cell != cell:
-                    cell, limit = key_cell, quotas.available(line.node, key_cell)
-                    own = quotas.own_room(line.node, cell)
-                    kept = claims.room(line.node, cell) if claims.listed else limit
-                if need > limit:
-                    groups.pop()
-                    continue
-                if need > kept and claims.all_before(line, group, 0 if need <= own else 1):
-                    group.held = standing
-                    groups.pop()
-                    continue
-            choice = nominate(plan, self.state, self.world)
-            if choice is not None:
-                key = self._rank(line, group, choice)
-                if claims.leave(line.node, total_need(choice), key):
-                    return _Entry(key, line, group, choice)
+            if claims.listed and (group.held == standing or self._kept_from(line, group, claims)):
                 group.held = standing
-            groups.pop()
+            else:
+                choice = nominate(group.plan, self.state, self.world)
+                if choice is not None:
+                    key = self._rank(line, group, choice)
+                    if claims.leave(line.node, total_need(choice), key):
+                        return _Entry(key, line, group, choice)
+                    group.held = standing
+            self._refused.add(group)
         return None
+
+    def _kept_from(self, line: Line, group: Group, claims: Claims) -> bool:
+        """Do claims leave the group too little of its key cell? A cheap check ahead of the full one."""
+        cell, need = group.plan.key
+        if cell < 0 or need <= claims.room(line.node, cell):
+            return False
+        own = self.state.quotas.own_room(line.node, cell)
+        return claims.all_before(line, group, 0 if need <= own else 1)
 
     def _rank(self, line: Line, group: Group, choice: Choice) -> HeadKey:
         level = self.state.quotas.borrowing_level(line.node, total_need(choice))
@@ -162,21 +157,6 @@ class Cycle:
         for claim in reversed(made):
             quotas.remove(claim.node, claim.need)
         return admitted
-
-
-def _requeue(line: Line, groups: list[Group]) -> None:
-    """The head of the last group has gone: put the group in its new place, or in a strict line the new front."""
-    group = groups.pop()
-    if line.strict:
-        front = line.front()
-        if front is not None:
-            groups.append(front)
-    elif group.head != DONE:
-        insort(groups, group, key=_last_first)
-
-
-def _last_first(group: Group) -> int:
-    return -group.head
 
 
 def _key(entry: _Entry) -> HeadKey:

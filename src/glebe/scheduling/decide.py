@@ -13,7 +13,6 @@ from glebe.scheduling.model import Decision, Outcome, Pending, Reason, Snapshot
 from glebe.scheduling.never import Why
 from glebe.scheduling.order import Line, fork, lines, queue_key
 from glebe.scheduling.placement import assignments
-from glebe.scheduling.wake import Waker
 from glebe.scheduling.world import Holding, State, World
 
 
@@ -62,7 +61,7 @@ def settle(snapshot: Snapshot, fleet: Fleet | None = None) -> Plateau:
     state, holdings = world.state(snapshot.admitted)
     queue_lines = lines(world, snapshot.pending)
     cycle = Cycle(world, state, queue_lines)
-    admitted = cycle.run(Waker(queue_lines, state.quotas, cycle.claims).candidates())
+    admitted = cycle.run()
     return Plateau(world, state, queue_lines, admitted, holdings)
 
 

@@ -21,10 +21,9 @@ from glebe.scheduling.decide import Plateau, decisions, settle
 from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.holders import Running, running
 from glebe.scheduling.model import GPU, Forecast, Outcome, Pending, RunTime, Snapshot
-from glebe.scheduling.order import DONE, queue_key
+from glebe.scheduling.order import queue_key
 from glebe.scheduling.quota import Cell
 from glebe.scheduling.runtime import predicted_end
-from glebe.scheduling.wake import Waker
 from glebe.scheduling.world import Holding, Plan, World
 
 Event = tuple[float, int, int, Holding]  # (end, sequence, root, what is released)
@@ -91,7 +90,6 @@ def _simulate(plateau: Plateau, now: float, until: float, *, p90: bool) -> Run:
     """Run the cycle forward from the plateau, whose state is used up by this."""
     world, state = plateau.world, plateau.state
     cycle = Cycle(world, state, plateau.lines)
-    waker = Waker(plateau.lines, state.quotas, cycle.claims)
     starts: dict[str, float] = {}
     events: list[Event] = []
     sequence = 0
@@ -113,8 +111,6 @@ def _simulate(plateau: Plateau, now: float, until: float, *, p90: bool) -> Run:
             sequence += 1
 
     start(plateau.admitted, now)
-    for line in plateau.lines:
-        waker.compact(line)
     left = sum(len(line.waiting) for line in plateau.lines) - len(plateau.admitted)
     while events and left > 0:
         at = events[0][0]
@@ -123,10 +119,8 @@ def _simulate(plateau: Plateau, now: float, until: float, *, p90: bool) -> Run:
         while events and events[0][0] == at:
             _, _, _, holding = heapq.heappop(events)
             state.release(holding)
-        admissions = cycle.run(waker.candidates())
+        admissions = cycle.run()
         start(admissions, at)
-        for line in {id(a.line): a.line for a in admissions if a.group.head == DONE}.values():
-            waker.compact(line)
         left -= len(admissions)
     return Run(starts)
 

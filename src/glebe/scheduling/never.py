@@ -104,7 +104,7 @@ def _too_large(this: SetPlan, option: Option, world: World) -> Why:
             f"no node matches flavor {flavor} and the pods' node selector and tolerations",
             "correct the selector or tolerations, or add such nodes",
         )
-    if not table.most(len(table.sums) - 1):
+    if not table.most(table.levels - 1):
         wanted = [words.amount(r, n) for r, n in sorted(this.pod_set.requests.items()) if n > 0]
         return _capacity(
             f"one pod needs {words.names(wanted, 5)}; no node of flavor {flavor} is that large, even when empty",

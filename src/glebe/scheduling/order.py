@@ -74,9 +74,9 @@ def _head(group: Group) -> int:
 
 def fork(line: Line) -> Line:
     """The same line, to be worked off independently."""
-    copies = {id(g): Group(g.plan, g.ranks, g.next, g.head) for g in line.groups}
-    group_of = [copies[id(g)] for g in line.group_of]
-    return Line(line.queue, line.node, line.root, line.waiting, list(copies.values()), group_of)
+    copies = {g: Group(g.plan, g.ranks, g.next, g.head) for g in dict.fromkeys(line.group_of)}
+    group_of = [copies[g] for g in line.group_of]
+    return Line(line.queue, line.node, line.root, line.waiting, [copies[g] for g in line.groups], group_of)
 
 
 def lines(world: World, pending: Iterable[Pending]) -> list[Line]:

@@ -57,9 +57,9 @@ def placeable(plan: SetPlan, option: Option, state: State, world: World) -> bool
     if option.shape is None:
         return False
     nodes = state.nodes
-    known = nodes.answers.get(option.ask_number)
-    if known is not None and known[0] == len(nodes.changed):
-        return known[1]
+    known = nodes.known(option.ask_number)
+    if known is not None:
+        return known
     answer = holds(nodes.table(option.slot, option.kind, option.shape), option.ask, plan.pod_set.count)
     nodes.answers[option.ask_number] = (len(nodes.changed), answer)
     return answer
@@ -73,7 +73,7 @@ def _some_node_is_large_enough(option: Option, world: World) -> bool:
     if option.shape is None:
         return False
     table = world.pristine.nodes.table(option.slot, option.kind, option.shape)
-    return table.most(len(table.sums) - 1) > 0
+    return table.most(table.levels - 1) > 0
 
 
 def find(plan: Plan, state: State, world: World, choice: Choice | None = None) -> Fit | None:

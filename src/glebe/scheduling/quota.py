@@ -93,6 +93,17 @@ class QuotaTree:
                     self.borrowing_limit[n][c] = quota.borrowing_limit
                     self.parent_cap[n][c] = total - guaranteed + quota.borrowing_limit
                 self.subtree[self.parent[n]][c] += total - guaranteed
+        # The nearest node on the way up with limits of its own: what is free there is what is free here.
+        self.limiting: list[list[int]] = []
+        for n in range(nodes):
+            above = self.parent[n]
+            own = [
+                n
+                if above < 0 or self.guaranteed[n][c] or self.parent_cap[n][c] < UNLIMITED
+                else self.limiting[above][c]
+                for c in range(cells)
+            ]
+            self.limiting.append(own)
 
     def _heights(self) -> None:
         """Height of a cohort above its lowest queues: 1 directly above ClusterQueues; 0 for a queue."""
@@ -134,10 +145,12 @@ class QuotaState:
 
     def available(self, node: int, cell: Cell) -> int:
         """What ``node`` may still take of ``cell``, borrowing included; never negative."""
+        tree = self.tree
+        node = tree.limiting[node][cell]
         if not self._memo_version:
             return self._available(node, cell)
         versions = self._memo_version[node]
-        version = self.version[self.tree.top[node]]
+        version = self.version[tree.top[node]]
         if versions[cell] != version:
             versions[cell] = version
             self._memo[node][cell] = self._available(node, cell)
@@ -161,7 +174,10 @@ class QuotaState:
         return free if free > 0 else 0
 
     def fits(self, node: int, need: Need) -> bool:
-        return all(amount <= self.available(node, cell) for cell, amount in need)
+        for cell, amount in need:  # a plain loop: this is asked very often
+            if amount > self.available(node, cell):
+                return False
+        return True
 
     def add(self, node: int, need: Iterable[tuple[Cell, int]]) -> None:
         guaranteed, usage = self.tree.guaranteed, self.usage
@@ -192,7 +208,12 @@ class QuotaState:
 
     def borrowing_level(self, node: int, need: Need) -> int:
         """0: within the queue's own quota; else the height of the lowest cohort that carries it without borrowing."""
-        return max((self.level(node, cell, amount) for cell, amount in need), default=0)
+        highest = 0
+        for cell, amount in need:
+            level = self.level(node, cell, amount)
+            if level > highest:
+                highest = level
+        return highest
 
     def level(self, node: int, cell: Cell, amount: int) -> int:
         """``borrowing_level`` for one cell."""

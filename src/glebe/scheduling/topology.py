@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glebe.scheduling.capacity import SlotTable, Spot
-from glebe.scheduling.fleet import Ints
+from glebe.scheduling.capacity import Rooms, SlotTable, Spot
 
 NOTHING = 1 << 61
 
@@ -43,68 +42,82 @@ def choose(table: SlotTable, ask: Ask, count: int) -> tuple[Spot, ...] | None:
         return ()
     level, domains, taken = _top(table, ask, count)
     child = table.arrangement.child
-    for lower in range(level + 1, len(table.sums)):
-        sums, bounds = table.sums[lower], child[lower - 1]
+    for lower in range(level + 1, table.levels):
+        bounds = child[lower - 1]
         if len(domains) == 1:
             start, end = bounds.item(domains[0]), bounds.item(domains[0] + 1)
-            picked, taken = _pick(sums[start:end], count, ask.scattered)
+            picked, taken = _pick(table.rooms(lower, start, end), count, ask.scattered)
             domains = [start + i for i in picked]
         else:
-            below = np.concatenate([np.arange(bounds[d], bounds[d + 1]) for d in sorted(domains)])
-            picked, taken = _pick(sums[below], count, ask.scattered)
-            domains = below[picked].tolist()
+            below = [at for d in sorted(domains) for at in range(bounds.item(d), bounds.item(d + 1))]
+            picked, taken = _pick(table.rooms_of(lower, below), count, ask.scattered)
+            domains = [below[i] for i in picked]
     nodes = table.arrangement.nodes
-    return tuple((nodes.item(at), pods) for at, pods in sorted(zip(domains, taken, strict=True)))
+    return tuple([(nodes.item(at), pods) for at, pods in sorted(zip(domains, taken, strict=True))])
 
 
 def _top(table: SlotTable, ask: Ask, count: int) -> tuple[int, list[int], list[int]]:
     """The level where the search ends, its chosen domains and the pods in each."""
     level = ask.level
     while True:
-        sums = table.sums[level]
-        best = _tightest(sums, count)
+        rooms = table.rooms(level)
+        best = _tightest(rooms, count)
         if best >= 0:
             return level, [best], [count]
         if level == 0 or ask.scattered:
-            return level, *_pick(sums, count, ask.scattered)
+            return level, *_pick(rooms, count, ask.scattered)
         level -= 1
 
 
-def _tightest(sums: Ints, count: int) -> int:
+def _tightest(rooms: Rooms, count: int) -> int:
     """The domain with the least room that holds ``count``, the lexically first of equals; -1 if none does."""
-    if not len(sums):
-        return -1
-    masked = np.where(sums >= count, sums, NOTHING)
+    if isinstance(rooms, list):
+        best, found = NOTHING, -1
+        for at, room in enumerate(rooms):
+            if count <= room < best:
+                best, found = room, at
+        return found
+    masked = np.where(rooms >= count, rooms, NOTHING)
     at = int(masked.argmin())
     return at if masked.item(at) != NOTHING else -1
 
 
-def _pick(sums: Ints, count: int, scattered: bool) -> tuple[list[int], list[int]]:
-    """Domains out of ``sums`` that together hold ``count`` (they can), and the pods in each."""
+def _pick(rooms: Rooms, count: int, scattered: bool) -> tuple[list[int], list[int]]:
+    """Domains that together hold ``count`` (they can), and the pods in each."""
     if scattered:
-        return _pick_smallest(sums, count)
-    best = _tightest(sums, count)
+        return _pick_smallest(rooms, count)
+    best = _tightest(rooms, count)
     if best >= 0:
         return [best], [count]
-    order = np.argsort(-sums, kind="stable")
-    held = sums[order].cumsum()
-    full = int(held.searchsorted(count))  # how many are used up entirely; the next one completes
-    rest = count - held.item(full - 1)
-    picked = order[:full].tolist()
-    taken = sums[order[:full]].tolist()
-    if rest:
-        remaining = sums[order[full:]]
-        picked.append(order.item(full + _tightest(remaining, rest)))
-        taken.append(rest)
-    return picked, taken
+    if isinstance(rooms, list):
+        order = sorted(range(len(rooms)), key=rooms.__getitem__, reverse=True)
+    else:
+        order = np.argsort(-rooms, kind="stable").tolist()
+        rooms = rooms.tolist()
+    taken: list[int] = []
+    rest = count
+    for at in order:  # the largest are used up entirely; the next one completes
+        if rooms[at] >= rest:
+            break
+        taken.append(rooms[at])
+        rest -= rooms[at]
+    full = len(taken)
+    last = _tightest([rooms[at] for at in order[full:]], rest)
+    return [*order[:full], order[full + last]], [*taken, rest]
 
 
-def _pick_smallest(sums: Ints, count: int) -> tuple[list[int], list[int]]:
-    order = np.argsort(sums, kind="stable")
-    order = order[sums[order] > 0]
-    held = sums[order].cumsum()
-    last = int(held.searchsorted(count))
-    picked = order[: last + 1].tolist()
-    taken = sums[order[: last + 1]].tolist()
-    taken[-1] -= held.item(last) - count
-    return picked, taken
+def _pick_smallest(rooms: Rooms, count: int) -> tuple[list[int], list[int]]:
+    if isinstance(rooms, list):
+        order = sorted([at for at, room in enumerate(rooms) if room], key=rooms.__getitem__)
+    else:
+        some = np.flatnonzero(rooms)
+        order = some[np.argsort(rooms[some], kind="stable")].tolist()
+        rooms = rooms.tolist()
+    taken: list[int] = []
+    rest = count
+    for at in order:
+        taken.append(min(rooms[at], rest))
+        rest -= taken[-1]
+        if not rest:
+            break
+    return order[: len(taken)], taken

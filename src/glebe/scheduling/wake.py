@@ -1,111 +1,152 @@
-"""Who is worth looking at after something was freed: a cheap, lossless filter in front of the admission cycle.
+"""Who is worth looking at: a cheap, lossless filter in front of the admission cycle.
 
-A workload cannot fit while its queue may take less of some cell than it needs, claims of blocked strict heads ahead of
-it included. So every line keeps its groups sorted by need of one *key* cell, and only groups up to what is available
-now are looked at. That changes only with quota use and claims in the line's own cohort tree, so the list of a line is
-kept until one of them changes.
+A workload cannot fit while its queue may take less of some cell than it needs, or while the nodes can take none of its
+asks. Every line keeps its groups sorted by need of one *key* cell; those up to what is available are *open*. That
+changes only with quota use in the line's own cohort tree. Of the open groups, only those are looked at with an ask that
+can be placed now; for most lines that is one comparison of bits.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from itertools import accumulate
+from operator import attrgetter, or_
 
-from glebe.scheduling.claims import Claims
+from glebe.scheduling.asks import Asks, Bits
 from glebe.scheduling.model import GPU
 from glebe.scheduling.order import DONE, Group, Line
-from glebe.scheduling.quota import Cell, QuotaState, QuotaTree
+from glebe.scheduling.quota import Cell, QuotaState
+from glebe.scheduling.world import State, World
 
 Candidates = list[tuple[Line, list[Group]]]
-UNSEEN: tuple[int, tuple[int, ...]] = (-1, ())
+by_head = attrgetter("head")
 
 
 class _Index:
     """Groups of one line that need one key cell, by need; a group stands in one index per option."""
 
-    __slots__ = ("cell", "groups", "needs")
+    __slots__ = ("asks", "cell", "groups", "needs", "up_to")
 
-    def __init__(self, cell: Cell, entries: list[tuple[int, Group]]) -> None:
+    def __init__(self, cell: Cell, entries: list[tuple[int, Group, Bits]]) -> None:
         entries.sort(key=lambda e: e[0])
         self.cell = cell
-        self.needs = [need for need, _ in entries]
-        self.groups = [group for _, group in entries]
+        self.needs = [need for need, _, _ in entries]
+        self.groups = [group for _, group, _ in entries]
+        self.asks = [ask for _, _, ask in entries]
+        self.up_to = [0, *accumulate(self.asks, or_)]  # asks of the first n groups
+
+
+class _Watch:
+    """One line: its groups by need, and the asks of those that are open by quota."""
+
+    __slots__ = ("_always", "_indexes", "_world", "asks", "line")
+
+    def __init__(self, line: Line, world: World) -> None:
+        self.line, self._world = line, world
+        self.asks: Bits = 0
+        self.compact()
+
+    def compact(self) -> None:
+        """Forget groups that have nobody left."""
+        line, tree, asks = self.line, self._world.tree, self._world.asks
+        line.groups = [g for g in line.groups if g.head != DONE]
+        self._always = [g for g in line.groups if _unfiltered(g)]
+        entries: dict[Cell, list[tuple[int, Group, Bits]]] = {}
+        for group in line.groups:
+            if line.strict or _unfiltered(group) or group.plan.possible is False:
+                continue
+            only = group.plan.sets[0]
+            for option in only.options:
+                cell, need = next(((c, n) for c, n in option.need if tree.cell_names[c][1] == GPU), option.need[0])
+                entries.setdefault(cell, []).append((need, group, asks.mask([option], only.pod_set.count)))
+        self._indexes = [_Index(cell, entries[cell]) for cell in sorted(entries)]
+
+    def refresh(self, quotas: QuotaState) -> Bits:
+        """Collect the asks of open groups; to be called when quota use has changed."""
+        line = self.line
+        asks = 0
+        if line.strict:
+            front = line.front()
+            if front is not None:
+                asks = front.plan.asks
+        else:
+            for index in self._indexes:
+                asks |= index.up_to[bisect_right(index.needs, quotas.available(line.node, index.cell))]
+            for group in self._always:
+                asks |= group.plan.asks
+        self.asks = asks
+        return asks
+
+    def pick(self, quotas: QuotaState, possible: Bits) -> list[Group]:
+        """The open groups with one of the ``possible`` asks, in the order of their heads."""
+        line = self.line
+        if line.strict:
+            front = line.front()
+            return [front] if front is not None else []
+        found: list[Group] = []
+        for index in self._indexes:
+            end = bisect_right(index.needs, quotas.available(line.node, index.cell))
+            found += [g for g, ask in zip(index.groups[:end], index.asks, strict=False) if ask & possible]
+        found += [g for g in self._always if g.plan.asks & possible]
+        if len(self._indexes) > 1:
+            found = list(dict.fromkeys(found))
+        if len(found) > 1:
+            found.sort(key=by_head)
+        return found
 
 
 class Waker:
-    """Finds candidate groups of all lines, for a quota state that changes."""
+    """Finds candidates in all lines, for a state that changes."""
 
-    def __init__(self, lines: list[Line], quotas: QuotaState, claims: Callable[[int], Claims]) -> None:
-        self._quotas = quotas
-        self._claims = claims  # by root, on the state as it is
-        self._lines = lines
-        self._indexes: list[list[_Index]] = [_index(line, quotas.tree) for line in lines]
-        self._always = [[g for g in line.groups if _unfiltered(g)] for line in lines]
-        self._seen: list[tuple[int, tuple[int, ...]]] = [UNSEEN] * len(lines)  # at which ``_open`` was computed
-        self._open: list[list[Group]] = [[] for _ in lines]
-        self._place = {id(line): i for i, line in enumerate(lines)}
+    def __init__(self, world: World, state: State, lines: list[Line]) -> None:
+        self._asks: Asks = world.asks
+        self._state = state
+        self._watches = {id(line): _Watch(line, world) for line in lines}
+        self._roots: dict[int, list[_Watch]] = {}
+        for watch in self._watches.values():
+            self._roots.setdefault(watch.line.root, []).append(watch)
+        self._seen = dict.fromkeys(self._roots, -1)  # the version of quota use at which asks were collected
+        self._impossible: Bits = 0  # asks that could not be placed since something was freed last
+        self._open: dict[int, Bits] = dict.fromkeys(self._roots, 0)  # the asks of all lines under a root
 
-    def candidates(self) -> Candidates:
-        """Lines with those of their groups that quota does not rule out; nodes may still do."""
-        versions = self._quotas.version
-        standings: dict[int, tuple[int, tuple[int, ...]]] = {}
+    def candidates(self, *, anew: bool = True) -> Candidates:
+        """Lines with those of their groups that neither quota nor nodes rule out at first sight, in order.
+
+        ``anew`` is false if nothing was freed since the last call.
+        """
+        quotas, seen, open_asks = self._state.quotas, self._seen, self._open
+        wanted = 0
+        for root, watches in self._roots.items():
+            version = quotas.version[root]
+            if seen[root] != version:
+                seen[root] = version
+                asks = 0
+                for watch in watches:
+                    asks |= watch.refresh(quotas)
+                open_asks[root] = asks
+            wanted |= open_asks[root]
+        if anew:
+            self._impossible = 0
+        wanted &= ~self._impossible
+        possible = self._asks.open(self._state.nodes, wanted) if wanted else 0
+        self._impossible |= wanted & ~possible
         result: Candidates = []
-        for i, line in enumerate(self._lines):
-            standing = standings.get(line.root)
-            if standing is None:
-                standing = standings[line.root] = (versions[line.root], self._claims(line.root).nodes)
-            if self._seen[i] != standing:
-                self._seen[i] = standing
-                self._open[i] = self._within_quota(i, line)
-            if self._open[i]:
-                result.append((line, self._open[i]))
+        for root, watches in self._roots.items():
+            if open_asks[root] & possible:
+                for watch in watches:
+                    if watch.asks & possible:
+                        groups = watch.pick(quotas, possible)
+                        if groups:
+                            result.append((watch.line, groups))
         return result
 
-    def _within_quota(self, i: int, line: Line) -> list[Group]:
-        indexes, always = self._indexes[i], self._always[i]
-        if len(indexes) == 1 and not always and not line.strict:  # the common case: one flavor
-            index = indexes[0]
-            return index.groups[: bisect_right(index.needs, self._limit(line, index.cell))]
-        found: dict[int, Group] = {}
-        for index in indexes:
-            end = bisect_right(index.needs, self._limit(line, index.cell))
-            for group in index.groups[:end]:
-                found[id(group)] = group
-        for group in always:
-            found[id(group)] = group
-        if line.strict:
-            front = line.front()
-            return [front] if front is not None and id(front) in found else []
-        return list(found.values())
-
-    def _limit(self, line: Line, cell: Cell) -> int:
-        """The most of a cell that a workload of this line can have."""
-        quotas, claims = self._quotas, self._claims(line.root)
-        limit = quotas.available(line.node, cell)
-        front = line.front()
-        return claims.bound(line, front, cell, limit) if claims.listed and front is not None else limit
-
     def compact(self, line: Line) -> None:
-        """Forget groups that have nobody left (call after one of the line's groups is done)."""
-        i = self._place[id(line)]
-        line.groups = [g for g in line.groups if g.head != DONE]
-        self._indexes[i] = _index(line, self._quotas.tree)
-        self._always[i] = [g for g in line.groups if _unfiltered(g)]
-        self._seen[i] = UNSEEN
+        """Forget groups of the line that have nobody left."""
+        self._watches[id(line)].compact()
+        self._seen[line.root] = -1
 
 
 def _unfiltered(group: Group) -> bool:
-    """Several pod sets, or no quota needed: always looked at."""
+    """Several pod sets, or no quota needed: quota is not looked at."""
     plan = group.plan
     return not plan.simple or any(not o.need for o in plan.sets[0].options)
-
-
-def _index(line: Line, tree: QuotaTree) -> list[_Index]:
-    entries: dict[Cell, list[tuple[int, Group]]] = {}
-    for group in line.groups:
-        if group.head == DONE or _unfiltered(group) or group.plan.possible is False:
-            continue
-        for option in group.plan.sets[0].options:
-            cell, need = next(((c, n) for c, n in option.need if tree.cell_names[c][1] == GPU), option.need[0])
-            entries.setdefault(cell, []).append((need, group))
-    return [_Index(cell, entries[cell]) for cell in sorted(entries)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from glebe.scheduling.asks import ANYTIME, Asks, Bits
 from glebe.scheduling.capacity import NodeState, Shape, Spot
 from glebe.scheduling.flavors import Option, SetPlan, plan_pod_set
 from glebe.scheduling.fleet import Fleet
@@ -27,6 +28,7 @@ class Plan:
     gpus: int
     key: tuple[Cell, int]  # a cell that it needs, and how much, whatever flavors it gets; (-1, 0) if there is none
     ask_number: int  # its one option's, -1 if it has several
+    asks: Bits  # of its first pod set: unless one of these can be placed, it does not fit
     simple: bool  # one pod set: "does not fit" stays true until something is freed
     possible: bool | None = None  # fits an empty fleet and empty quotas; unknown before it is asked
 
@@ -78,6 +80,7 @@ class World:
         self.queues = {q.name: q for q in snapshot.queues}
         self.misconfigured = {q.name: why for q in snapshot.queues if (why := self._fault(q))}
         self.pristine = State(QuotaState(self.tree), NodeState.pristine(fleet))
+        self.asks = Asks()
         self._plans: dict[tuple[str, tuple[object, ...]], Plan] = {}
         self._shapes: dict[tuple[tuple[str, int], ...], Shape] = {}
 
@@ -103,7 +106,8 @@ class World:
             only = _only_option(sets)
             quota_key = only.need[0] if only else (-1, 0)
             number = only.ask_number if only else -1
-            found = self._plans[key] = Plan(queue, node, sets, gpus, quota_key, number, len(sets) == 1)
+            asks = self.asks.mask(sets[0].options, sets[0].pod_set.count) if sets else ANYTIME
+            found = self._plans[key] = Plan(queue, node, sets, gpus, quota_key, number, asks, len(sets) == 1)
         return found
 
     def state(self, admitted: Iterable[Admitted]) -> tuple[State, dict[str, Holding]]:
