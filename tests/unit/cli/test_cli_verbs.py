@@ -110,6 +110,23 @@ def test_why_explains_and_its_exit_code_says_never(api: Any, glebe: Any) -> None
     assert "Ask for less." in never.stdout
 
 
+def test_why_names_the_ranks_that_failed(api: Any, glebe: Any) -> None:
+    job = api.create(r.JOBS, build(JobRequest(name="train", command=["false"], nodes=2))[1])
+    template = job["spec"]["template"]
+    labels = {**template["metadata"]["labels"], "batch.kubernetes.io/job-completion-index": "1"}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "train-1-x", "namespace": "default", "labels": labels},
+        "spec": template["spec"],
+    }
+    ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    container = {"name": "main", "image": "x", "imageID": "", "ready": False, "restartCount": 0, "state": ended}
+    api.create(r.PODS, pod, {"phase": "Failed", "containerStatuses": [container]})
+    assert "failed:\n  rank 1 (train-1-x): exit code 137, OOMKilled\n" in glebe("why", "train").stdout
+    assert json.loads(glebe("why", "train", "-o", "json").stdout)["failures"][0]["rank"] == 1
+
+
 @pytest.mark.parametrize("verb", ["why", "logs", "cancel"])
 def test_unknown_jobs_are_not_found(api: Any, glebe: Any, verb: str) -> None:
     result = glebe(verb, "nobody")

@@ -11,11 +11,13 @@ from glebe.cli.app import app
 from glebe.cli.command import Session, verb
 from glebe.cli.exits import Exit
 
+_MOST_FAILURES = 8  # shown to people
+
 
 @verb(app)
 async def why(session: Session, job: Annotated[str, typer.Argument(help="Name of the job.")]) -> int:
     """Say why a job waits, runs or failed, and what would help."""
-    from glebe.cli.read import items, read_job
+    from glebe.cli.read import items, rank_of, read_job
     from glebe.kube import resources as r
     from glebe.kube.clock import SystemClock
     from glebe.platform.views import State
@@ -26,14 +28,17 @@ async def why(session: Session, job: Annotated[str, typer.Argument(help="Name of
         about = {o["metadata"].get("uid") for o in (obj, workload, *pods) if o}
         events = [e for e in await items(client, r.EVENTS, session.namespace) if _about(e) in about]
     recent = _recent(events)
+    failures = [f for pod in pods for f in _failures(pod, rank_of(pod))]
     if not session.out.for_people:
-        session.out.document(asdict(view) | {"events": recent})
+        session.out.document(asdict(view) | {"failures": failures, "events": recent})
     else:
-        _explain(session, view, recent, now)
+        _explain(session, view, failures, recent, now)
     return Exit.NEVER_STARTS if view.state is State.NEVER else Exit.OK
 
 
-def _explain(session: Session, view: Any, events: list[dict[str, Any]], now: float) -> None:
+def _explain(
+    session: Session, view: Any, failures: list[dict[str, Any]], events: list[dict[str, Any]], now: float
+) -> None:
     from glebe.cli.words import ago, count, run_time, start_interval
 
     out = session.out
@@ -56,10 +61,34 @@ def _explain(session: Session, view: Any, events: list[dict[str, Any]], now: flo
     for title, value in facts:
         if value not in ("", None):
             out.line(f"  {title + ':':15}{value}")
+    if failures:
+        out.line("failed:")
+    for failure in failures[:_MOST_FAILURES]:
+        how = f"exit code {failure['exit_code']}" if failure["exit_code"] is not None else "without an exit code"
+        text = ", ".join(dict.fromkeys(part for part in (how, failure["reason"], failure["message"]) if part))
+        out.line(f"  rank {failure['rank']} ({failure['pod']}): {text}")
+    if len(failures) > _MOST_FAILURES:
+        out.line(f"  and {len(failures) - _MOST_FAILURES} more (-o json lists all)")
     if events:
         out.line("events:")
         for event in events:
             out.line(f"  {ago(now)(event['time'])} ago  {event['about']}  {event['reason']}: {event['message']}")
+
+
+def _failures(pod: dict[str, Any], rank: int) -> list[dict[str, Any]]:
+    """How a pod that failed ended: its containers that did not exit with 0, else what the pod itself says."""
+    status = pod.get("status") or {}
+    if status.get("phase") != "Failed":
+        return []
+    who = {"pod": pod["metadata"]["name"], "rank": rank, "node": pod["spec"].get("nodeName", "")}
+    ended = [(c.get("state") or {}).get("terminated") for c in status.get("containerStatuses") or ()]
+    found = [
+        who | {"exit_code": end["exitCode"], "reason": end.get("reason", ""), "message": end.get("message", "")}
+        for end in ended
+        if end and end.get("exitCode")
+    ]
+    said = {"exit_code": None, "reason": status.get("reason", ""), "message": status.get("message", "")}
+    return found or [who | said]
 
 
 def _recent(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
