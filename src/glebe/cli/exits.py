@@ -27,7 +27,7 @@ class Exit(IntEnum):
 #: The sentence for each code, as the documentation shows it.
 MEANING: dict[Exit, str] = {
     Exit.OK: "done; a followed job succeeded",
-    Exit.FAILED: "the command or the followed job failed",
+    Exit.FAILED: "the command or the followed job failed, or its time was over",
     Exit.BAD_INPUT: "bad usage or an invalid object: the message names the field and the remedy",
     Exit.NOT_FOUND: "no such job, queue or namespace",
     Exit.UNREACHABLE: "no server answered, or no kubeconfig was found",

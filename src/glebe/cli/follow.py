@@ -95,6 +95,8 @@ async def follow(client: Client, namespace: str, name: str, say: Callable[[str],
                 if view.state in ENDED:
                     if logging is not None:
                         await logging
+                    if view.state is State.STOPPED:
+                        say(f"  it stays suspended; glebe cancel {name} removes it")
                     return Exit.OK if view.state is State.SUCCEEDED else Exit.FAILED
     finally:
         if logging is not None:

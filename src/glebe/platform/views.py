@@ -27,12 +27,13 @@ class State(StrEnum):
     STARTING = "Starting"
     RUNNING = "Running"
     SUSPENDED = "Suspended"
+    STOPPED = "Stopped"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     DELETING = "Deleting"
 
 
-ENDED = frozenset({State.SUCCEEDED, State.FAILED})
+ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +143,13 @@ def _state(job: Object | None, workload: Object | None) -> tuple[State, str, str
         return state, finished.get("reason", ""), finished.get("message", "")
     if is_deleting(whole):
         return State.DELETING, "Deleting", "it is being deleted"
+    if workload is not None and (workload.get("spec") or {}).get("active") is False:
+        return _switched_off(workload)
     if workload is not None and not (workload.get("status") or {}).get("admission"):
         return _waiting(workload)
+    evicted = get_condition(workload, "Evicted") if workload else None
+    if evicted and evicted.get("status") == "True":
+        return State.WAITING, evicted.get("reason", ""), f"{evicted.get('message', '')}; its pods are being stopped"
     if job is not None and (job.get("spec") or {}).get("suspend"):
         if labels_of(job).get(names.QUEUE_NAME):
             return State.WAITING, "Accepted", "accepted; the queue has not looked at it yet"
@@ -161,13 +167,22 @@ def _state(job: Object | None, workload: Object | None) -> tuple[State, str, str
     return State.STARTING, "Admitted", "admitted; its pods are starting"
 
 
+def _switched_off(workload: Object) -> tuple[State, str, str]:
+    """Stopped for good by the platform, with the cause, or suspended by whoever set ``spec.active`` to false."""
+    target, evicted = get_condition(workload, "DeactivationTarget") or {}, get_condition(workload, "Evicted") or {}
+    if target.get("status") == "True":  # until its pods are told to stop
+        return State.STOPPED, target.get("reason", ""), target.get("message", "")
+    before, due_to, cause = evicted.get("reason", "").partition("DeactivatedDueTo")
+    if evicted.get("status") == "True" and due_to and not before:
+        return State.STOPPED, cause, evicted.get("message", "")
+    return State.SUSPENDED, "Deactivated", "the workload is deactivated (spec.active is false)"
+
+
 def _waiting(workload: Object) -> tuple[State, str, str]:
     forecast = (workload.get("status") or {}).get("forecast") or {}
     reserved = get_condition(workload, "QuotaReserved") or {}
     reason = forecast.get("reason") or reserved.get("reason") or "Accepted"
     message = forecast.get("message") or reserved.get("message") or "accepted; the queue has not looked at it yet"
-    if (workload.get("spec") or {}).get("active") is False:
-        return State.SUSPENDED, "Deactivated", "the workload is deactivated (spec.active is false)"
     never = forecast.get("startP50") is None and reason in NEVER_REASONS
     return (State.NEVER if never else State.WAITING), reason, message
 

@@ -10,13 +10,23 @@ from glebe.kube.client import Client
 from glebe.kube.clock import Env, parse_time
 from glebe.kube.controller import Controller, Result
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, controller_of, get_condition, is_deleting, key_of
+from glebe.kube.objects import (
+    Object,
+    ObjectKey,
+    condition_is_true,
+    controller_of,
+    get_condition,
+    is_deleting,
+    key_of,
+)
 from glebe.queueing import convert, labels, topology, transitions
 from glebe.queueing.integrations import read
 from glebe.queueing.notices import Notices
 
 #: A node that is not ready for so long is given up, and its workloads start anew elsewhere.
 NODE_GRACE = 30.0
+#: Why a workload is deactivated whose maximum execution time is over.
+TIME_LIMIT = "MaximumExecutionTimeExceeded"
 NODE_INDEX = "queueing/assigned-node"
 QUEUE_INDEX = "queueing/local-queue"
 RESERVED_INDEX = "queueing/reserved-in"
@@ -77,9 +87,13 @@ class Lifecycle:
                 await self._client.update_status(r.WORKLOADS, transitions.release(workload, self._env.clock.now()))
             return None
         now = self._env.clock.now()
+        left = self._time_left(workload, now)
+        if convert.is_active(workload) and left is not None and left <= 0:
+            await self._switch_off(workload, now)  # the change of spec.active comes back here
+            return None
         verdicts = (
             self._active(workload),
-            self._time_limit(workload, now),
+            Verdict(after=left),
             self._queues(workload),
             self._health(workload, now),
         )
@@ -91,13 +105,6 @@ class Lifecycle:
         return Result(requeue_after=min(waits)) if waits else None
 
     async def _evict(self, workload: Object, verdict: Verdict, now: float) -> None:
-        if verdict.reason.endswith("MaximumExecutionTimeExceeded") and convert.is_active(workload):
-            patch = {
-                "metadata": {"resourceVersion": workload["metadata"]["resourceVersion"]},
-                "spec": {"active": False},
-            }
-            meta = workload["metadata"]
-            workload = await self._client.patch(r.WORKLOADS, meta["name"], patch, meta["namespace"])
         stopped = transitions.evict(workload, verdict.reason, verdict.message, now)
         written = await self._client.update_status(r.WORKLOADS, stopped)
         self._notices.say(written, "Warning", "Evicted", verdict.message)
@@ -105,32 +112,41 @@ class Lifecycle:
     def _active(self, workload: Object) -> Verdict:
         if convert.is_active(workload):
             return Verdict()
-        return Verdict("Deactivated", "The workload is deactivated (spec.active is false).")
+        return Verdict(*transitions.deactivation(workload))
 
-    def _time_limit(self, workload: Object, now: float) -> Verdict:
+    async def _switch_off(self, workload: Object, now: float) -> None:
+        """Its time is over: say so, then set ``spec.active``; repeated after a crash, it says it once."""
+        if not condition_is_true(workload, labels.DEACTIVATION_TARGET):
+            limit = workload["spec"]["maximumExecutionTimeSeconds"]
+            message = f"the workload ran for its maximum execution time of {limit} s"
+            intended = transitions.intend_deactivation(workload, TIME_LIMIT, message, now)
+            workload = await self._client.update_status(r.WORKLOADS, intended)
+            self._notices.say(workload, "Warning", TIME_LIMIT, message)
+        meta = workload["metadata"]
+        patch = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "spec": {"active": False}}
+        await self._client.patch(r.WORKLOADS, meta["name"], patch, meta["namespace"])
+
+    def _time_left(self, workload: Object, now: float) -> float | None:
+        """Seconds until its maximum execution time is over; ``None`` without one."""
+        if condition_is_true(workload, labels.DEACTIVATION_TARGET):
+            return 0.0
         limit = workload["spec"].get("maximumExecutionTimeSeconds")
         if limit is None:
-            return Verdict()
+            return None
         past = int(read(workload, ("status", "accumulatedPastExecutionTimeSeconds"), 0))
         admitted = get_condition(workload, labels.ADMITTED) or {}
         began = parse_time(admitted["lastTransitionTime"]) if admitted.get("status") == "True" else now
-        left = began + limit - past - now
-        if left > 0:
-            return Verdict(after=left)
-        return Verdict(
-            "DeactivatedDueToMaximumExecutionTimeExceeded",
-            f"The workload ran for its maximum execution time of {limit} s.",
-        )
+        return float(began + limit - past - now)
 
     def _queues(self, workload: Object) -> Verdict:
         name = workload["spec"].get("queueName") or labels.DEFAULT_QUEUE
         local = self._local.get(ObjectKey(self._cluster, workload["metadata"]["namespace"], name))
         if local is not None and local["spec"].get("stopPolicy") == "HoldAndDrain":
-            return Verdict("LocalQueueStopped", f'LocalQueue "{name}" is stopped and drained.')
+            return Verdict("LocalQueueStopped", f'LocalQueue "{name}" is stopped and drained')
         queue = workload["status"]["admission"]["clusterQueue"]
         found = self._cluster_queues.get(ObjectKey(self._cluster, "", queue))
         if found is not None and read(found, ("spec", "stopPolicy")) == "HoldAndDrain":
-            return Verdict("ClusterQueueStopped", f'ClusterQueue "{queue}" is stopped and drained.')
+            return Verdict("ClusterQueueStopped", f'ClusterQueue "{queue}" is stopped and drained')
         return Verdict()
 
     def _health(self, workload: Object, now: float) -> Verdict:
@@ -138,13 +154,13 @@ class Lifecycle:
         for name in node_index(workload):
             node = self._nodes.get(ObjectKey(self._cluster, "", name))
             if node is None:
-                return Verdict("NodeFailures", f"Node {name} is gone; the gang starts anew as a whole.")
+                return Verdict("NodeFailures", f"node {name} is gone; the gang starts anew as a whole")
             ready = get_condition(node, "Ready")
             if ready is None or ready["status"] == "True":
                 continue
             left = parse_time(ready["lastTransitionTime"]) + NODE_GRACE - now
             if left <= 0:
-                why = f"Node {name} has not been ready for {NODE_GRACE:.0f} s; the gang starts anew as a whole."
+                why = f"node {name} has not been ready for {NODE_GRACE:.0f} s; the gang starts anew as a whole"
                 return Verdict("NodeFailures", why)
             soonest = left if soonest is None else min(soonest, left)
         return Verdict(after=soonest)

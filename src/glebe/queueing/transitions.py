@@ -20,6 +20,11 @@ _NO_PLACE = (Reason.QUEUE_NOT_FOUND, Reason.QUEUE_STOPPED, Reason.MISCONFIGURED)
 _FRONT = 20  # places whose sentences are always up to date
 Condition = tuple[str, bool, str, str]  # type, status, reason, message
 
+#: Reason of the eviction of a workload whose ``spec.active`` is false.
+DEACTIVATED = "Deactivated"
+#: The same where the platform did it, by its cause.
+DUE_TO = {"MaximumExecutionTimeExceeded": "DeactivatedDueToMaximumExecutionTimeExceeded"}
+
 
 def _with(workload: Object, now: float, *conditions: Condition, **fields: Any) -> Object:
     """A copy with conditions set and status fields replaced (None removes)."""
@@ -53,9 +58,9 @@ def admit(workload: Object, queue: str, decision: Decision, now: float) -> Objec
         (labels.ADMITTED, True, "Admitted", decision.message),
     ]
     if was_evicted is not None and was_evicted["status"] == "True":
-        conditions.append((labels.EVICTED, False, "QuotaReserved", f"Previously: {was_evicted['message']}"))
+        conditions.append((labels.EVICTED, False, "QuotaReserved", f"previously: {was_evicted['message']}"))
     if get_condition(workload, labels.PODS_READY) is not None:
-        conditions.append((labels.PODS_READY, False, "WaitForStart", "The pods are being started."))
+        conditions.append((labels.PODS_READY, False, "WaitForStart", "the pods are being started"))
     admission = {"clusterQueue": queue, "podSetAssignments": [_assignment(a) for a in decision.assignments]}
     known = read(workload, ("status", "forecast"), {})
     forecast = {name: known[name] for name in ("startP50", "startP90", "computedAt") if name in known}
@@ -95,47 +100,72 @@ def wait(workload: Object, decision: Decision, forecast: Forecast | None, now: f
         published["remedy"] = decision.remedy[:_MESSAGE_LIMIT]
     conditions: list[Condition] = [(labels.QUOTA_RESERVED, False, str(decision.reason), decision.message)]
     if condition_is_true(workload, labels.ADMITTED):
-        conditions.append((labels.ADMITTED, False, "NoReservation", "The workload has no reservation."))
+        conditions.append((labels.ADMITTED, False, "NoReservation", "the workload has no reservation"))
     return _with(workload, now, *conditions, forecast=published)
 
 
 def deactivate(workload: Object, now: float) -> Object:
     """It waited and was switched off: it has no place in the queue any more."""
-    message = "The workload is deactivated (spec.active is false)."
+    message = "the workload is deactivated (spec.active is false)"
     return _with(workload, now, (labels.QUOTA_RESERVED, False, "Deactivated", message), forecast=None)
+
+
+def intend_deactivation(workload: Object, cause: str, message: str, now: float) -> Object:
+    """It is to be switched off, and why: written before ``spec.active``, so that no crash in between loses the cause.
+
+    The time it has run is forgotten: switched on again by hand, it has all of its time.
+    """
+    target = (labels.DEACTIVATION_TARGET, True, cause, message)
+    return _with(workload, now, target, accumulatedPastExecutionTimeSeconds=None)
+
+
+def deactivation(workload: Object) -> tuple[str, str]:
+    """Reason and message of the eviction of a workload whose ``spec.active`` is false."""
+    target = get_condition(workload, labels.DEACTIVATION_TARGET)
+    if target is None or target["status"] != "True":
+        return DEACTIVATED, "the workload is deactivated (spec.active is false)"
+    return DUE_TO.get(target["reason"], DEACTIVATED), target["message"]
 
 
 def evict(workload: Object, reason: str, message: str, now: float) -> Object:
     """It must stop; it keeps its quota until its pods are gone."""
     stats = dict(read(workload, ("status", "schedulingStats"), {}))
     counts = [dict(e) for e in stats.get("evictions") or ()]
+    cause = next((cause for cause, full in DUE_TO.items() if full == reason), "")
+    counted = DEACTIVATED if cause else reason
     for entry in counts:
-        if entry["reason"] == reason:
+        if (entry["reason"], entry["underlyingCause"]) == (counted, cause):
             entry["count"] += 1
             break
     else:
-        counts.append({"reason": reason, "underlyingCause": "", "count": 1})
-    return _with(workload, now, (labels.EVICTED, True, reason, message), schedulingStats={"evictions": counts})
+        counts.append({"reason": counted, "underlyingCause": cause, "count": 1})
+    conditions: list[Condition] = [(labels.EVICTED, True, reason, message)]
+    if condition_is_true(workload, labels.DEACTIVATION_TARGET):
+        conditions.append((labels.DEACTIVATION_TARGET, False, "Deactivated", message))
+    return _with(workload, now, *conditions, schedulingStats={"evictions": counts})
 
 
 def release(workload: Object, now: float) -> Object:
     """Its pods are gone: the quota is free and the workload waits again."""
-    evicted = get_condition(workload, labels.EVICTED) or {"reason": "Pending", "message": "The workload was evicted."}
+    evicted = get_condition(workload, labels.EVICTED) or {"reason": "Pending", "message": "the workload was evicted"}
     past = int(read(workload, ("status", "accumulatedPastExecutionTimeSeconds"), 0)) + admitted_seconds(workload, now)
+    if evicted["reason"] in DUE_TO.values():
+        past = 0
+    again = workload["spec"].get("active") is not False
     conditions: list[Condition] = [
         (labels.QUOTA_RESERVED, False, "Pending", evicted["message"]),
-        (labels.ADMITTED, False, "NoReservation", "The workload has no reservation."),
-        (labels.REQUEUED, True, evicted["reason"], evicted["message"]),
+        (labels.ADMITTED, False, "NoReservation", "the workload has no reservation"),
+        (labels.REQUEUED, again, evicted["reason"], evicted["message"]),
     ]
     if get_condition(workload, labels.PODS_READY) is not None:
-        conditions.append((labels.PODS_READY, False, "WaitForStart", "The workload waits to be admitted again."))
+        conditions.append((labels.PODS_READY, False, "WaitForStart", "the workload waits to be admitted again"))
     return _with(
         workload, now, *conditions, admission=None, forecast=None, accumulatedPastExecutionTimeSeconds=past or None
     )
 
 
 def pods_ready(workload: Object, ready: bool, now: float) -> Object:
-    text = "All pods are ready or have succeeded." if ready else "Not all pods are ready yet."
+    text = "all pods are ready or have succeeded" if ready else "not all pods are ready yet"
     return _with(workload, now, (labels.PODS_READY, ready, "Started" if ready else "WaitForStart", text))
 
 

@@ -49,6 +49,15 @@ class Api:
 
         return asyncio.run(work())
 
+    def change(self, resource: Resource, obj: Object, status: dict[str, Any]) -> Object:
+        """Replace an object, and its status with a second write."""
+
+        async def work() -> Object:
+            made = await self.client.update(resource, obj)
+            return await self.client.update_status(resource, {**made, "status": status})
+
+        return asyncio.run(work())
+
     def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
         return asyncio.run(self.client.get(resource, name, namespace))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 import yaml
 
+from glebe.cli.follow import follow
 from glebe.kube import resources as r
 from glebe.kube.objects import Object
 from glebe.platform.jobspec import JobRequest, build
@@ -125,6 +127,22 @@ def test_why_names_the_ranks_that_failed(api: Any, glebe: Any) -> None:
     api.create(r.PODS, pod, {"phase": "Failed", "containerStatuses": [container]})
     assert "failed:\n  rank 1 (train-1-x): exit code 137, OOMKilled\n" in glebe("why", "train").stdout
     assert json.loads(glebe("why", "train", "-o", "json").stdout)["failures"][0]["rank"] == 1
+
+
+def test_a_job_whose_time_is_over_has_stopped_and_nobody_waits_for_it(api: Any, glebe: Any) -> None:
+    job = submit(api, "train", {})
+    workload = api.get(r.WORKLOADS, "job-train", "default")
+    message = "the workload ran for its maximum execution time of 5 s"
+    evicted = {"type": "Evicted", "status": "True", "reason": "DeactivatedDueToMaximumExecutionTimeExceeded"}
+    evicted |= {"message": message, "lastTransitionTime": "2026-01-01T00:00:05Z"}
+    api.change(r.WORKLOADS, workload | {"spec": workload["spec"] | {"active": False}}, {"conditions": [evicted]})
+    row = json.loads(glebe("jobs", "-o", "json").stdout)[0]
+    assert (row["state"], row["reason"], row["message"]) == ("Stopped", "MaximumExecutionTimeExceeded", message)
+    assert f"{message} [MaximumExecutionTimeExceeded]" in glebe("why", "train").stdout
+    said: list[str] = []
+    code = asyncio.run(asyncio.wait_for(follow(api.client, "default", job["metadata"]["name"], said.append), 10))
+    assert code == 1
+    assert said == [f"Stopped: {message}", "  it stays suspended; glebe cancel train removes it"]
 
 
 @pytest.mark.parametrize("verb", ["why", "logs", "cancel"])

@@ -24,6 +24,8 @@ from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.objects import Object, condition_is_true, get_condition, set_condition
 from glebe.node.simulated import SimulatedNodes
 from glebe.node.spec import NodeSpec
+from glebe.platform.views import State, job_view
+from glebe.queueing import transitions
 from glebe.queueing.admission import QueueAdmission
 from glebe.queueing.dryrun import evaluate
 
@@ -290,5 +292,43 @@ async def test_time_limit_deactivates() -> None:
         workload = await c.wait_workload("long", "team-a", lambda w: not w.get("spec", {}).get("active", True))
         workload = await c.wait_workload("long", "team-a", lambda w: not (w.get("status") or {}).get("admission"))
         assert (get_condition(workload, "Evicted") or {})["reason"] == "DeactivatedDueToMaximumExecutionTimeExceeded"
+        for kind in ("Evicted", "QuotaReserved", "Requeued"):
+            message = (get_condition(workload, kind) or {})["message"]
+            assert message == "the workload ran for its maximum execution time of 20 s", kind
+        assert (get_condition(workload, "Requeued") or {})["status"] == "False"
+        assert workload["status"]["schedulingStats"]["evictions"] == [
+            {"reason": "Deactivated", "underlyingCause": "MaximumExecutionTimeExceeded", "count": 1}
+        ]
         stopped = await c.client.get(r.JOBS, "long", "team-a")
         assert stopped["spec"]["suspend"] is True
+        view = job_view(stopped, workload)
+        assert (view.state, view.reason) == (State.STOPPED, "MaximumExecutionTimeExceeded")
+        assert view.message == "the workload ran for its maximum execution time of 20 s"
+
+
+async def test_a_crash_while_the_time_limit_is_enforced_does_not_lose_the_cause() -> None:
+    async with cluster() as c:
+        limited = job("long", "team-a", 1, 8, 500, **{"kueue.x-k8s.io/max-exec-time-seconds": "3600"})
+        await c.client.create(r.JOBS, limited)
+        workload = await c.wait_workload("long", "team-a", lambda w: condition_is_true(w, "PodsReady"))
+        await c.client.update_status(
+            r.WORKLOADS, transitions.intend_deactivation(workload, "MaximumExecutionTimeExceeded", "over", 0)
+        )  # as one that ended here left it
+        workload = await c.wait_workload("long", "team-a", lambda w: not w["status"].get("admission"))
+        assert workload["spec"]["active"] is False
+        assert (get_condition(workload, "Evicted") or {})["message"] == "over"
+        workload["spec"]["active"] = True
+        await c.client.update(r.WORKLOADS, workload)
+        again = await c.wait_workload("long", "team-a", lambda w: condition_is_true(w, "PodsReady"))
+        assert "accumulatedPastExecutionTimeSeconds" not in again["status"], "by hand it gets its whole time again"
+
+
+async def test_switched_off_by_hand_is_suspended_not_stopped() -> None:
+    async with cluster() as c:
+        await c.client.create(r.JOBS, job("run", "team-a", 1, 8, 500))
+        workload = await c.wait_workload("run", "team-a", lambda w: condition_is_true(w, "PodsReady"))
+        name = workload["metadata"]["name"]
+        await c.client.patch(r.WORKLOADS, name, {"spec": {"active": False}}, "team-a")
+        workload = await c.wait_workload("run", "team-a", lambda w: not w["status"].get("admission"))
+        view = job_view(await c.client.get(r.JOBS, "run", "team-a"), workload)
+        assert (view.state, view.reason) == (State.SUSPENDED, "Deactivated")
