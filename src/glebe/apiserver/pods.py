@@ -175,7 +175,11 @@ async def log(call: Call) -> Response:
     # The first chunk decides the status: a source that cannot find its lines says so before anything is sent. A pod
     # that is silent is followed all the same.
     first = asyncio.ensure_future(_next(stream))
-    await asyncio.wait({first}, timeout=_FIRST_CHUNK)
+    try:
+        await asyncio.wait({first}, timeout=_FIRST_CHUNK)
+    except asyncio.CancelledError:
+        first.cancel()  # nobody else would
+        raise
     if first.done() and first.result() is None:
         return Response(200, headers)
     return Response(200, headers, stream=_Started(first, stream))

@@ -14,7 +14,7 @@ from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
 from glebe.kube.inprocess import InProcessTransport
-from glebe.kube.resources import CONFIGMAPS, CUSTOM_RESOURCE_DEFINITIONS, EVENTS, NAMESPACES, Resource
+from glebe.kube.resources import CONFIGMAPS, CUSTOM_RESOURCE_DEFINITIONS, EVENTS, JOBS, NAMESPACES, Resource
 from glebe.kube.transport import User
 
 WIDGETS = Resource("example.org", "v1", "widgets", "Widget")
@@ -152,3 +152,35 @@ async def test_logical_clusters_come_and_go() -> None:
     with pytest.raises(ApiError) as caught:
         await mere.raw("GET", "/clusters")
     assert caught.value.code == 403
+
+
+async def test_a_job_ends_in_an_orderly_way() -> None:
+    _, client = await serve()
+    pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}
+    spec = {"template": {"spec": pod}}
+    meta = {"name": "j", "namespace": "default"}
+    await client.create(JOBS, {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": spec})
+
+    async def say(*kinds: str, **status: Any) -> str:
+        now = "2026-01-01T00:00:00Z"
+        conditions = [{"type": kind, "status": "True", "lastTransitionTime": now} for kind in kinds]
+        patch = {"status": {"startTime": now, "conditions": conditions, **status}}
+        try:
+            await client.patch(JOBS, "j", patch, "default", subresource="status")
+        except ApiError as error:
+            return error.message
+        return ""
+
+    end = {"completionTime": "2026-01-01T00:00:01Z"}
+    assert "without the SuccessCriteriaMet=true condition" in await say("Complete", **end)
+    assert "without the FailureTarget=true condition" in await say("Failed")
+    assert "completionTime is required" in await say("SuccessCriteriaMet", "Complete")
+    assert "active>0 is invalid" in await say("SuccessCriteriaMet", "Complete", active=1, **end)
+    assert "must be empty" in await say(
+        "SuccessCriteriaMet", "Complete", uncountedTerminatedPods={"failed": ["u"]}, **end
+    )
+    assert "startTime is required" in await say("FailureTarget", "Failed", startTime=None)
+    assert "SuccessCriteriaMet=True and FailureTarget=true" in await say("SuccessCriteriaMet", "FailureTarget")
+    assert await say("SuccessCriteriaMet") == ""
+    assert await say("SuccessCriteriaMet", "Complete", **end) == ""
+    assert "cannot disable the terminal Complete=True" in await say("SuccessCriteriaMet", completionTime=None)
