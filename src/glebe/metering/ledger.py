@@ -83,7 +83,7 @@ class Ledger:
             self._db.execute("PRAGMA synchronous=NORMAL")
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version not in (0, _VERSION):
-                raise LedgerError(f"ledger {path}: written by a newer Glebe (format {version}); use that one")
+                raise LedgerError(f"ledger {path}: written by a newer Glebe (format {version}); use that version")
             self._db.executescript(_SCHEMA)
             self._db.execute(f"PRAGMA user_version={_VERSION}")
         except (sqlite3.Error, OSError) as error:

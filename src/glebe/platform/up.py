@@ -66,6 +66,7 @@ def main(config: UpConfig) -> int:
     host, port = parse_listen(config.listen)
     with _taken(data), _explained(config, data):
         fleet = read_fleet(config.fleet, data)
+        check_ledger(data.ledger)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_serve(config, data, fleet, host, port))
 
@@ -127,6 +128,20 @@ def parse_listen(text: str) -> tuple[str, int]:
     if not host or port is None:
         raise StartError(f"--listen: {text!r} is not HOST:PORT", "write for example 127.0.0.1:6443 or 127.0.0.1:0")
     return host, port
+
+
+def check_ledger(path: Path) -> None:
+    """A platform that cannot count would run on and say so in its log only; it is said before anything starts.
+
+    :raises StartError: the ledger cannot be used.
+    """
+    from glebe.metering.ledger import Ledger, LedgerError
+
+    try:
+        Ledger(path).close()
+    except LedgerError as error:
+        problem, _, remedy = str(error).partition("; ")
+        raise StartError(problem, remedy) from error
 
 
 def read_fleet(path: Path | None, data: DataDir) -> Fleet:
