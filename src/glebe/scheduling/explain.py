@@ -157,7 +157,10 @@ class Explainer:
             until = words.clock(release.end, self.now)
             rest = f", {missing} held by {words.names(release.queues)} until about {until}"
         else:
-            rest = f", {missing} {self._out_of_reach()}" if known else ""
+            down = words.names([n.name for n in self.world.fleet.nodes if not n.ready])
+            rest = f", {missing} {_out_of_reach(down)}" if known else ""
+            if known and down:
+                remedy += f", or bring {down} back"
         return Why(
             Outcome.WAIT,
             Reason.TOPOLOGY_PLACEMENT_FAILED,
@@ -165,9 +168,9 @@ class Explainer:
             remedy,
         )
 
-    def _out_of_reach(self) -> str:
-        """What holds room that no running workload will give back."""
-        down = [n.name for n in self.world.fleet.nodes if not n.ready]
-        if not down:
-            return "used by pods outside any queue"
-        return f"on nodes that are not ready ({words.names(down)}) or used by pods outside any queue"
+
+def _out_of_reach(down: str) -> str:
+    """Where room is that the end of all running workloads would not give back, at least not enough of it."""
+    if down:
+        return f"in use or on nodes that are not ready ({down})"
+    return "in use, in part by pods outside any queue"

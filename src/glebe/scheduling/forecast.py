@@ -67,7 +67,8 @@ def forecast(
             plan = plans.get(pending.key)
             waits_for = blockers.before(start, plan) if plan and decision.outcome is Outcome.WAIT else ()
             result.append(Forecast(pending.key, position, ahead, start, late, decision, waits_for))
-            ahead += gpus(pending)
+            if decision.outcome is not Outcome.NEVER:  # nobody waits for what never starts
+                ahead += gpus(pending)
     return result
 
 

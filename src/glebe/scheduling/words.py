@@ -58,5 +58,6 @@ def names(items: Iterable[str], most: int = 3) -> str:
     """``a, b and c``; ``a, b, c and 4 others``."""
     listed = list(items)
     if len(listed) > most:
-        return f"{', '.join(listed[:most])} and {len(listed) - most} others"
+        more = len(listed) - most
+        return f"{', '.join(listed[:most])} and {more} other{'s' * (more > 1)}"
     return " and ".join(filter(None, [", ".join(listed[:-1]), *listed[-1:]]))

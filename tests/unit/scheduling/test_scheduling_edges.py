@@ -23,6 +23,25 @@ def test_no_nodes_is_never_and_says_so() -> None:
     assert decision.reason is Reason.EXCEEDS_CAPACITY
 
 
+def test_a_resource_without_quota_is_to_be_dropped_or_covered() -> None:
+    job = w.pending("job", "q", 1, 1)
+    asked = {**job.pod_sets[0].requests, "ephemeral-storage": 1 << 30}
+    job = replace(job, pod_sets=(replace(job.pod_sets[0], requests=asked),))
+    (decision,) = decide(w.snapshot([w.node("n", "b", "r")], [w.queue("q", 8)], [job]), 0.0)
+    assert decision.reason is Reason.NO_MATCHING_FLAVOR
+    assert decision.remedy == (
+        "drop the request for ephemeral-storage, or add ephemeral-storage to coveredResources of queue q"
+    )
+
+
+def test_work_that_never_starts_is_not_ahead_of_anybody() -> None:
+    jobs = [w.pending("giant", "q", 100, 8, queued_at=1.0), w.pending("job", "q", 1, 8, queued_at=2.0)]
+    running = w.pending("other", "q", 1, 8)
+    found = {f.key: f for f in forecast(w.snapshot([w.node("n", "b", "r")], [w.queue("q", 8)], [running, *jobs]), 0.0)}
+    assert found["giant"].decision.outcome is Outcome.NEVER
+    assert (found["job"].position, found["job"].gpus_ahead) == (3, 8)
+
+
 def test_pod_set_without_pods_starts() -> None:
     job = w.pending("job", "q", 0, 1)
     (decision,) = decide(w.snapshot([w.node("n", "b", "r")], [w.queue("q", 8)], [job]), 0.0)
