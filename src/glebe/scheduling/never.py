@@ -62,12 +62,13 @@ def flavor_names(option: Option) -> str:
 
 def _no_flavor(plan: Plan, this: SetPlan) -> Why:
     which = f"pod set {this.pod_set.name}: " if len(plan.sets) > 1 else ""
-    return Why(
-        Outcome.NEVER,
-        Reason.NO_MATCHING_FLAVOR,
-        f"{which}no flavor of queue {plan.queue.name} matches: {'; '.join(dict.fromkeys(this.refused))}",
-        "change the request, node selector, tolerations or topology level, or use another queue",
-    )
+    message = f"{which}no flavor of queue {plan.queue.name} matches: {'; '.join(dict.fromkeys(this.refused))}"
+    remedy = "change the request, node selector, tolerations or topology level, or use another queue"
+    covered = {resource for group in plan.queue.resource_groups for resource in group.covered}
+    if missing := [r for r, n in sorted(this.pod_set.requests.items()) if n > 0 and r not in covered]:
+        names = words.names(missing)
+        remedy = f"drop the request for {names}, or add {names} to coveredResources of queue {plan.queue.name}"
+    return Why(Outcome.NEVER, Reason.NO_MATCHING_FLAVOR, message, remedy)
 
 
 def _over_quota(plan: Plan, needs: list[tuple[Choice, Need]], world: World) -> Why:
