@@ -172,8 +172,9 @@ class AdmissionCycle:
         if condition.get("status") == "False" and same == (str(decision.reason), decision.message):
             return True
         try:
-            now = self._env.clock.now()
-            written = await self._client.update_status(r.WORKLOADS, transitions.wait(workload, decision, None, now))
+            queue = self._builder.cluster_queue(workload)
+            waiting = transitions.wait(workload, decision, None, self._env.clock.now(), queue)
+            written = await self._client.update_status(r.WORKLOADS, waiting)
         except (ApiError, ConnectionLost) as error:
             log.debug("the reason of %s was not written: %s", key, error)
             return False

@@ -80,7 +80,7 @@ class ForecastPublisher:
         if workload is None or not self._due(workload, forecast, now):
             return
         before = get_condition(workload, labels.QUOTA_RESERVED) or {}
-        wanted = transitions.wait(workload, forecast.decision, forecast, now)
+        wanted = transitions.wait(workload, forecast.decision, forecast, now, self._builder.cluster_queue(workload))
         try:
             written = await self._client.update_status(r.WORKLOADS, wanted)
         except (ApiError, ConnectionLost) as error:

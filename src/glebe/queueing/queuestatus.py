@@ -94,13 +94,13 @@ class QueueStatus:
         target = self._queues.get(ObjectKey(self._cluster, "", name))
         groups = read(target, ("spec", "resourceGroups"), [])
         if target is None:
-            state = False, "ClusterQueueDoesNotExist", f'ClusterQueue "{name}" does not exist.'
+            state = False, "ClusterQueueDoesNotExist", f'ClusterQueue "{name}" does not exist'
         elif (queue["spec"].get("stopPolicy") or "None") != "None":
-            state = False, "LocalQueueStopped", "The queue is stopped (spec.stopPolicy)."
+            state = False, "LocalQueueStopped", "the queue is stopped (spec.stopPolicy)"
         elif not self._activity(target)[0]:
             state = False, "ClusterQueueIsInactive", f'ClusterQueue "{name}" cannot admit: {self._activity(target)[2]}'
         else:
-            state = True, "Ready", "Workloads of this queue can be admitted."
+            state = True, "Ready", "workloads of this queue can be admitted"
         status = {
             **(queue.get("status") or {}),
             "pendingWorkloads": tally.pending,
@@ -115,19 +115,19 @@ class QueueStatus:
     def _activity(self, queue: Object) -> tuple[bool, str, str]:
         """Whether a ClusterQueue admits, and why not."""
         if is_deleting(queue):
-            return False, "Terminating", "The queue is being deleted."
+            return False, "Terminating", "the queue is being deleted"
         if (read(queue, ("spec", "stopPolicy"), "None")) != "None":
-            return False, "Stopped", "The queue is stopped (spec.stopPolicy)."
+            return False, "Stopped", "the queue is stopped (spec.stopPolicy)"
         for group in read(queue, ("spec", "resourceGroups"), []):
             for flavor in group["flavors"]:
                 found = self._flavors.get(ObjectKey(self._cluster, "", flavor["name"]))
                 if found is None:
-                    return False, "FlavorNotFound", f'ResourceFlavor "{flavor["name"]}" does not exist.'
+                    return False, "FlavorNotFound", f'ResourceFlavor "{flavor["name"]}" does not exist'
                 name = read(found, ("spec", "topologyName"))
                 if name and self._topologies.get(ObjectKey(self._cluster, "", name)) is None:
-                    why = f'Topology "{name}" of ResourceFlavor "{flavor["name"]}" does not exist.'
+                    why = f'Topology "{name}" of ResourceFlavor "{flavor["name"]}" does not exist'
                     return False, "TopologyNotFound", why
-        return True, "Ready", "Workloads can be admitted."
+        return True, "Ready", "workloads can be admitted"
 
     def _condition(self, queue: Object, active: bool, reason: str, message: str) -> list[dict[str, Any]]:
         return set_condition(

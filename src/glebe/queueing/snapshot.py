@@ -154,6 +154,12 @@ class SnapshotBuilder:
         """The workload as it is known now, assumption included."""
         return self._assumed.get(key) or self.objects[r.WORKLOADS].get(key)
 
+    def cluster_queue(self, workload: Object) -> str:
+        """The ClusterQueue that the workload's LocalQueue leads to; empty when there is no such LocalQueue."""
+        name = workload["spec"].get("queueName") or labels.DEFAULT_QUEUE
+        local = self.objects[r.LOCAL_QUEUES].get(ObjectKey(self.cluster, workload["metadata"]["namespace"], name))
+        return str(local["spec"]["clusterQueue"]) if local is not None else ""
+
     def _workload_changed(self, key: ObjectKey, new: Object | None) -> None:
         self._dirty[key] = None
         assumed = self._assumed.get(key)
@@ -249,7 +255,7 @@ class SnapshotBuilder:
         try:
             return Entry(pending=convert.pending(str(key), workload, queue, self._class))
         except (ValueError, KeyError, TypeError) as error:
-            message = f"The pod template cannot be understood: {error}."
+            message = f"the pod template cannot be understood: {error}"
             return Entry(barred=m.Decision(str(key), m.Outcome.NEVER, m.Reason.MISCONFIGURED, message))
 
     def _class(self, name: str) -> Object | None:

@@ -80,8 +80,8 @@ def _assignment(a: PodSetAssignment) -> dict[str, Any]:
     return out
 
 
-def wait(workload: Object, decision: Decision, forecast: Forecast | None, now: float) -> Object:
-    """It waits: why, and (with a forecast) for how long."""
+def wait(workload: Object, decision: Decision, forecast: Forecast | None, now: float, queue: str = "") -> Object:
+    """It waits: why, in which ClusterQueue (if known), and (with a forecast) for how long."""
     published: dict[str, Any] = {} if forecast is not None else dict(read(workload, ("status", "forecast"), {}))
     if forecast is not None:
         published.update(position=forecast.position, gpusAhead=forecast.gpus_ahead, computedAt=format_time(now))
@@ -95,6 +95,9 @@ def wait(workload: Object, decision: Decision, forecast: Forecast | None, now: f
         for name in ("position", "gpusAhead", "startP50", "startP90"):
             published.pop(name, None)
     published.update(reason=str(decision.reason), message=decision.message[:_MESSAGE_LIMIT])
+    published.pop("clusterQueue", None)
+    if queue:
+        published["clusterQueue"] = queue
     published.pop("remedy", None)
     if decision.remedy:
         published["remedy"] = decision.remedy[:_MESSAGE_LIMIT]

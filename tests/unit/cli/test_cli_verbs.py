@@ -13,8 +13,11 @@ from glebe.cli.follow import follow
 from glebe.kube import resources as r
 from glebe.kube.objects import Object
 from glebe.platform.jobspec import JobRequest, build
+from glebe.queueing.admission import QueueAdmission
+from glebe.scheduling.model import Decision, Outcome, Reason
 
 FORECAST = {
+    "clusterQueue": "research",
     "position": 2,
     "gpusAhead": 16,
     "startP50": "2099-01-01T00:10:00Z",
@@ -66,6 +69,34 @@ def test_queue_answers_the_five_questions(api: Any, glebe: Any) -> None:
     wide = glebe("queue", "-o", "wide").stdout
     assert "Ask for at most 4 nodes" in wide
     assert "WaitingForQuota" in wide
+
+
+def test_why_and_queue_know_the_cluster_queue_of_a_waiting_job(api: Any, glebe: Any) -> None:
+    submit(api, "train", FORECAST)
+    assert "queue:         default -> research" in glebe("why", "train").stdout
+    queue = {"apiVersion": r.CLUSTER_QUEUES.api_version, "kind": "ClusterQueue", "metadata": {"name": "research"}}
+    api.create(r.CLUSTER_QUEUES, {**queue, "spec": {"namespaceSelector": {}, "resourceGroups": []}})
+    assert json.loads(glebe("queue", "research", "-o", "json").stdout)[0]["name"] == "train"
+
+
+def test_a_dry_run_says_once_what_it_says(api: Any, glebe: Any) -> None:
+    def never(cluster: str, job: Object) -> Decision:
+        return Decision("", Outcome.NEVER, Reason.QUEUE_NOT_FOUND, message)
+
+    message = 'LocalQueue "default" does not exist in namespace "default"'
+
+    plugin = QueueAdmission(oracle=never)
+    api.server.admission = (*api.server.admission, plugin)
+    arguments = ("run", "--name", "train", "--dry-run", "--", "true")
+    result = glebe(*arguments)
+    assert result.exit_code == 5
+    assert result.stdout.startswith(f"train would never start: {message}")
+    assert result.stderr == ""
+    plugin.read = api.server.read
+    assert glebe(*arguments).stderr == ""
+    plugin.read = None
+    plugin.oracle = lambda cluster, job: Decision("", Outcome.NEVER, Reason.MISCONFIGURED, "something else")
+    assert "warning: the job will never start as things are: something else" in glebe(*arguments).stderr
 
 
 def test_queue_tells_never_from_waiting(api: Any, glebe: Any) -> None:

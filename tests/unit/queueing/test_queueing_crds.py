@@ -57,7 +57,8 @@ def test_field_names_are_kueues() -> None:
     status = schema_of(Workload)["properties"]["status"]["properties"]
     assert "topologyAssignment" in status["admission"]["properties"]["podSetAssignments"]["items"]["properties"]
     assert set(status["forecast"]["properties"]) == {
-        *("position", "gpusAhead", "startP50", "startP90", "reason", "message", "remedy", "computedAt")
+        *("clusterQueue", "position", "gpusAhead", "startP50", "startP90"),
+        *("reason", "message", "remedy", "computedAt"),
     }
 
 

@@ -206,6 +206,7 @@ async def test_gang_starts_whole_and_the_next_waits_with_a_forecast() -> None:
         second = await c.wait_workload("second", "team-b", lambda w: "startP50" in forecast_of(w))
         forecast = second["status"]["forecast"]
         assert forecast["position"] == 1
+        assert forecast["clusterQueue"] == "team-b"
         assert forecast["message"] == (get_condition(second, "QuotaReserved") or {})["message"]
         predicted = parse_time(forecast["startP50"])
         assert began + 50 < predicted < began + 75
@@ -255,6 +256,7 @@ async def test_impossible_and_wrong_jobs_are_answered_at_once() -> None:
         condition = get_condition(workload, "QuotaReserved") or {}
         assert condition["reason"] in ("ExceedsMaxQuota", "ExceedsCapacity")
         assert "startP50" not in workload["status"]["forecast"]
+        assert workload["status"]["forecast"]["clusterQueue"] == "team-a"
         answer = await evaluate(c.client, c.env, huge)
         assert answer.decision.message == condition["message"]
         with pytest.raises(ApiError) as refused:

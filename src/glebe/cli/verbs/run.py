@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from glebe.kube.client import Client
     from glebe.kube.objects import Object
     from glebe.platform.jobspec import JobRequest
+    from glebe.scheduling.model import Decision
 
 Topology = tuple[str, str]
 
@@ -133,6 +134,14 @@ async def _follow(session: Session, client: Client, request: JobRequest, detach:
         raise
 
 
+def _is_told(warning: str, decision: Decision) -> bool:
+    """Whether a warning of the server says what the answer says anyway."""
+    from glebe.scheduling.model import Reason
+
+    no_queue = decision.reason is Reason.QUEUE_NOT_FOUND and warning.startswith("there is no LocalQueue")
+    return no_queue or decision.message in warning
+
+
 async def _dry_run(session: Session, client: Client, objects: list[Object]) -> int:
     """What would happen, from the code that decides it."""
     from glebe.cli.words import count, start_interval
@@ -142,11 +151,16 @@ async def _dry_run(session: Session, client: Client, objects: list[Object]) -> i
     from glebe.scheduling.model import Outcome
 
     service, job = objects
+    warnings: list[str] = []
+    client.on_warning = warnings.append
     await client.create(r.SERVICES, service, dry_run=True)  # what the API would refuse is refused here, too
     await client.create(r.JOBS, job, dry_run=True)
     env = Env.system()
     result = await evaluate(client, env, job)
     decision, forecast = result.decision, result.forecast
+    for text in warnings:
+        if not _is_told(text, decision):
+            print(f"warning: {text}", file=sys.stderr)
     p50, p90 = (forecast.start_p50, forecast.start_p90) if forecast else (None, None)
     answer: dict[str, Any] = {
         "name": job["metadata"]["name"],

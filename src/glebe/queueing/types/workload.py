@@ -177,6 +177,8 @@ class RequeueState(Base):
 class Forecast(Base):
     """When the workload is expected to start, and what it waits for."""
 
+    cluster_queue: ObjectName | None = None
+    """The ClusterQueue in which it waits."""
     position: Count | None = None
     """Place in its ClusterQueue, from 1."""
     gpus_ahead: Count | None = None
