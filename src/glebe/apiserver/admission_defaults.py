@@ -1,4 +1,4 @@
-"""What upstream's built-in admission plugins do to every pod: service account, priority, default tolerations."""
+"""What upstream's built-in admission plugins do to pods (service account, priority, tolerations) and new nodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ReadAll = Callable[[str, str], list[Object]]
 
 def default_plugins(read: Read, read_all: ReadAll) -> tuple[AdmissionPlugin, ...]:
     """The plugins that every server has, before any that it is given."""
-    return DefaultServiceAccount(read), PriorityResolution(read, read_all), DefaultTolerations()
+    return DefaultServiceAccount(read), PriorityResolution(read, read_all), DefaultTolerations(), NewNodeTaint()
 
 
 def _new_pod(a: AdmissionAttributes) -> Object | None:
@@ -48,6 +48,18 @@ class DefaultTolerations:
                 "tolerationSeconds": TOLERATION_SECONDS,
             }
             pod["spec"]["tolerations"] = [*tolerations, *({"key": key, **seconds} for key in missing)]
+
+
+class NewNodeTaint:
+    """A new node takes no pods until its agent has said that it is ready (the node controller removes the taint)."""
+
+    async def admit(self, a: AdmissionAttributes) -> None:
+        if a.operation != "CREATE" or a.subresource or a.info.group_resource != "nodes" or a.obj is None:
+            return
+        spec = a.obj.setdefault("spec", {})
+        taints = spec.get("taints") or []
+        if not any(t.get("key") == NOT_READY and t.get("effect") == "NoSchedule" for t in taints):
+            spec["taints"] = [*taints, {"key": NOT_READY, "effect": "NoSchedule"}]
 
 
 def _speaks_of(toleration: Object, key: str) -> bool:

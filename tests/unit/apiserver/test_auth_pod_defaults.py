@@ -1,4 +1,4 @@
-"""What admission adds to every pod."""
+"""What admission adds to pods and new nodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
 from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.objects import Object
-from glebe.kube.resources import PODS, PRIORITY_CLASSES
+from glebe.kube.resources import NODES, PODS, PRIORITY_CLASSES
 
 
 async def client() -> Client:
@@ -78,3 +78,15 @@ async def test_what_cannot_be_is_refused(spec: Object, text: str) -> None:
         await (await client()).create(PODS, pod(**spec))
     assert caught.value.code == 403
     assert text in caught.value.message
+
+
+async def test_a_new_node_takes_no_pods_until_it_is_ready() -> None:
+    api = await client()
+    mark = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
+    mine = {"key": "example.org/mine", "effect": "NoSchedule"}
+    for name, given, wanted in (("a", [], [mark]), ("b", [mine], [mine, mark]), ("c", [mark], [mark])):
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"taints": given}}
+        assert (await api.create(NODES, node))["spec"]["taints"] == wanted
+    patch = {"spec": {"taints": []}}
+    await api.patch(NODES, "a", patch)
+    assert not (await api.get(NODES, "a"))["spec"].get("taints")
