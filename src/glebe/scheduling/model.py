@@ -234,9 +234,10 @@ class Forecast:
     """When one pending workload is expected to start.
 
     ``start_p50``/``start_p90`` are ``None`` when it never starts as things are. ``position`` counts from 1 within its
-    ClusterQueue; ``gpus_ahead`` are the GPUs that pending workloads before it in that queue ask for, without
-    those that never start. ``decision`` is today's: its message is the binding constraint, its remedy what would help. ``blockers`` are the keys of the
-    running workloads whose end it waits for, in the order in which they are predicted to end.
+    ClusterQueue; ``gpus_ahead`` are the GPUs that pending workloads before it in that queue ask for, without those that
+    never start. ``decision`` is today's: its message is the binding constraint, its remedy what would help.
+    ``blockers`` are the keys of the running workloads whose end it waits for, in the order in which they are predicted
+    to end.
     """
 
     key: str
