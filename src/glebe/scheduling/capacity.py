@@ -24,7 +24,7 @@ class SlotTable:
     Single nodes are kept as an array, the few domains above them as lists, which change one by one at less cost.
     """
 
-    __slots__ = ("_columns", "_most", "_nodes", "_state", "_upper", "arrangement", "at", "levels", "total")
+    __slots__ = ("_climb", "_columns", "_most", "_nodes", "_state", "_upper", "arrangement", "at", "levels", "total")
 
     def __init__(self, state: NodeState, arrangement: Arrangement, shape: Shape) -> None:
         self.arrangement = arrangement
@@ -47,6 +47,7 @@ class SlotTable:
         self._upper: list[list[int]] = [
             np.add.reduceat(slots, first).tolist() if len(first) else [] for first in arrangement.first[:-1]
         ]
+        self._climb = list(zip(self._upper, arrangement.domain_lists, strict=True))
         self.levels = len(self._upper) + 1
         self.total = int(slots.sum())
         self._most: list[int] = [-1] * self.levels
@@ -71,7 +72,7 @@ class SlotTable:
     def _sync_few(self, nodes: list[int] | set[int]) -> None:
         free, position, columns = self._state.free, self.arrangement.position_list, self._columns
         last = self._nodes
-        upper = list(zip(self._upper, self.arrangement.domain_lists, strict=True))
+        upper = self._climb
         for node in nodes:
             at = position[node]
             if at < 0:
@@ -105,7 +106,7 @@ class SlotTable:
         self._nodes[at] = slots
         self.total += int(delta.sum())
         changes = [(a, d) for a, d in zip(at.tolist(), delta.tolist(), strict=True) if d]
-        for sums, domain in zip(self._upper, arrangement.domain_lists, strict=True):
+        for sums, domain in self._climb:
             for a, d in changes:
                 sums[domain[a]] += d
 

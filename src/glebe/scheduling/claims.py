@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from glebe.scheduling.order import Group, HeadKey, Line, head_key
 from glebe.scheduling.placement import nominate, possible, total_need
-from glebe.scheduling.quota import Cell, Need, QuotaState
+from glebe.scheduling.quota import UNLIMITED, Cell, Need, QuotaState
 from glebe.scheduling.world import Plan, State, World
 
 
@@ -54,22 +54,21 @@ class Claims:
         before = bisect_left(self._keys, key)
         return not before or self._after(before).fits(node, need)
 
-    def all_before(self, line: Line, group: Group, level: int) -> bool:
+    def _all_before(self, line: Line, group: Group, level: int) -> bool:
         """Do all claims come before the group's head, which borrows at ``level`` at least?"""
         last = self._keys[-1]
         if level != last[0]:
             return level > last[0]
         return head_key(level, line.waiting[group.head]) > last
 
-    def bound(self, line: Line, first: Group, cell: Cell, limit: int) -> int:
-        """The most of a cell, out of ``limit``, that workloads of ``line`` can have from ``first`` on."""
+    def bound(self, line: Line, first: Group, cell: Cell) -> int:
+        """The most of a cell that the claims leave to workloads of ``line`` from ``first`` on."""
         quotas = self._quotas
-        own = quotas.own_room(line.node, cell)  # who borrows nothing may come before the claims
-        bound = max(own, self.room(line.node, cell))
-        if bound >= limit:
-            return limit
-        held = self.all_before(line, first, quotas.level(line.node, cell, bound + 1))
-        return bound if held else limit
+        room = self.room(line.node, cell)
+        if self._all_before(line, first, 0):
+            return room
+        bound = max(quotas.own_room(line.node, cell), room)  # who borrows nothing may come before the claims
+        return bound if self._all_before(line, first, quotas.level(line.node, cell, bound + 1)) else UNLIMITED
 
     def room(self, node: int, cell: Cell) -> int:
         """What a queue may take of a cell beside all claims."""
@@ -127,9 +126,6 @@ class _NoClaims(Claims):
 
     def leave(self, node: int, need: Need, key: HeadKey) -> bool:
         return True
-
-    def all_before(self, line: Line, group: Group, level: int) -> bool:
-        return False
 
 
 NO_CLAIMS = _NoClaims()

@@ -10,7 +10,8 @@ A blocked StrictFIFO head claims quota (see ``claims``) against those who come a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
 
 from glebe.scheduling.claims import NO_CLAIMS, Claim, Claims, claim_key
 from glebe.scheduling.model import Pending
@@ -21,8 +22,7 @@ from glebe.scheduling.wake import Waker
 from glebe.scheduling.world import Holding, Plan, State, World
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """One workload that starts now."""
 
     line: Line
@@ -40,12 +40,14 @@ class Admission:
         return self.line.waiting[self.rank]
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     key: HeadKey
     line: Line
     group: Group
     choice: Choice
+
+
+_key = attrgetter("key")
 
 
 class Cycle:
@@ -70,6 +72,7 @@ class Cycle:
             candidates = self._waker.candidates(anew=not admitted)
             entries = [e for line, groups in candidates if (e := self._head(line, groups))]
             if not entries:
+                self._waker.settle()
                 return admitted
             claims: list[Claim] = []
             if len(entries) > 1:
@@ -100,28 +103,27 @@ class Cycle:
         """Phase 1: the line's first group that fits on the state as it is, out of ``groups``."""
         claims = self.claims(line.root)
         standing = (self.state.quotas.version[line.root], claims.nodes)
+        refused, cell, most = self._refused, -1, 0
         for group in groups:
-            if group in self._refused:
+            if group in refused:
                 continue
-            if claims.listed and (group.held == standing or self._kept_from(line, group, claims)):
-                group.held = standing
-            else:
+            if claims.listed:  # a cheap check ahead of the full one: do they leave enough of the key cell?
+                key_cell, need = group.plan.key
+                if key_cell >= 0:
+                    if key_cell != cell:
+                        cell, most = key_cell, claims.bound(line, group, key_cell)
+                    if need > most:
+                        refused.add(group)
+                        continue
+            if group.held != standing:
                 choice = nominate(group.plan, self.state, self.world)
                 if choice is not None:
                     key = self._rank(line, group, choice)
                     if claims.leave(line.node, total_need(choice), key):
                         return _Entry(key, line, group, choice)
                     group.held = standing
-            self._refused.add(group)
+            refused.add(group)
         return None
-
-    def _kept_from(self, line: Line, group: Group, claims: Claims) -> bool:
-        """Do claims leave the group too little of its key cell? A cheap check ahead of the full one."""
-        cell, need = group.plan.key
-        if cell < 0 or need <= claims.room(line.node, cell):
-            return False
-        own = self.state.quotas.own_room(line.node, cell)
-        return claims.all_before(line, group, 0 if need <= own else 1)
 
     def _rank(self, line: Line, group: Group, choice: Choice) -> HeadKey:
         level = self.state.quotas.borrowing_level(line.node, total_need(choice))
@@ -157,7 +159,3 @@ class Cycle:
         for claim in reversed(made):
             quotas.remove(claim.node, claim.need)
         return admitted
-
-
-def _key(entry: _Entry) -> HeadKey:
-    return entry.key

@@ -50,11 +50,11 @@ class Line:
     waiting: list[Pending]
     groups: list[Group]
     group_of: list[Group]  # by rank
-    _front: tuple[Group, int] | None = None
+    strict: bool = field(init=False)
+    _front: tuple[Group, int] | None = field(default=None, init=False)
 
-    @property
-    def strict(self) -> bool:
-        return self.queue.strategy is Strategy.STRICT_FIFO
+    def __post_init__(self) -> None:
+        self.strict = self.queue.strategy is Strategy.STRICT_FIFO
 
     def front(self) -> Group | None:
         """The group of the first workload that still waits."""

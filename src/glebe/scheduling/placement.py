@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from glebe.scheduling.capacity import Spot
 from glebe.scheduling.flavors import Option, SetPlan
@@ -17,8 +17,7 @@ Choice = tuple[Option, ...]
 Spots = tuple[tuple[Spot, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(NamedTuple):
     """One option per pod set, and the nodes of each (empty where the core places no pods)."""
 
     choice: Choice

@@ -174,8 +174,9 @@ class QuotaState:
         return free if free > 0 else 0
 
     def fits(self, node: int, need: Need) -> bool:
-        for cell, amount in need:  # a plain loop: this is asked very often
-            if amount > self.available(node, cell):
+        available = self.available
+        for cell, amount in need:  # noqa: SIM110 - a plain loop is faster, and this is asked very often
+            if amount > available(node, cell):
                 return False
         return True
 
@@ -208,11 +209,13 @@ class QuotaState:
 
     def borrowing_level(self, node: int, need: Need) -> int:
         """0: within the queue's own quota; else the height of the lowest cohort that carries it without borrowing."""
-        highest = 0
+        highest, most = 0, self.tree.height[self.tree.top[node]]
         for cell, amount in need:
             level = self.level(node, cell, amount)
             if level > highest:
                 highest = level
+                if level == most:
+                    break
         return highest
 
     def level(self, node: int, cell: Cell, amount: int) -> int:

@@ -39,17 +39,19 @@ class _Index:
 class _Watch:
     """One line: its groups by need, and the asks of those that are open by quota."""
 
-    __slots__ = ("_always", "_indexes", "_world", "asks", "line")
+    __slots__ = ("_always", "_ends", "_indexes", "_world", "asks", "line", "simple")
 
     def __init__(self, line: Line, world: World) -> None:
         self.line, self._world = line, world
         self.asks: Bits = 0
+        self._ends: list[int] = []  # by index: how many of its groups are open
         self.compact()
 
     def compact(self) -> None:
         """Forget groups that have nobody left."""
         line, tree, asks = self.line, self._world.tree, self._world.asks
         line.groups = [g for g in line.groups if g.head != DONE]
+        self.simple = all(g.plan.simple for g in line.groups)
         self._always = [g for g in line.groups if _unfiltered(g)]
         entries: dict[Cell, list[tuple[int, Group, Bits]]] = {}
         for group in line.groups:
@@ -67,25 +69,30 @@ class _Watch:
         asks = 0
         if line.strict:
             front = line.front()
-            if front is not None:
+            if front is not None and not front.plan.simple:
                 asks = front.plan.asks
+            elif front is not None:
+                only = front.plan.sets[0]
+                for option in only.options:
+                    if quotas.fits(line.node, option.need):
+                        asks |= self._world.asks.mask((option,), only.pod_set.count)
         else:
-            for index in self._indexes:
-                asks |= index.up_to[bisect_right(index.needs, quotas.available(line.node, index.cell))]
+            self._ends = [bisect_right(x.needs, quotas.available(line.node, x.cell)) for x in self._indexes]
+            for index, end in zip(self._indexes, self._ends, strict=True):
+                asks |= index.up_to[end]
             for group in self._always:
                 asks |= group.plan.asks
         self.asks = asks
         return asks
 
-    def pick(self, quotas: QuotaState, possible: Bits) -> list[Group]:
-        """The open groups with one of the ``possible`` asks, in the order of their heads."""
+    def pick(self, possible: Bits) -> list[Group]:
+        """The open groups with one of the ``possible`` asks, in the order of their heads (call after ``refresh``)."""
         line = self.line
         if line.strict:
             front = line.front()
             return [front] if front is not None else []
         found: list[Group] = []
-        for index in self._indexes:
-            end = bisect_right(index.needs, quotas.available(line.node, index.cell))
+        for index, end in zip(self._indexes, self._ends, strict=True):
             found += [g for g, ask in zip(index.groups[:end], index.asks, strict=False) if ask & possible]
         found += [g for g in self._always if g.plan.asks & possible]
         if len(self._indexes) > 1:
@@ -107,6 +114,9 @@ class Waker:
             self._roots.setdefault(watch.line.root, []).append(watch)
         self._seen = dict.fromkeys(self._roots, -1)  # the version of quota use at which asks were collected
         self._impossible: Bits = 0  # asks that could not be placed since something was freed last
+        self._looked: Bits = 0  # asks that could be placed at the last look
+        self._began: list[int] = []  # versions of quota use when something was freed last
+        self._settled: dict[int, tuple[int, Bits]] = dict.fromkeys(self._roots, (-1, 0))  # see ``settle``
         self._open: dict[int, Bits] = dict.fromkeys(self._roots, 0)  # the asks of all lines under a root
 
     def candidates(self, *, anew: bool = True) -> Candidates:
@@ -127,18 +137,32 @@ class Waker:
             wanted |= open_asks[root]
         if anew:
             self._impossible = 0
+            self._began = list(quotas.version)
         wanted &= ~self._impossible
         possible = self._asks.open(self._state.nodes, wanted) if wanted else 0
         self._impossible |= wanted & ~possible
         result: Candidates = []
+        self._looked = possible
         for root, watches in self._roots.items():
-            if open_asks[root] & possible:
+            news = open_asks[root] & possible
+            version, refused = self._settled[root]
+            if news and (version != seen[root] or news & ~refused):
                 for watch in watches:
                     if watch.asks & possible:
-                        groups = watch.pick(quotas, possible)
+                        groups = watch.pick(possible)
                         if groups:
                             result.append((watch.line, groups))
         return result
+
+    def settle(self) -> None:
+        """All candidates of the last call were refused: without a change of quota use they will be again.
+
+        Not so if something was admitted under their root, or if several pod sets make the answer depend on more.
+        """
+        for root, watches in self._roots.items():
+            version = self._seen[root]
+            if version == self._began[root] and all(watch.simple for watch in watches):
+                self._settled[root] = (version, self._looked)
 
     def compact(self, line: Line) -> None:
         """Forget groups of the line that have nobody left."""

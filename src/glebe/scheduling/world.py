@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from glebe.scheduling.asks import ANYTIME, Asks, Bits
 from glebe.scheduling.capacity import NodeState, Shape, Spot
@@ -33,8 +34,7 @@ class Plan:
     possible: bool | None = None  # fits an empty fleet and empty quotas; unknown before it is asked
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
+class Holding(NamedTuple):
     """What a running workload holds, in the terms of ``State``."""
 
     node: int  # quota tree node, -1 if its queue is gone
