@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import orjson
@@ -11,7 +12,9 @@ import yaml
 from glebe.apiserver import yamlbody
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import Entry, Key, MemoryStore
+from glebe.apiserver.types import structural
 from glebe.apiserver.types.registry import TypeRegistry
+from glebe.apiserver.types.schema import Schema
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
@@ -280,3 +283,64 @@ async def test_roles_that_aggregate_in_a_circle_have_an_end() -> None:
     authorizer = RbacAuthorizer(server)
     assert authorizer.decide(User("ann"), "root", Attributes("get", resource="pods"))[0]
     assert not authorizer.decide(User("ann"), "root", Attributes("list", resource="pods"))[0]
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+
+
+async def test_a_definition_that_is_gone_leaves_no_schema_behind() -> None:
+    _, client = await serve()
+    wide = definition()
+    size = {"type": "integer", "anyOf": [{"minimum": 10}, {"maximum": 5}], "not": {"enum": [3]}}
+    rules = [{"rule": "self.size != 4", "message": "not four"}]
+    spec = {"type": "object", "properties": {"size": size}, "x-kubernetes-validations": rules}
+    wide["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] = spec
+    await client.create(CUSTOM_RESOURCE_DEFINITIONS, wide)
+    obj: Object = {"apiVersion": "example.org/v1", "kind": "Widget", "metadata": {"name": "w", "namespace": "default"}}
+    for number, good in ((3, False), (4, False), (7, False), (5, True)):
+        wish = {**obj, "spec": {"size": number}}
+        if good:
+            await client.create(WIDGETS, wish)
+        else:
+            with pytest.raises(ApiError):
+                await client.create(WIDGETS, wish)
+    gc.collect()
+    before = sum(isinstance(o, Schema) and o.custom for o in gc.get_objects())
+    await client.delete(CUSTOM_RESOURCE_DEFINITIONS, "widgets.example.org")
+    gc.collect()
+    assert sum(isinstance(o, Schema) and o.custom for o in gc.get_objects()) <= before - 6
+
+
+# ------------------------------------------------------------------------------------------------------------ junctors
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"type": "integer", "not": {"minimum": 3}}, [2, -1], [3, 7]),
+        ({"type": "integer", "anyOf": [{"minimum": 10}, {"maximum": 5}]}, [5, 10], [6, 9]),
+        ({"type": "string", "oneOf": [{"pattern": "^a"}, {"maxLength": 2}]}, ["abc", "xy"], ["xyz", "ab"]),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"type": "integer"}, "b": {"type": "array", "items": {"type": "string"}}},
+                "allOf": [{"properties": {"a": {"minimum": 1}, "b": {"items": {"maxLength": 2}}}}],
+            },
+            [{}, {"a": 1, "b": ["xy"]}],
+            [{"a": 0}, {"b": ["xyz"]}],
+        ),
+        (
+            {
+                "type": "object",
+                "additionalProperties": {"type": "integer"},
+                "not": {"additionalProperties": {"maximum": 5}, "required": ["x"]},
+            },
+            [{"x": 6}, {"y": 1}],
+            [{"x": 5}],
+        ),
+    ],
+)
+def test_a_branch_has_the_type_that_is_said_outside_of_it(schema: Object, good: list[Any], bad: list[Any]) -> None:
+    parsed = Schema(schema, custom=True)
+    assert [structural.validate(parsed, value, "x") for value in good] == [[] for _ in good]
+    assert all(structural.validate(parsed, value, "x") for value in bad)

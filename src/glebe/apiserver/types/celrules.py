@@ -79,24 +79,18 @@ def _not_understood(rule: str, why: str) -> None:
     log.warning("CEL rule %r is not enforced: %s", rule, why)
 
 
-def has_rules(schema: Schema) -> bool:
-    """Does a rule stand at or below this node?"""
-    held = _HAS_RULES.get(id(schema))
-    if held is None or held[0] is not schema:
-        found = bool(schema.raw.get("x-kubernetes-validations"))
-        if schema.custom and not found:
-            below = [*schema.fields.values(), schema.items, schema.additional]
-            found = any(has_rules(child) for child in below if child is not None)
-        held = _HAS_RULES[id(schema)] = (schema, found)
-    return held[1]
-
-
-_HAS_RULES: dict[int, tuple[Schema, bool]] = {}
+def look_for_rules(schema: Schema) -> bool:
+    """Does a rule stand at or below this node? Ask :attr:`Schema.ruled`, which remembers the answer."""
+    if schema.raw.get("x-kubernetes-validations"):
+        return True
+    if not schema.custom:
+        return False
+    return any(child.ruled for child in (*schema.fields.values(), schema.items, schema.additional) if child is not None)
 
 
 def rule_faults(schema: Schema, value: Any, old: Any, path: str = "") -> Iterator[Cause]:
     """The rules that ``value`` breaks; ``old`` is what it replaces (None: nothing), for rules that name ``oldSelf``."""
-    if value is None or not has_rules(schema):
+    if value is None or not schema.ruled:
         return
     if value == old and type(value) is type(old):
         return  # what was let in once and has not changed is not held against a later write
@@ -110,7 +104,7 @@ def rule_faults(schema: Schema, value: Any, old: Any, path: str = "") -> Iterato
             child = schema.fields.get(name) or schema.additional
             if child is not None and child.custom:
                 yield from rule_faults(child, item, before.get(name), f"{path}.{name}" if path else name)
-    elif type(value) is list and schema.items is not None and has_rules(schema.items):
+    elif type(value) is list and schema.items is not None and schema.items.ruled:
         earlier = _matching(schema, value, old)
         for index, item in enumerate(value):
             yield from rule_faults(schema.items, item, earlier[index], f"{path}[{index}]")

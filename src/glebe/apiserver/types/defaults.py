@@ -6,10 +6,11 @@ resources take their defaults from their schema (:mod:`glebe.apiserver.types.str
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
-from glebe.apiserver.types import structural
+from glebe.apiserver.types import structuraldefaults
 from glebe.apiserver.types.poddefaults import pod_spec
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.kube.objects import Object
@@ -21,7 +22,7 @@ def apply_defaults(info: ResourceInfo, obj: Object) -> None:
     """Fill in the defaults of ``obj``'s kind, in place. Types must be right (:func:`prune.prune` sees to it)."""
     if info.is_custom:
         if info.schema is not None:
-            structural.apply_defaults(info.schema, obj)
+            structuraldefaults.apply_defaults(info.schema, obj)
         return
     defaulter = DEFAULTERS.get((info.group, info.kind))
     if defaulter is not None:
@@ -182,7 +183,7 @@ def _service(obj: Object) -> None:
 
 def _secret(obj: Object) -> None:
     for key, text in (obj.pop("stringData", None) or {}).items():
-        obj.setdefault("data", {})[key] = structural.base64_text(text)
+        obj.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
     obj.setdefault("type", "Opaque")
 
 

@@ -40,6 +40,7 @@ class Schema:
 
     __slots__ = (
         "additional",
+        "branches",
         "check",
         "custom",
         "default",
@@ -59,6 +60,7 @@ class Schema:
         "preserve",
         "raw",
         "required",
+        "ruled",
         "validator",
     )
     # parsed when first read, by __getattr__
@@ -67,6 +69,8 @@ class Schema:
     additional: Schema | None
     check: Any  # glebe.apiserver.types.prune compiles it
     validator: Any  # glebe.apiserver.types.structural compiles it
+    branches: dict[int, Schema]  # its junctors' branches, by the identity of their raw form; structural fills it
+    ruled: bool  # a CEL rule stands at or below this node; glebe.apiserver.types.celrules looks
 
     def __init__(self, raw: dict[str, Any], *, custom: bool = False, definition: str = "") -> None:
         self.raw = raw
@@ -132,6 +136,12 @@ class Schema:
             from glebe.apiserver.types.structural import compile_validator
 
             value = compile_validator(self)
+        elif name == "branches":
+            value = {}
+        elif name == "ruled":
+            from glebe.apiserver.types.celrules import look_for_rules
+
+            value = look_for_rules(self)
         else:
             raise AttributeError(name)
         setattr(self, name, value)

@@ -1,15 +1,13 @@
-"""Custom resources: defaulting and validation by their structural schema, with upstream's wording.
+"""Custom resources: validation by their structural schema, with upstream's wording.
 
 Validation runs in two steps like decoding: a compiled yes/no check, and only for a "no" the walk that knows paths.
 """
 
 from __future__ import annotations
 
-import base64
-import copy
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -18,59 +16,12 @@ from glebe.apiserver.types.formats import FORMATS
 from glebe.apiserver.types.schema import Schema
 from glebe.kube.errors import Cause
 
-_UNSET = object()
-
-
-def base64_text(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-# ---------------------------------------------------------------------------------------------------------- defaults
-
-
-def apply_defaults(schema: Schema, obj: dict[str, Any]) -> None:
-    """Fill in the schema's defaults, and drop nulls where null is not allowed. In place; idempotent."""
-    for name, field in schema.fields.items():
-        if not field.custom:
-            continue
-        value = obj.get(name, _UNSET)
-        if value is None and not field.nullable:
-            if "default" not in field.raw:
-                del obj[name]
-                continue
-            value = _UNSET
-        if value is _UNSET:
-            if "default" not in field.raw:
-                continue
-            value = obj[name] = copy.deepcopy(field.default)
-        _default_inside(field, value)
-    if schema.additional is not None and not schema.fields:
-        child = schema.additional
-        for key in [k for k, v in obj.items() if v is None and not child.nullable]:
-            if "default" in child.raw:
-                obj[key] = copy.deepcopy(child.default)
-            else:
-                del obj[key]
-        for value in obj.values():
-            _default_inside(child, value)
-
-
-def _default_inside(schema: Schema, value: Any) -> None:
-    if type(value) is dict:
-        apply_defaults(schema, value)
-    elif type(value) is list and schema.items is not None:
-        item = schema.items
-        if item.kind in ("object", "map", "array"):
-            for element in value:
-                _default_inside(item, element)
-
-
 # -------------------------------------------------------------------------------------------------- the yes/no check
 
 Validator = Callable[[Any], bool]
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _pattern(text: str) -> re.Pattern[str]:
     # Go's RE2 classes that Python writes otherwise
     return re.compile(text.replace("\\z", "\\Z").replace("[[:alnum:]]", "[0-9A-Za-z]").replace("\\pL", "[^\\W\\d_]"))
@@ -344,33 +295,42 @@ def _number_faults(schema: Schema, value: Any, path: str) -> Iterable[Cause]:
             yield _invalid(path, value, f"should be greater than or equal to {low}")
 
 
-def _branch_faults(raw: dict[str, Any], value: Any, path: str) -> list[Cause]:
-    """Faults of ``value`` under one branch of a junctor (a value validation without types of its own)."""
-    return validate(_branch(id(raw), raw), value, path)
+def _branch_faults(schema: Schema, raw: dict[str, Any], value: Any, path: str) -> list[Cause]:
+    """Faults of ``value`` under one branch of a junctor of ``schema`` (a value validation without types of its own)."""
+    branch = schema.branches.get(id(raw))
+    if branch is None:
+        branch = schema.branches[id(raw)] = Schema(_typed(raw, schema.raw), custom=True)
+    return validate(branch, value, path)
 
 
-_BRANCHES: dict[int, tuple[dict[str, Any], Schema]] = {}
-
-
-def _branch(key: int, raw: dict[str, Any]) -> Schema:
-    held = _BRANCHES.get(key)
-    if held is None or held[0] is not raw:
-        typed = dict(raw)
-        if "type" not in typed and ("required" in raw or "properties" in raw):
-            typed["type"] = "object"
-        held = _BRANCHES[key] = (raw, Schema(typed, custom=True))
-    return held[1]
+def _typed(branch: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """``branch`` with the types that structural schemas say only once, outside of junctors: in ``base``."""
+    out = dict(branch)
+    if "type" not in out and "type" in base:
+        out["type"] = base["type"]
+    elif "type" not in out and ("required" in out or "properties" in out):
+        out["type"] = "object"
+    others = base.get("additionalProperties")
+    others = others if isinstance(others, dict) else {}
+    if "properties" in out:
+        known = base.get("properties") or {}
+        out["properties"] = {name: _typed(child, known.get(name, others)) for name, child in out["properties"].items()}
+    if isinstance(out.get("additionalProperties"), dict):
+        out["additionalProperties"] = _typed(out["additionalProperties"], others)
+    if isinstance(out.get("items"), dict):
+        out["items"] = _typed(out["items"], base.get("items") or {})
+    return out
 
 
 def _junctors(schema: Schema, value: Any, path: str, causes: list[Cause]) -> list[Cause]:
     raw = schema.raw
     for branch in raw.get("allOf") or ():
-        causes.extend(_branch_faults(branch, value, path))
+        causes.extend(_branch_faults(schema, branch, value, path))
     for name, what in (("anyOf", "at least one schema (anyOf)"), ("oneOf", "one and only one schema (oneOf)")):
         branches = raw.get(name)
         if not branches or schema.kind == "int-or-string":
             continue
-        results = [_branch_faults(branch, value, path) for branch in branches]
+        results = [_branch_faults(schema, branch, value, path) for branch in branches]
         passed = sum(not r for r in results)
         if passed == 1 or (passed and name == "anyOf"):
             continue
@@ -382,7 +342,7 @@ def _junctors(schema: Schema, value: Any, path: str, causes: list[Cause]) -> lis
         if not passed:
             nearest: list[Cause] = min(results, key=len)
             causes.extend(nearest)
-    if "not" in raw and not _branch_faults(raw["not"], value, path):
+    if "not" in raw and not _branch_faults(schema, raw["not"], value, path):
         message = f'Invalid value: "": "{path}" must not validate the schema (not)'
         causes.append(Cause("FieldValueInvalid", message, "<nil>"))
     return causes
