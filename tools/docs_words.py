@@ -63,6 +63,7 @@ WRITTEN: tuple[Row, ...] = (
     ("label", labels.JOB_UID, "Workload", "The uid of the job that it stands for."),
     ("annotation", labels.SUBMITTED_AT, "Workload", "When it came into the queue, to the microsecond."),
     ("annotation", labels.SUBMITTED_BY, "job, pod, Workload", "The user who created the job."),
+    ("annotation", labels.MISSING_CLASS, "Workload", "The class that its job names and that does not exist."),
     (
         "annotation",
         "glebe.dev/content-hash",
@@ -176,8 +177,8 @@ DECISIONS: dict[Reason, tuple[str, str, str]] = {
     ),
     Reason.MISCONFIGURED: (
         "never",
-        "A flavor or topology that its queue names does not exist, the queue does not take workloads of its namespace, "
-        "or its pod template cannot be understood.",
+        "A flavor or topology that its queue names does not exist, a class that its job names does not exist, the "
+        "queue does not take workloads of its namespace, or its pod template cannot be understood.",
         "Correct what the message names.",
     ),
 }

@@ -60,6 +60,8 @@ def workload_for(integration: Integration, job: Object, priority: Priority) -> O
     }
     notes = annotations_of(job)
     copied = {k: notes[k] for k in (labels.EXPECTED_RUN_TIME, labels.SUBMITTED_BY) if k in notes}
+    if priority.missing:
+        copied[labels.MISSING_CLASS] = priority.missing
     if copied:
         workload["metadata"]["annotations"] = copied
     return workload
@@ -104,10 +106,23 @@ def priority_of(integration: Integration, job: Object, find: Find) -> Priority:
     return Priority(0)
 
 
+def class_text(kind: str, name: str) -> str:
+    """How a class is named in messages and in the annotation that says that it is missing."""
+    return f'{kind} "{name}"'
+
+
+def missing_class(integration: Integration, job: Object, find: Find) -> str:
+    """The class that ``job`` names and that does not exist, as :func:`class_text`; empty when all are there."""
+    name = labels_of(job).get(labels.CLASS)
+    if name and find(WORKLOAD_CLASSES, name) is None:
+        return class_text(WORKLOAD_CLASSES.kind, name)
+    return priority_of(integration, job, find).missing
+
+
 def _from(find: Find, resource: Resource, name: str, path: tuple[str, ...]) -> Priority:
     obj = find(resource, name)
     if obj is None:
-        return Priority(0, missing=f'{resource.kind} "{name}"')
+        return Priority(0, missing=class_text(resource.kind, name))
     return Priority(int(read(obj, path, 0)), {"group": resource.group, "kind": resource.kind, "name": name})
 
 
@@ -116,5 +131,5 @@ def in_sync(workload: Object, desired: Object) -> bool:
     have, want = workload["spec"], desired["spec"]
     return all(have.get(f) == want.get(f) for f in ("podSets", "queueName", "maximumExecutionTimeSeconds")) and all(
         (workload["metadata"].get("annotations") or {}).get(a) == (desired["metadata"].get("annotations") or {}).get(a)
-        for a in (labels.EXPECTED_RUN_TIME,)
+        for a in (labels.EXPECTED_RUN_TIME, labels.MISSING_CLASS)
     )

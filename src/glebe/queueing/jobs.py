@@ -15,19 +15,43 @@ from glebe.kube.clock import Env, format_micro_time
 from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_already_exists, is_not_found
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, controller_of, get_condition, is_deleting, key_of
+from glebe.kube.objects import (
+    Object,
+    ObjectKey,
+    annotations_of,
+    controller_of,
+    get_condition,
+    is_deleting,
+    key_of,
+    labels_of,
+)
 from glebe.kube.resources import Resource
 from glebe.queueing import convert, integrations, labels, transitions
-from glebe.queueing.construct import Priority, in_sync, priority_of, workload_for
+from glebe.queueing.construct import (
+    Priority,
+    class_text,
+    in_sync,
+    missing_class,
+    priority_of,
+    workload_for,
+    workload_name,
+)
 from glebe.queueing.integrations import Integration, read
 from glebe.queueing.notices import Notices
 
 OWNER_INDEX = "queueing/owner"
+MISSING_INDEX = "queueing/missing-class"
 
 
 def owner_index(workload: Object) -> Iterable[str]:
     owner = controller_of(workload)
     return (f"{owner['kind']}/{workload['metadata']['namespace']}/{owner['name']}",) if owner else ()
+
+
+def missing_index(workload: Object) -> Iterable[str]:
+    """The class that it waits for."""
+    name = annotations_of(workload).get(labels.MISSING_CLASS)
+    return (name,) if name else ()
 
 
 class JobReconciler:
@@ -60,8 +84,7 @@ class JobReconciler:
         if is_deleting(job):
             return None
         # 2. workloads of an earlier job of this name go
-        desired = self._desired(job)
-        name, uid = desired["metadata"]["name"], job["metadata"]["uid"]
+        name, uid = workload_name(self._integration, job), job["metadata"]["uid"]
         for stray in owned:
             if stray["metadata"]["name"] != name or (controller_of(stray) or {}).get("uid") != uid:
                 await self._delete(stray)
@@ -72,6 +95,7 @@ class JobReconciler:
                 await self._finish(workload, *end)
             return None
         # 4. there is one workload, and it says what the job says
+        desired = self._desired(job, workload)
         if workload is None:
             await self._create(job, desired)
             return None
@@ -87,12 +111,19 @@ class JobReconciler:
         await self._steer(job, workload)
         return None
 
-    def _desired(self, job: Object) -> Object:
+    def _desired(self, job: Object, workload: Object | None) -> Object:
+        """The workload that the job should have, marked where a class is missing: then the queue says so."""
+
         def find(resource: Resource, name: str) -> Object | None:
             return self._classes[resource].get(ObjectKey(self._cluster, "", name))
 
+        missing = missing_class(self._integration, job, find)
         priority = priority_of(self._integration, job, find)
-        return workload_for(self._integration, job, priority if not priority.missing else Priority(0))
+        if workload is not None and (convert.holds_quota(workload) or missing in _known_classes(workload)):
+            missing = ""  # it was there once; and a typo in a label ends no run
+        if missing or priority.missing:
+            priority = Priority(0, missing=missing)
+        return workload_for(self._integration, job, priority)
 
     def _same(self, workload: Object, desired: Object) -> bool:
         # A class may vanish or change its value later: its priority at creation stays until the job names another.
@@ -144,7 +175,8 @@ class JobReconciler:
                 if name not in desired["spec"]:
                     spec.pop(name, None)
             notes = {**(workload["metadata"].get("annotations") or {})}
-            notes.pop(labels.EXPECTED_RUN_TIME, None)
+            for name in (labels.EXPECTED_RUN_TIME, labels.MISSING_CLASS):
+                notes.pop(name, None)
             notes.update(desired["metadata"].get("annotations") or {})
             meta = {**workload["metadata"], "annotations": notes, "labels": desired["metadata"]["labels"]}
             await self._client.update(r.WORKLOADS, {**workload, "metadata": meta, "spec": spec})
@@ -189,6 +221,15 @@ class JobReconciler:
         await self._client.patch(self._integration.resource, meta["name"], patch, meta["namespace"])
 
 
+def _known_classes(workload: Object) -> set[str]:
+    """The classes that a workload names, if they were there when it began to."""
+    if labels.MISSING_CLASS in annotations_of(workload):
+        return set()
+    ref, name = workload["spec"].get("priorityClassRef"), labels_of(workload).get(labels.CLASS)
+    known = {class_text(ref["kind"], ref["name"])} if ref else set()
+    return known | ({class_text(r.WORKLOAD_CLASSES.kind, name)} if name else set())
+
+
 def build(integration: Integration, client: Client, informers: Informers, env: Env, notices: Notices) -> Controller:
     """The controller of one kind of job."""
     reconciler = JobReconciler(integration, client, informers, env, notices)
@@ -201,8 +242,14 @@ def build(integration: Integration, client: Client, informers: Informers, env: E
             yield ObjectKey(client.cluster, workload["metadata"]["namespace"], ref["name"])
 
     controller.watch(informers.get(r.WORKLOADS), owner)
+    workloads = informers.get(r.WORKLOADS, indexers={MISSING_INDEX: missing_index}).store
     for resource in (r.WORKLOAD_PRIORITY_CLASSES, r.WORKLOAD_CLASSES, r.PRIORITY_CLASSES):
-        controller.watch(informers.get(resource), lambda _: ())  # be in sync before the first workload is made
+
+        def waiting_for(found: Object, kind: str = resource.kind) -> Iterable[ObjectKey]:
+            for workload in workloads.by_index(MISSING_INDEX, class_text(kind, found["metadata"]["name"])):
+                yield from owner(workload)
+
+        controller.watch(informers.get(resource), waiting_for)  # also: in sync before the first workload is made
     return controller
 
 

@@ -25,6 +25,7 @@ JOB_UID = PREFIX + "job-uid"
 MANAGED = PREFIX + "managed"
 SUBMITTED_BY = "glebe.dev/submitted-by"
 SUBMITTED_AT = "glebe.dev/submitted-at"
+MISSING_CLASS = "glebe.dev/missing-class"
 
 #: Every pod of a queued job carries this gate until its whole gang may start.
 GATE = PREFIX + "topology"

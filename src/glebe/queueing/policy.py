@@ -140,7 +140,7 @@ def _binding(version: str, name: str, more: dict[str, Any]) -> Object:
 def _validation(integration: Integration, named: str) -> list[Object]:
     """Refusals that need nothing but the job itself.
 
-    CEL cannot look up whether a class exists: on such a cluster the controller says it on the Workload instead.
+    CEL cannot look up whether a class exists: on such a cluster the job waits, and its Workload and events say why.
     """
     name = f"glebe-queue-{integration.resource.plural}"
     old, new = (f"{o}.metadata.?labels['{labels.QUEUE_NAME}'].orValue('')" for o in ("oldObject", "object"))

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from glebe.kube import resources as r
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, is_deleting, key_of, labels_of
+from glebe.kube.objects import Object, ObjectKey, annotations_of, is_deleting, key_of, labels_of
 from glebe.kube.resources import Resource
 from glebe.kube.selectors import LabelSelector
 from glebe.queueing import convert, labels
@@ -249,6 +249,8 @@ class SnapshotBuilder:
             return Entry(admitted=convert.admitted(str(key), workload, self._class))
         if is_deleting(workload) or not convert.is_active(workload):
             return Entry()
+        if missing := annotations_of(workload).get(labels.MISSING_CLASS):
+            return Entry(barred=_without_class(str(key), missing))
         queue, why = self._cluster_queue_of(str(key), workload)
         if why is not None:
             return Entry(barred=why)
@@ -302,6 +304,11 @@ class SnapshotBuilder:
             return True
         obj = self.objects[r.NAMESPACES].get(ObjectKey(self.cluster, "", namespace))
         return obj is not None and LabelSelector.from_object(selector).matches(labels_of(obj))
+
+
+def _without_class(key: str, missing: str) -> m.Decision:
+    remedy = "create it, or name one that exists in the job's labels"
+    return m.Decision(key, m.Outcome.NEVER, m.Reason.MISCONFIGURED, f"{missing} does not exist", remedy)
 
 
 def _swap(table: dict[ObjectKey, T], key: ObjectKey, value: T | None) -> bool:

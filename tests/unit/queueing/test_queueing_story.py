@@ -85,11 +85,12 @@ def admitted(workload: Object) -> bool:
 
 
 @asynccontextmanager
-async def cluster(nodes: int = 4, gpus: int = 8) -> AsyncIterator[Cluster]:
+async def cluster(nodes: int = 4, gpus: int = 8, *, checks: bool = True) -> AsyncIterator[Cluster]:
+    """``checks``: whether admission looks up other objects; policies of a real cluster cannot."""
     env = Env.seeded(1)
     admission = QueueAdmission()
     server = ApiServer(MemoryStore(), env, TypeRegistry(), admission=(admission,))
-    admission.read = server.read
+    admission.read = server.read if checks else None
     await server.start()
     client = Client(InProcessTransport(server.handle))
     informers = Informers(client, env)
@@ -267,6 +268,57 @@ async def test_impossible_and_wrong_jobs_are_answered_at_once() -> None:
         await c.client.create(r.JOBS, lost)
         workload = await c.wait_workload("lost", "team-a", lambda w: get_condition(w, "QuotaReserved"))
         assert 'LocalQueue "nowhere" does not exist' in (get_condition(workload, "QuotaReserved") or {})["message"]
+
+
+async def test_a_missing_class_is_told_and_waited_for_where_admission_cannot_know() -> None:
+    async with cluster(checks=False) as c:
+        for name, label in (("a", "glebe.dev/class"), ("b", "kueue.x-k8s.io/priority-class")):
+            await c.client.create(r.JOBS, job(name, "team-a", 1, 1, **{label: "urgent"}))
+        for name, kind in (("a", "WorkloadClass"), ("b", "WorkloadPriorityClass")):
+            workload = await c.wait_workload(name, "team-a", lambda w: get_condition(w, "QuotaReserved"))
+            condition = get_condition(workload, "QuotaReserved") or {}
+            message = f'{kind} "urgent" does not exist'
+            assert (condition["status"], condition["reason"]) == ("False", "Misconfigured")
+            assert condition["message"] == message
+            assert job_view(None, workload).state is State.NEVER
+
+            async def told(name: str = name, message: str = message) -> bool:
+                events = (await c.client.list(r.EVENTS, "team-a")).items
+                about = {e["involvedObject"]["kind"] for e in events if e["message"].startswith(message)}
+                return about == {"Job", "Workload"}
+
+            await c.until(told)
+        expected = {"p50Seconds": 60, "p90Seconds": 90}
+        spec = {"description": "", "priority": 70, "expectedRunTime": expected}
+        meta = {"name": "urgent"}
+        kind = r.WORKLOAD_CLASSES.kind
+        await c.client.create(
+            r.WORKLOAD_CLASSES,
+            {"apiVersion": r.WORKLOAD_CLASSES.api_version, "kind": kind, "metadata": meta, "spec": spec},
+        )
+        started = await c.wait_workload("a", "team-a", admitted)
+        assert started["spec"]["priority"] == 70
+        assert "glebe.dev/missing-class" not in started["metadata"].get("annotations", {})
+        await c.client.patch(r.JOBS, "b", {"metadata": {"labels": {"kueue.x-k8s.io/priority-class": None}}}, "team-a")
+        await c.wait_workload("b", "team-a", admitted)
+
+
+async def test_a_class_that_vanishes_later_stops_nothing() -> None:
+    async with cluster() as c:
+        kind = r.WORKLOAD_PRIORITY_CLASSES
+        urgent = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": "urgent"}, "value": 9}
+        await c.client.create(kind, urgent)
+        for name in ("first", "second"):
+            wanted = job(name, "team-a", 4, 8, 200, **{"kueue.x-k8s.io/priority-class": "urgent"})
+            await c.client.create(r.JOBS, wanted)
+        await c.wait_workload("first", "team-a", lambda w: condition_is_true(w, "PodsReady"))
+        await c.client.delete(kind, "urgent")
+        await asyncio.sleep(10)
+        await c.client.patch(r.JOBS, "second", {"metadata": {"annotations": {"x": "y"}}}, "team-a")
+        await asyncio.sleep(10)
+        second = await c.workload("second", "team-a")
+        assert (second["spec"]["priority"], forecast_of(second)["reason"]) == (9, "WaitingForQuota")
+        assert condition_is_true(await c.workload("first", "team-a"), "PodsReady")
 
 
 async def test_a_dead_node_sends_the_gang_back_to_the_queue_and_it_starts_whole_again() -> None:
