@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import orjson
 
 from glebe.apiserver.call import Call
 from glebe.apiserver.deleting import delete_one
@@ -62,7 +65,9 @@ async def _delete_objects(call: Call, entry: Entry) -> bool:
     spec, server = entry.view()["spec"], call.server
     version = next((v["name"] for v in spec["versions"] if v.get("served")), "")
     info = server.registry.lookup(call.cluster, spec["group"], version, spec["names"]["plural"])
-    if info is None:
+    if info is None:  # no version is served: nobody can ask, or be asked, what holds them
+        for found in server.store.range(entry.view()["metadata"]["name"], call.cluster).entries:
+            await _drop(server, call.cluster, entry.view()["metadata"]["name"], found)
         return True
     for found in server.store.range(info.group_resource, call.cluster).entries:
         meta = found.view()["metadata"]
@@ -77,6 +82,18 @@ async def _delete_objects(call: Call, entry: Entry) -> bool:
             if not errors.is_not_found(error):
                 raise
     return not server.store.range(info.group_resource, call.cluster, limit=1).entries
+
+
+async def _drop(server: ApiServer, cluster: str, resource: str, found: Entry) -> None:
+    obj = found.load()
+    meta = obj["metadata"]
+
+    def make(revision: int) -> bytes:
+        meta["resourceVersion"] = str(revision)
+        return orjson.dumps(obj)
+
+    with contextlib.suppress(Mismatch):
+        await server.store.delete(Key(resource, cluster, meta.get("namespace", ""), meta["name"]), make, None)
 
 
 async def _release(call: Call, name: str) -> None:

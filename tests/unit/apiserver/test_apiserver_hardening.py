@@ -203,6 +203,31 @@ async def test_the_end_of_a_kind_goes_on_after_a_restart() -> None:
     assert store.range("widgets.example.org", "root").entries == []
 
 
+async def test_objects_of_a_kind_that_is_served_no_more_end_with_it() -> None:
+    server, client = await serve()
+    await client.create(CUSTOM_RESOURCE_DEFINITIONS, definition())
+    meta = {"name": "w", "namespace": "default"}
+    await client.create(WIDGETS, {"apiVersion": "example.org/v1", "kind": "Widget", "metadata": meta})
+    crd = await client.get(CUSTOM_RESOURCE_DEFINITIONS, "widgets.example.org")
+    crd["spec"]["versions"][0]["served"] = False
+    await client.update(CUSTOM_RESOURCE_DEFINITIONS, crd)
+    await client.delete(CUSTOM_RESOURCE_DEFINITIONS, "widgets.example.org")
+    assert server.store.range("widgets.example.org", "root").entries == []
+
+
+async def test_what_is_built_in_cannot_be_declared_again() -> None:
+    _, client = await serve()
+    crd = definition()
+    group = "rbac.authorization.k8s.io"
+    crd["spec"] |= {"group": group, "names": {**crd["spec"]["names"], "plural": "clusterroles", "kind": "ClusterRole"}}
+    crd["metadata"] = {"name": f"clusterroles.{group}"}
+    with pytest.raises(ApiError, match="protected groups must have approval"):
+        await client.create(CUSTOM_RESOURCE_DEFINITIONS, crd)
+    crd["metadata"]["annotations"] = {"api-approved.kubernetes.io": "https://example.org/1"}
+    with pytest.raises(ApiError, match="is built in"):
+        await client.create(CUSTOM_RESOURCE_DEFINITIONS, crd)
+
+
 async def test_events_of_both_groups_end_also_when_their_times_are_odd() -> None:
     server, client = await serve()
     new = Resource("events.k8s.io", "v1", "events", "Event")

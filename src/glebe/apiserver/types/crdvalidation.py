@@ -11,6 +11,7 @@ from glebe.kube.objects import Object
 Values = dict[str, Any]
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
+_APPROVED = "api-approved.kubernetes.io"
 #: what may not stand inside a junctor's branch
 _FORBIDDEN_IN_BRANCH = ("description", "type", "default", "additionalProperties", "nullable", "title")
 
@@ -31,6 +32,7 @@ def validate_crd(obj: Object, old: Object | None) -> list[Cause]:
         causes.extend(n.invalid("spec.group", group, fault) for fault in faults)
     elif "." not in group:
         causes.append(n.invalid("spec.group", group, "should be a domain with at least one dot"))
+    causes += _protected(obj["metadata"], group, names, old)
     if spec.get("scope") not in ("Cluster", "Namespaced"):
         if not spec.get("scope"):
             causes.append(n.required("spec.scope"))
@@ -56,6 +58,27 @@ def validate_crd(obj: Object, old: Object | None) -> list[Cause]:
             causes.append(n.invalid("spec.scope", spec.get("scope"), "field is immutable"))
         if group != before.get("group"):
             causes.append(n.invalid("spec.group", group, "field is immutable"))
+    return causes
+
+
+def _protected(meta: Values, group: str, names: Values, old: Object | None) -> list[Cause]:
+    """Kubernetes' own groups need a sign of approval, and what is built in cannot be declared a second time: its
+    objects would be kept in the same place, under rules of the declarer's making.
+    """
+    from glebe.apiserver.types.registry import builtins  # late: it needs this module's room
+
+    causes: list[Cause] = []
+    own = group.endswith((".k8s.io", ".kubernetes.io")) or group in ("k8s.io", "kubernetes.io")
+    if own and old is None and not (meta.get("annotations") or {}).get(_APPROVED):
+        why = (
+            f'protected groups must have approval annotation "{_APPROVED}", '
+            "see https://github.com/kubernetes/enhancements/pull/1111"
+        )
+        causes.append(n.required(f"metadata.annotations[{_APPROVED}]", why))
+    for field in ("plural", "kind"):
+        name = names.get(field)
+        if own and any(info.group == group and getattr(info, field) == name for info in builtins()):
+            causes.append(n.invalid(f"spec.names.{field}", name, f"is built in: the group {group} has it already"))
     return causes
 
 
