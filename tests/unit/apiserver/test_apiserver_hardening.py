@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from glebe.apiserver import yamlbody
+from glebe.apiserver.auth.rbac import RbacAuthorizer
+from glebe.apiserver.auth.rules import Attributes
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import Entry, Key, MemoryStore
 from glebe.apiserver.types import structural
@@ -27,6 +29,9 @@ from glebe.kube.resources import (
     CUSTOM_RESOURCE_DEFINITIONS,
     NAMESPACES,
     PODS,
+    ROLE_BINDINGS,
+    ROLES,
+    SECRETS,
     Resource,
 )
 from glebe.kube.transport import Request, User
@@ -278,9 +283,6 @@ async def test_selectors_and_timeouts_with_odd_numbers() -> None:
 
 
 async def test_roles_that_aggregate_in_a_circle_have_an_end() -> None:
-    from glebe.apiserver.auth.rbac import RbacAuthorizer
-    from glebe.apiserver.auth.rules import Attributes
-
     server, client = await serve()
     for name, selects in (("a", "b"), ("b", "a")):
         role = {
@@ -369,3 +371,65 @@ def test_a_branch_has_the_type_that_is_said_outside_of_it(schema: Object, good: 
     parsed = Schema(schema, custom=True)
     assert [structural.validate(parsed, value, "x") for value in good] == [[] for _ in good]
     assert all(structural.validate(parsed, value, "x") for value in bad)
+
+
+# --------------------------------------------------------------------------------------------------- tricks with paths
+
+_DETOURS = (
+    "/api/v1/namespaces/other/secrets/s",
+    "//api//v1//namespaces//other//secrets//s",
+    "/api/v1/namespaces/mine/../other/secrets/s",
+    "/api/v1/namespaces/mine/secrets/../../other/secrets/s",
+    "/api/v1/namespaces/mine/configmaps/../../../namespaces/other/secrets/s",
+    "/api/v1/namespaces/other/secrets/s/status",
+    "/api/v1/namespaces/other/secrets/",
+    "/api/v1/namespaces//secrets/s",
+    "/api/v1/secrets",
+    "/api/v1/secrets/s",
+    "/api/v1/watch/namespaces/other/secrets",
+    "/api/v1/watch/namespaces/mine/configmaps/../../other/secrets",
+    "/api/v1/namespaces/mine/namespaces/other/secrets/s",
+    "/clusters/root/api/v1/namespaces/other/secrets/s",
+    "/clusters/root/clusters/root/api/v1/namespaces/other/secrets/s",
+    "/clusters//api/v1/namespaces/other/secrets/s",
+    "/clusters/root//api/v1/namespaces/other/secrets/s",
+    "/api/v1/namespaces/other/secrets/s\x00",
+    "/api/v1/namespaces/OTHER/secrets/s",
+    "/API/v1/namespaces/other/secrets/s",
+    "/apis//v1/namespaces/other/secrets/s",
+    "/healthz/../api/v1/namespaces/other/secrets/s",
+    "/version/../api/v1/namespaces/other/secrets/s",
+)
+
+
+@pytest.mark.parametrize("query", [[], [("watch", "true")], [("fieldSelector", "metadata.namespace=mine")]])
+async def test_no_path_leads_around_the_rights(query: list[tuple[str, str]]) -> None:
+    server, client = await serve()
+    server.authorizer = RbacAuthorizer(server)
+    for namespace in ("mine", "other"):
+        meta: Object = {"name": namespace}
+        await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
+    data = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "other"}}
+    await client.create(SECRETS, {**data, "stringData": {"k": "precious"}})
+    rules = [{"apiGroups": [""], "resources": ["configmaps", "secrets"], "verbs": ["*"]}]
+    group = "rbac.authorization.k8s.io"
+    meta = {"name": "all", "namespace": "mine"}
+    await client.create(ROLES, {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": meta, "rules": rules})
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "RoleBinding",
+        "metadata": meta,
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": "all"},
+        "subjects": [{"kind": "User", "name": "ann", "apiGroup": group}],
+    }
+    await client.create(ROLE_BINDINGS, binding)
+    ann = User("ann", ("system:authenticated",))
+    allowed = await server.handle(Request("GET", "/api/v1/namespaces/mine/secrets", user=ann))
+    assert allowed.status == 200
+    for path in _DETOURS:
+        for method in ("GET", "HEAD", "DELETE", "POST"):
+            response = await server.handle(Request(method, path, list(query), user=ann))
+            await response.close()
+            harmless = path.startswith(("/healthz", "/version"))  # answered with their own words, whatever follows
+            assert response.status in (403, 404, 405) or (harmless and b"precious" not in response.body), (method, path)
+    assert (await client.get(SECRETS, "s", "other"))["data"] == {"k": "cHJlY2lvdXM="}
