@@ -9,6 +9,7 @@ from docs_page import NOTE, cell, code, table
 from glebe.gpu import catalogue
 from glebe.platform.views import State
 from glebe.queueing import labels
+from glebe.queueing.notactedon import ON_JOBS, ON_PODS
 from glebe.scheduling.model import Reason
 
 Row = tuple[str, ...]
@@ -112,6 +113,11 @@ JOBS: tuple[Row, ...] = (
     ("finalizer", "batch.kubernetes.io/job-tracking", "pod", "Held until the Job has counted the pod."),
 )
 
+UNUSED: tuple[Row, ...] = (
+    *(("label, annotation", name, "job", text) for name, text in ON_JOBS.items()),
+    *(("annotation", name, "pod template", text) for name, text in ON_PODS.items()),
+)
+
 LABEL_TABLES: tuple[tuple[str, str, tuple[Row, ...]], ...] = (
     ("What users write", "On a job that shall queue.", JOB_LABELS),
     ("What simulated nodes read", "Other nodes ignore it. See [Nodes](../nodes.md).", SIMULATION),
@@ -123,6 +129,11 @@ LABEL_TABLES: tuple[tuple[str, str, tuple[Row, ...]], ...] = (
         NODES,
     ),
     ("Pods of Jobs", "As in any Kubernetes.", JOBS),
+    (
+        "Kueue's, not acted on yet",
+        "A queued job may carry them, and they have no effect; the embedded server warns. What they do with Kueue:",
+        UNUSED,
+    ),
 )
 
 
@@ -202,7 +213,12 @@ WORKLOAD: tuple[Row, ...] = (
     ),
     ("Evicted", "True", "LocalQueueStopped", "Its LocalQueue was set to `HoldAndDrain`."),
     ("Evicted", "True", "ClusterQueueStopped", "Its ClusterQueue was set to `HoldAndDrain`."),
-    ("Evicted", "True", "NodeFailures", "One of its nodes is gone or was not ready for long; the gang starts anew."),
+    (
+        "Evicted",
+        "True",
+        "NodeFailures",
+        "A node of it is gone, not ready for long or shut to one of its pods; it starts anew.",
+    ),
     ("Evicted", "False", "QuotaReserved", "It was evicted once and has been admitted again."),
     ("DeactivationTarget", "True", "MaximumExecutionTimeExceeded", "Its time is over: `spec.active` becomes false."),
     ("DeactivationTarget", "False", "Deactivated", "That has been done."),
@@ -219,6 +235,11 @@ QUEUES: tuple[Row, ...] = (
     ("ClusterQueue", "Terminating", "It is being deleted."),
     ("ClusterQueue", "FlavorNotFound", "A flavor that it names does not exist."),
     ("ClusterQueue", "TopologyNotFound", "The topology of one of its flavors does not exist."),
+    (
+        "both",
+        "FieldsNotActedOn",
+        "Condition `NotActedOn`: the spec asks for what has no effect yet; the message says what.",
+    ),
     ("LocalQueue", "ClusterQueueDoesNotExist", "Its ClusterQueue does not exist."),
     ("LocalQueue", "ClusterQueueIsInactive", "Its ClusterQueue cannot admit."),
     ("LocalQueue", "LocalQueueStopped", "`spec.stopPolicy` is `Hold` or `HoldAndDrain`."),
@@ -317,6 +338,7 @@ NAMESPACES: tuple[Row, ...] = (
 #: (answer, text begins with, when)
 AT_SUBMISSION: tuple[Row, ...] = (
     ("warning", "there is no LocalQueue", "The job names a queue that its namespace lacks. It waits for it."),
+    ("warning", "is accepted but not acted on yet", "A field, label or annotation of Kueue's that has no effect yet."),
     ("warning", "the job will never start as things are", "The core says *never* on the fleet and quotas of now."),
     ("refused, 422", "there is no such WorkloadClass", "`glebe.dev/class` names none."),
     ("refused, 422", "there is no WorkloadPriorityClass", "`kueue.x-k8s.io/priority-class` names none."),
@@ -345,7 +367,7 @@ def reasons_page() -> dict[str, str]:
         table(("state", "meaning"), ((code(state), cell(text)) for state, text in STATES.items())),
         "## Conditions of a Workload\n",
         _four(("condition", "status", "reason", "meaning"), WORKLOAD),
-        "## Condition Active of queues\n",
+        "## Conditions of queues\n\nThe condition is `Active`, where nothing else is said.\n",
         _three(("of", "reason", "meaning"), QUEUES),
         "## Events\n",
         _four(("about", "type", "reason", "meaning"), EVENTS),

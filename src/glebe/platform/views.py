@@ -159,7 +159,9 @@ def _state(job: Object | None, workload: Object | None) -> tuple[State, str, str
         wanted = int((job.get("spec") or {}).get("parallelism") or 1)
         ready = int(status.get("ready") or 0)
         if ready + int(status.get("succeeded") or 0) < wanted:
-            return State.STARTING, "Starting", f"{ready} of {wanted} pods are ready"
+            failed = int(status.get("failed") or 0)
+            lost = f"; {failed} failed so far" if failed else ""
+            return State.STARTING, "Starting", f"{ready} of {wanted} pods are ready{lost}"
         return State.RUNNING, "Running", f"{ready} of {wanted} pods are running"
     ready_condition = get_condition(whole, "PodsReady")
     if ready_condition and ready_condition.get("status") == "True":

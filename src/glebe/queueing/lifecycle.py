@@ -18,10 +18,13 @@ from glebe.kube.objects import (
     get_condition,
     is_deleting,
     key_of,
+    labels_of,
 )
 from glebe.queueing import convert, labels, topology, transitions
 from glebe.queueing.integrations import read
 from glebe.queueing.notices import Notices
+from glebe.queueing.ungate import POD_INDEX, is_gated, pod_owner_index
+from glebe.scheduling.fleet import tolerated
 
 #: A node that is not ready for so long is given up, and its workloads start anew elsewhere.
 NODE_GRACE = 30.0
@@ -71,6 +74,7 @@ class Lifecycle:
         indexers = {NODE_INDEX: node_index, QUEUE_INDEX: queue_index, RESERVED_INDEX: reserved_index}
         self._workloads = informers.get(r.WORKLOADS, indexers=indexers).store
         self._nodes = informers.get(r.NODES).store
+        self._pods = informers.get(r.PODS, indexers={POD_INDEX: pod_owner_index}).store
         self._local = informers.get(r.LOCAL_QUEUES).store
         self._cluster_queues = informers.get(r.CLUSTER_QUEUES).store
 
@@ -157,13 +161,44 @@ class Lifecycle:
                 return Verdict("NodeFailures", f"node {name} is gone; the gang starts anew as a whole")
             ready = get_condition(node, "Ready")
             if ready is None or ready["status"] == "True":
-                continue
-            left = parse_time(ready["lastTransitionTime"]) + NODE_GRACE - now
+                since = self._shut_out_since(workload, node, now)
+                if since is None:
+                    continue
+                why = f"node {name} takes no new pods, and one of the gang has waited for it for {NODE_GRACE:.0f} s"
+            else:
+                since = parse_time(ready["lastTransitionTime"])
+                why = f"node {name} has not been ready for {NODE_GRACE:.0f} s"
+            left = since + NODE_GRACE - now
             if left <= 0:
-                why = f"node {name} has not been ready for {NODE_GRACE:.0f} s; the gang starts anew as a whole"
-                return Verdict("NodeFailures", why)
+                return Verdict("NodeFailures", f"{why}; the gang starts anew as a whole")
             soonest = left if soonest is None else min(soonest, left)
         return Verdict(after=soonest)
+
+    def _shut_out_since(self, workload: Object, node: Object, now: float) -> float | None:
+        """When a pod of the gang began to wait for a node that is cordoned or tainted; now, if none does so yet.
+
+        ``None``: the gang is whole, or the node takes its pods. Who runs there is left alone; but a pod that replaces
+        another is bound to the node of its rank and would wait for ever.
+        """
+        if condition_is_true(workload, labels.PODS_READY):
+            return None
+        shut = [t for t in convert.taints(node["spec"].get("taints")) if t.effect in ("NoSchedule", "NoExecute")]
+        cordoned = bool(node["spec"].get("unschedulable"))
+        if not shut and not cordoned:
+            return None
+        since = now
+        for pod in self._pods.by_index(POD_INDEX, labels_of(workload).get(labels.JOB_UID, "")):
+            spec = pod["spec"]
+            here = (spec.get("nodeSelector") or {}).get(labels.HOSTNAME) == node["metadata"]["name"]
+            if not here or spec.get("nodeName") or is_gated(pod):
+                continue
+            if not cordoned and tolerated(shut, convert.tolerations(spec.get("tolerations"))):
+                continue
+            scheduled = get_condition(pod, "PodScheduled") or {}
+            waits = scheduled.get("reason") == "Unschedulable" and scheduled.get("status") == "False"
+            began = parse_time(scheduled["lastTransitionTime"]) if waits else now
+            since = min(since, began)
+        return since
 
 
 def build(client: Client, informers: Informers, env: Env, notices: Notices) -> Controller:

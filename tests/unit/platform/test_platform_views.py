@@ -85,6 +85,8 @@ def test_admitted_jobs_start_then_run() -> None:
     admitted = workload(admission={"clusterQueue": "team-a"})
     starting = job_view(job(startTime="2026-01-01T00:09:00Z", active=8, ready=3), admitted)
     assert (starting.state, starting.message) == (State.STARTING, "3 of 8 pods are ready")
+    again = job_view(job(startTime="2026-01-01T00:09:00Z", active=8, ready=7, failed=1), admitted)
+    assert again.message == "7 of 8 pods are ready; 1 failed so far"
     running = job_view(job(startTime="2026-01-01T00:09:00Z", active=8, ready=8), admitted)
     assert (running.state, running.cluster_queue, running.position) == (State.RUNNING, "team-a", None)
     assert running.started == "2026-01-01T00:09:00Z"
