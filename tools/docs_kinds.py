@@ -8,38 +8,10 @@ from typing import Any
 
 from docs_page import NOTE, cell, code, table
 from glebe.kube.crdgen import Column, Kind, custom_resource_definition
+from glebe.queueing.notactedon import NOT_ACTED_ON
 
 #: Modules with a table ``KINDS`` of custom kinds.
 KIND_TABLES = ("glebe.queueing.kinds", "glebe.metering.kinds")
-
-#: Fields that are accepted, so that manifests written for Kueue apply, and that nothing acts on yet.
-NOT_ACTED_ON: dict[str, tuple[str, ...]] = {
-    "ClusterQueue": (
-        "spec.flavorFungibility",
-        "spec.preemption",
-        "spec.admissionChecksStrategy",
-        "spec.fairSharing",
-        "spec.admissionScope",
-        "spec.concurrentAdmissionPolicy",
-        "status.fairSharing",
-    ),
-    "Cohort": ("spec.fairSharing", "status"),
-    "LocalQueue": ("spec.fairSharing",),
-    "Workload": (
-        "spec.podSets[].minCount",
-        "spec.podSets[].topologyRequest.subGroupIndexLabel",
-        "spec.podSets[].topologyRequest.subGroupCount",
-        "spec.podSets[].topologyRequest.podSetGroupName",
-        "spec.podSets[].topologyRequest.podSetSliceRequiredTopology",
-        "spec.podSets[].topologyRequest.podSetSliceSize",
-        "status.admission.podSetAssignments[].delayedTopologyRequest",
-        "status.requeueState",
-        "status.reclaimablePods",
-        "status.admissionChecks",
-        "status.unhealthyNodes",
-    ),
-    "WorkloadClass": ("status",),
-}
 
 #: Who makes objects of the kind, and a manifest where that is a person.
 WRITTEN_BY: dict[str, str] = {
@@ -162,7 +134,11 @@ def _page(kind: Kind) -> str:
         parts.append(f"```yaml\n{EXAMPLES[resource.kind]}```\n")
     parts.append("## Fields\n")
     if _unused(resource.kind):
-        parts.append("Fields marked *not acted on* are accepted and stored, and have no effect yet.\n")
+        parts.append(
+            "Fields marked *not acted on* are accepted and stored, and have no effect yet. A manifest that asks for "
+            "something by them gets a warning from the embedded server; queues also say it in the condition "
+            "`NotActedOn`.\n"
+        )
     rows = [_row(resource.kind, *field) for field in fields(schema)]
     parts.append(table(("field", "type", "", "meaning"), rows))
     rules = [*_rules(schema, "")]
@@ -197,7 +173,7 @@ def fields(schema: dict[str, Any], path: str = "") -> Iterator[Field]:
 
 
 def _unused(kind: str) -> tuple[str, ...]:
-    return NOT_ACTED_ON.get(kind, ())
+    return tuple(unused.path for unused in NOT_ACTED_ON.get(kind, ()))
 
 
 def _row(kind: str, path: str, schema: dict[str, Any], required: bool) -> tuple[str, str, str, str]:

@@ -114,8 +114,8 @@ JOBS: tuple[Row, ...] = (
 )
 
 UNUSED: tuple[Row, ...] = (
-    *(("label, annotation", name, "job", text) for name, text in ON_JOBS.items()),
-    *(("annotation", name, "pod template", text) for name, text in ON_PODS.items()),
+    *(("label, annotation", name, "job", f"{text}.") for name, text in ON_JOBS.items()),
+    *(("annotation", name, "pod template", f"{text}.") for name, text in ON_PODS.items()),
 )
 
 LABEL_TABLES: tuple[tuple[str, str, tuple[Row, ...]], ...] = (

@@ -16,13 +16,16 @@ import orjson
 from glebe.apiserver.admission import AdmissionAttributes
 from glebe.kube.errors import ApiError, Cause, invalid
 from glebe.kube.objects import Object, labels_of
-from glebe.kube.resources import LOCAL_QUEUES, Resource
+from glebe.kube.resources import LOCAL_QUEUES, WORKLOAD_CLASSES, WORKLOADS, Resource
 from glebe.queueing import integrations, labels
 from glebe.queueing.integrations import Integration
 from glebe.queueing.jobadmission import check, suspend_and_gate
+from glebe.queueing.notactedon import findings, job_findings
 from glebe.queueing.notices import in_full
 from glebe.scheduling.model import Decision
 
+#: API groups of the queue's own kinds.
+QUEUE_GROUPS = (WORKLOADS.group, WORKLOAD_CLASSES.group)
 #: (cluster, resource name like "jobs.batch", namespace, name) -> object; namespace "" for cluster-scoped kinds.
 Read = Callable[[str, str, str, str], Object | None]
 #: (cluster, job) -> the core's verdict on the job alone on an empty fleet; None when it cannot tell.
@@ -41,6 +44,9 @@ class QueueAdmission:
         self.oracle = oracle
 
     async def admit(self, a: AdmissionAttributes) -> None:
+        if a.info.group in QUEUE_GROUPS:
+            _warn_of_unused(a)
+            return
         integration = integrations.for_resource(a.info.group, a.info.plural)
         if integration is None or a.subresource or a.obj is None:
             return
@@ -63,6 +69,8 @@ class QueueAdmission:
         if read is not None and (causes := check(integration, a.obj, find)):
             raise invalid(integration.resource.group, integration.resource.kind, a.name, causes)
         suspend_and_gate(integration, a.obj, a.user.name)
+        for text in job_findings(integration, a.obj):
+            a.warn(text)
         self._warn(a, queue)
 
     def _warn(self, a: AdmissionAttributes, queue: Callable[[str], Object | None]) -> None:
@@ -76,6 +84,14 @@ class QueueAdmission:
         decision = self.oracle(a.cluster, a.obj) if self.oracle is not None and a.obj is not None else None
         if decision is not None:
             a.warn(f"the job will never start as things are: {in_full(decision)}")
+
+
+def _warn_of_unused(a: AdmissionAttributes) -> None:
+    """Say what a queue's manifest asks for in vain, when it is new or its spec has changed."""
+    if a.subresource or a.obj is None or (a.old is not None and a.old.get("spec") == a.obj.get("spec")):
+        return
+    for text in findings(a.info.kind, a.obj):
+        a.warn(text)
 
 
 def _refuse_moving(integration: Integration, old: Object, new: Object) -> None:

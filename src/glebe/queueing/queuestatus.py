@@ -14,10 +14,14 @@ from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, is_deleting, key_of, set_condition
 from glebe.kube.quantity import from_int, to_int
 from glebe.queueing.integrations import read
+from glebe.queueing.notactedon import findings
 from glebe.queueing.tallies import Tallies, Usage, local_queue_of
 
 #: Changes that come this close together are counted together.
 _DEBOUNCE = 0.2
+#: Condition of a queue whose spec asks for something that has no effect yet.
+NOT_ACTED_ON = "NotActedOn"
+_MESSAGE_LIMIT = 32000
 
 
 def flavor_usage(groups: list[dict[str, Any]], usage: Usage, *, borrowed: bool) -> list[dict[str, Any]]:
@@ -84,7 +88,7 @@ class QueueStatus:
             "flavorsReservation": flavor_usage(groups, tally.reserved, borrowed=True),
             "flavorsUsage": flavor_usage(groups, tally.used, borrowed=True),
         }
-        status["conditions"] = self._condition(queue, active, reason, message)
+        status["conditions"] = self._conditions(queue, r.CLUSTER_QUEUES.kind, active, reason, message)
         return status
 
     def local_queue(self, queue: Object) -> dict[str, Any]:
@@ -109,7 +113,7 @@ class QueueStatus:
             "flavorsReservation": flavor_usage(groups, tally.reserved, borrowed=False),
             "flavorsUsage": flavor_usage(groups, tally.used, borrowed=False),
         }
-        status["conditions"] = self._condition(queue, *state)
+        status["conditions"] = self._conditions(queue, r.LOCAL_QUEUES.kind, *state)
         return status
 
     def _activity(self, queue: Object) -> tuple[bool, str, str]:
@@ -129,16 +133,16 @@ class QueueStatus:
                     return False, "TopologyNotFound", why
         return True, "Ready", "workloads can be admitted"
 
-    def _condition(self, queue: Object, active: bool, reason: str, message: str) -> list[dict[str, Any]]:
-        return set_condition(
-            read(queue, ("status", "conditions"), []),
-            "Active",
-            "True" if active else "False",
-            reason,
-            message,
-            format_time(self._env.clock.now()),
-            queue["metadata"].get("generation"),
-        )
+    def _conditions(self, queue: Object, kind: str, active: bool, reason: str, message: str) -> list[dict[str, Any]]:
+        """``Active``, and ``NotActedOn`` where the spec asks for something in vain."""
+        now, generation = format_time(self._env.clock.now()), queue["metadata"].get("generation")
+        state = "True" if active else "False"
+        known = read(queue, ("status", "conditions"), [])
+        listed = set_condition(known, "Active", state, reason, message, now, generation)
+        if unused := findings(kind, queue):
+            text = "; ".join(unused)[:_MESSAGE_LIMIT]
+            return set_condition(listed, NOT_ACTED_ON, "True", "FieldsNotActedOn", text, now, generation)
+        return [condition for condition in listed if condition["type"] != NOT_ACTED_ON]
 
 
 def _index_of(local_queue: Object) -> str:

@@ -1,0 +1,129 @@
+"""What manifests written for Kueue may say and nothing here acts on yet: one table for the code, its warnings and docs.
+
+A field is spoken of only where its value asks for something else than what happens anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from glebe.kube.objects import Object, annotations_of, labels_of
+from glebe.queueing.integrations import Integration, read
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """A field, everything below it included.
+
+    :param path: from the object's root; ``[]`` stands for the items of a list.
+    :param leaves: fields below it that ask for something, with the values that ask for what happens anyway; without
+        any, the field itself asks for something.
+    """
+
+    path: str
+    leaves: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+
+
+_FAIR_SHARING = Unused("spec.fairSharing", {"weight": (1, "1")})
+_REQUEST = "spec.podSets[].topologyRequest"
+
+#: By kind. Fields of a status are only documented: nobody but controllers writes them.
+NOT_ACTED_ON: dict[str, tuple[Unused, ...]] = {
+    "ClusterQueue": (
+        Unused(
+            "spec.flavorFungibility",
+            {"whenCanBorrow": ("MayStopSearch",), "whenCanPreempt": ("TryNextFlavor",), "preference": ()},
+        ),
+        Unused(
+            "spec.preemption",
+            {
+                "withinClusterQueue": ("Never",),
+                "reclaimWithinCohort": ("Never",),
+                "borrowWithinCohort.policy": ("Never",),
+            },
+        ),
+        Unused("spec.admissionChecksStrategy", {"admissionChecks": ()}),
+        _FAIR_SHARING,
+        Unused("spec.admissionScope", {"admissionMode": ("NoAdmissionFairSharing",)}),
+        Unused("spec.concurrentAdmissionPolicy"),
+        Unused("status.fairSharing"),
+    ),
+    "Cohort": (_FAIR_SHARING, Unused("status")),
+    "LocalQueue": (_FAIR_SHARING,),
+    "Workload": (
+        Unused("spec.podSets[].minCount"),
+        Unused(f"{_REQUEST}.subGroupIndexLabel"),
+        Unused(f"{_REQUEST}.subGroupCount"),
+        Unused(f"{_REQUEST}.podSetGroupName"),
+        Unused(f"{_REQUEST}.podSetSliceRequiredTopology"),
+        Unused(f"{_REQUEST}.podSetSliceSize"),
+        Unused("status.admission.podSetAssignments[].delayedTopologyRequest"),
+        Unused("status.requeueState"),
+        Unused("status.reclaimablePods"),
+        Unused("status.admissionChecks"),
+        Unused("status.unhealthyNodes"),
+    ),
+    "WorkloadClass": (Unused("status"),),
+}
+
+#: Labels and annotations of Kueue on jobs, with what they would do.
+ON_JOBS: dict[str, str] = {
+    "kueue.x-k8s.io/job-min-parallelism": "The fewest pods with which the job may start",
+    "kueue.x-k8s.io/job-completions-equal-parallelism": "Completions follow the parallelism",
+    "kueue.x-k8s.io/elastic-job": "The number of pods may change while the job runs",
+    "kueue.x-k8s.io/prebuilt-workload-name": "The job takes a Workload that somebody else made",
+}
+#: The same on their pod templates.
+ON_PODS: dict[str, str] = {
+    "kueue.x-k8s.io/podset-slice-required-topology": "Level within one domain of which each slice must run",
+    "kueue.x-k8s.io/podset-slice-size": "Pods per slice",
+    "kueue.x-k8s.io/podset-group-name": "Pod sets of one name get the same flavor and domain",
+}
+
+
+def findings(kind: str, obj: Object) -> list[str]:
+    """What the spec of ``obj`` asks for in vain, one sentence each."""
+    return [_sentence(path, value) for unused in NOT_ACTED_ON.get(kind, ()) for path, value in _asked(unused, obj)]
+
+
+def job_findings(integration: Integration, job: Object) -> list[str]:
+    """What a queued job asks for in vain by labels and annotations, one sentence each."""
+    out = list(_named("metadata", {**labels_of(job), **annotations_of(job)}, ON_JOBS))
+    for source in integration.pod_sets:
+        notes = read(job, (*source.template, "metadata", "annotations"), {})
+        out.extend(_named(".".join((*source.template, "metadata")), notes, ON_PODS))
+    return out
+
+
+def _named(where: str, given: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[str]:
+    for name in names:
+        if given.get(name) not in (None, "", "false"):
+            yield _sentence(f"{where}[{name}]", given[name])
+
+
+def _asked(unused: Unused, obj: Object) -> Iterator[tuple[str, Any]]:
+    if unused.path.startswith("status"):
+        return
+    for leaf, means in unused.leaves.items() or (("", ()),):
+        path = f"{unused.path}.{leaf}" if leaf else unused.path
+        for value in _values(obj, path.split(".")):
+            if value not in (None, "", [], {}) and value not in means:
+                yield path, value
+
+
+def _values(value: Any, path: list[str]) -> Iterator[Any]:
+    if not path:
+        yield value
+    elif isinstance(value, dict):
+        child = value.get(path[0].removesuffix("[]"))
+        for item in child if path[0].endswith("[]") and isinstance(child, list) else (child,):
+            yield from _values(item, path[1:])
+
+
+def _sentence(path: str, value: Any) -> str:
+    if isinstance(value, list):
+        value = ", ".join(str(v.get("name", "")) if isinstance(v, dict) else str(v) for v in value)
+    what = path if isinstance(value, dict) else f"{path}: {value}"
+    return f"{what} is accepted but not acted on yet"
