@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from glebe.cli.exits import Exit, Failure
-from glebe.cli.words import answer_line, count
+from glebe.cli.read import failures_of
+from glebe.cli.words import answer_line, count, failure_line
 from glebe.kube import resources as r
 from glebe.kube.client import Client
 from glebe.kube.clock import Env, parse_time
@@ -20,6 +21,7 @@ from glebe.kube.transport import ConnectionLost
 from glebe.platform.jobspec import JOB_NAME_LABEL
 from glebe.platform.views import ENDED, JobView, State, job_view
 
+_MOST_FAILURES = 3  # of a gang, the others tell the same
 _SETTLE_SECONDS = 0.05  # changes that come together are shown once
 
 
@@ -95,6 +97,8 @@ async def follow(client: Client, namespace: str, name: str, say: Callable[[str],
                 if view.state in ENDED:
                     if logging is not None:
                         await logging
+                    for failure in [f for pod in pods for f in failures_of(pod)][:_MOST_FAILURES]:
+                        say(f"  {failure_line(failure)}")
                     if view.state is State.STOPPED:
                         say(f"  it stays suspended; glebe cancel {name} removes it")
                     return Exit.OK if view.state is State.SUCCEEDED else Exit.FAILED

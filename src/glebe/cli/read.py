@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from glebe.cli.exits import Exit, Failure
 from glebe.kube import resources as r
@@ -95,6 +96,22 @@ def has_started(pod: Object) -> bool:
         "running" in (status.get("state") or {}) or "terminated" in (status.get("state") or {})
         for status in (pod.get("status") or {}).get("containerStatuses") or ()
     )
+
+
+def failures_of(pod: Object) -> list[dict[str, Any]]:
+    """How a pod that failed ended: its containers that did not exit with 0, else what the pod itself says."""
+    status = pod.get("status") or {}
+    if status.get("phase") != "Failed":
+        return []
+    who = {"pod": pod["metadata"]["name"], "rank": rank_of(pod), "node": pod["spec"].get("nodeName", "")}
+    ended = [(c.get("state") or {}).get("terminated") for c in status.get("containerStatuses") or ()]
+    found = [
+        who | {"exit_code": end["exitCode"], "reason": end.get("reason", ""), "message": end.get("message", "")}
+        for end in ended
+        if end and end.get("exitCode")
+    ]
+    said = {"exit_code": None, "reason": status.get("reason", ""), "message": status.get("message", "")}
+    return found or [who | said]
 
 
 async def fleet_summary(client: Client) -> str:

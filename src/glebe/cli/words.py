@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from glebe.kube.clock import parse_time
 from glebe.kube.duration import format_duration
@@ -55,6 +56,13 @@ def gpu_hours(gpu_seconds: float) -> str:
 def count(number: int, noun: str) -> str:
     """``1 job``, ``2 jobs``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def failure_line(failure: Mapping[str, Any]) -> str:
+    """``rank 1 (train-1-x): exit code 137, OOMKilled``."""
+    how = f"exit code {failure['exit_code']}" if failure["exit_code"] is not None else ""
+    text = ", ".join(dict.fromkeys(part for part in (how, failure["reason"], failure["message"]) if part))
+    return f"rank {failure['rank']} ({failure['pod']}): {text or 'failed without a word'}"
 
 
 def answer_line(view: JobView, now: float) -> str:

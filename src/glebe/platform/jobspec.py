@@ -201,7 +201,7 @@ def _check(request: JobRequest) -> None:
             f"{request.name!r} cannot be the name of a job",
             f"use lower-case letters, digits and '-', at most {longest} characters, for example train-7b",
         )
-    if not request.command:
+    if not request.command or not request.command[0]:
         raise BadRequest("COMMAND", "there is nothing to run", "put it after --, for example: -- python train.py")
     for flag, value, least in (
         ("--nodes", request.nodes, 1),

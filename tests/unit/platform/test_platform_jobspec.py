@@ -50,6 +50,12 @@ def test_rendezvous_names_rank_zero_of_the_headless_service() -> None:
     assert env["RANK"] == env["NODE_RANK"] == env["PET_NODE_RANK"] == path
 
 
+def test_an_empty_command_is_nothing_to_run() -> None:
+    for command in ([], [""]):
+        with pytest.raises(BadRequest, match="nothing to run"):
+            build(dataclasses.replace(REQUEST, command=command))
+
+
 def test_a_doubled_dollar_arrives_as_it_was_typed() -> None:
     _, job = build(dataclasses.replace(REQUEST, command=["sh", "-c", "echo $$ $HOME $(date)"], env={"P": "a$$b"}))
     container = job["spec"]["template"]["spec"]["containers"][0]

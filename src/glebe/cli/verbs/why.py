@@ -17,7 +17,7 @@ _MOST_FAILURES = 8  # shown to people
 @verb(app)
 async def why(session: Session, job: Annotated[str, typer.Argument(help="Name of the job.")]) -> int:
     """Say why a job waits, runs or failed, and what would help."""
-    from glebe.cli.read import items, rank_of, read_job
+    from glebe.cli.read import failures_of, items, read_job
     from glebe.kube import resources as r
     from glebe.kube.clock import SystemClock
     from glebe.platform.views import State
@@ -28,7 +28,7 @@ async def why(session: Session, job: Annotated[str, typer.Argument(help="Name of
         about = {o["metadata"].get("uid") for o in (obj, workload, *pods) if o}
         events = [e for e in await items(client, r.EVENTS, session.namespace) if _about(e) in about]
     recent = _recent(events)
-    failures = [f for pod in pods for f in _failures(pod, rank_of(pod))]
+    failures = [f for pod in pods for f in failures_of(pod)]
     if not session.out.for_people:
         session.out.document(asdict(view) | {"failures": failures, "events": recent})
     else:
@@ -39,7 +39,7 @@ async def why(session: Session, job: Annotated[str, typer.Argument(help="Name of
 def _explain(
     session: Session, view: Any, failures: list[dict[str, Any]], events: list[dict[str, Any]], now: float
 ) -> None:
-    from glebe.cli.words import ago, count, run_time, start_interval
+    from glebe.cli.words import ago, count, failure_line, run_time, start_interval
 
     out = session.out
     out.line(f"{view.name} ({view.namespace}): {view.state}")
@@ -64,31 +64,13 @@ def _explain(
     if failures:
         out.line("failed:")
     for failure in failures[:_MOST_FAILURES]:
-        how = f"exit code {failure['exit_code']}" if failure["exit_code"] is not None else "without an exit code"
-        text = ", ".join(dict.fromkeys(part for part in (how, failure["reason"], failure["message"]) if part))
-        out.line(f"  rank {failure['rank']} ({failure['pod']}): {text}")
+        out.line(f"  {failure_line(failure)}")
     if len(failures) > _MOST_FAILURES:
         out.line(f"  and {len(failures) - _MOST_FAILURES} more (-o json lists all)")
     if events:
         out.line("events:")
         for event in events:
             out.line(f"  {ago(now)(event['time'])} ago  {event['about']}  {event['reason']}: {event['message']}")
-
-
-def _failures(pod: dict[str, Any], rank: int) -> list[dict[str, Any]]:
-    """How a pod that failed ended: its containers that did not exit with 0, else what the pod itself says."""
-    status = pod.get("status") or {}
-    if status.get("phase") != "Failed":
-        return []
-    who = {"pod": pod["metadata"]["name"], "rank": rank, "node": pod["spec"].get("nodeName", "")}
-    ended = [(c.get("state") or {}).get("terminated") for c in status.get("containerStatuses") or ()]
-    found = [
-        who | {"exit_code": end["exitCode"], "reason": end.get("reason", ""), "message": end.get("message", "")}
-        for end in ended
-        if end and end.get("exitCode")
-    ]
-    said = {"exit_code": None, "reason": status.get("reason", ""), "message": status.get("message", "")}
-    return found or [who | said]
 
 
 def _recent(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
