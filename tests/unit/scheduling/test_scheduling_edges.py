@@ -42,17 +42,6 @@ def test_work_that_never_starts_is_not_ahead_of_anybody() -> None:
     assert (found["job"].position, found["job"].gpus_ahead) == (3, 8)
 
 
-def test_a_resource_without_quota_is_to_be_dropped_or_covered() -> None:
-    job = w.pending("job", "q", 1, 1)
-    asked = {**job.pod_sets[0].requests, "ephemeral-storage": 1 << 30}
-    job = replace(job, pod_sets=(replace(job.pod_sets[0], requests=asked),))
-    (decision,) = decide(w.snapshot([w.node("n", "b", "r")], [w.queue("q", 8)], [job]), 0.0)
-    assert decision.reason is Reason.NO_MATCHING_FLAVOR
-    assert decision.remedy == (
-        "drop the request for ephemeral-storage, or add ephemeral-storage to coveredResources of queue q"
-    )
-
-
 def test_pod_set_without_pods_starts() -> None:
     job = w.pending("job", "q", 0, 1)
     (decision,) = decide(w.snapshot([w.node("n", "b", "r")], [w.queue("q", 8)], [job]), 0.0)
