@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,8 @@ class PodRunner:
                 await asyncio.wait_for(self._stopping.wait(), wait)
             if self._stopping.is_set():
                 return
+            # The latest run and the one before can be asked for; logs of older ones must not fill the disk.
+            await asyncio.to_thread(shutil.rmtree, base / str(attempt - 1), True)
             attempt += 1
 
     async def _prepare(self, run: Run, container: Container, body: dict[str, Any]) -> bool:

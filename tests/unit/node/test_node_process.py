@@ -17,7 +17,7 @@ from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, condition_is_true
 from glebe.kube.resources import CONFIGMAPS, NODES, PODS, SECRETS
-from glebe.node import supervisor
+from glebe.node import backoff, supervisor
 from glebe.node.processnode import NodeDirBusy, ProcessNode
 from glebe.node.rundir import Run
 from glebe.node.spec import NodeSpec, standard_labels
@@ -171,6 +171,18 @@ async def test_restart_on_failure(tmp_path: Path) -> None:
         assert status["restartCount"] == 1
         assert status["lastState"]["terminated"]["exitCode"] == 1
         assert await log_of(node, pod, previous=True) == "first\n"
+
+
+async def test_old_attempts_do_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "FIRST", 0.01)
+    async with machine(tmp_path) as (w, node):
+        script = f"echo x >> {tmp_path}/n; echo try $(wc -l < {tmp_path}/n); test $(wc -l < {tmp_path}/n) -ge 5"
+        await w.pod("p", "local", **sh(script), restartPolicy="OnFailure")
+        pod = await phase(w, "p", "Succeeded")
+        assert pod["status"]["containerStatuses"][0]["restartCount"] == 4
+        attempts = tmp_path / "local" / "pods" / pod["metadata"]["uid"] / "c"
+        assert sorted(name for name in os.listdir(attempts) if name.isdigit()) == ["3", "4"]
+        assert (await log_of(node, pod), await log_of(node, pod, previous=True)) == ("try 5\n", "try 4\n")
 
 
 async def test_active_deadline(tmp_path: Path) -> None:
