@@ -433,3 +433,18 @@ async def test_no_path_leads_around_the_rights(query: list[tuple[str, str]]) -> 
             harmless = path.startswith(("/healthz", "/version"))  # answered with their own words, whatever follows
             assert response.status in (403, 404, 405) or (harmless and b"precious" not in response.body), (method, path)
     assert (await client.get(SECRETS, "s", "other"))["data"] == {"k": "cHJlY2lvdXM="}
+
+
+# ------------------------------------------------------------------------------------------------------------- patches
+
+
+async def test_a_patch_that_copies_a_value_into_itself_has_an_end() -> None:
+    _, client = await serve()
+    await client.create(
+        CONFIGMAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "default"}}
+    )
+    doubling = [{"op": "copy", "from": "/data", "path": f"/data/{i}"} for i in range(200)]
+    patch = [{"op": "add", "path": "/data", "value": {"a": "x" * 100}}, *doubling]
+    with pytest.raises(ApiError, match="accumulated size increase of copy") as caught:
+        await client.patch(CONFIGMAPS, "x", patch, "default", kind="json")
+    assert caught.value.code == 413

@@ -5,10 +5,14 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import orjson
+
 from glebe.kube.errors import ApiError, bad_request
 
 #: As upstream: a patch may not hold more operations than this.
 MAX_OPERATIONS = 10_000
+#: As upstream: all copies of one patch together may add so many bytes (a list copied into itself doubles each time).
+MAX_COPIED = 3 * 1024 * 1024
 _MISSING = object()
 
 
@@ -22,9 +26,20 @@ def apply(document: Any, operations: Any) -> Any:
     if len(operations) > MAX_OPERATIONS:
         message = f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(operations)}"
         raise ApiError(413, "RequestEntityTooLarge", message)
+    copied = 0
     for operation in operations:
+        if operation.get("op") == "copy":
+            copied += _size(document, operation.get("from"))
+            if copied > MAX_COPIED:
+                why = f"the accumulated size increase of copy is {copied}, exceeding the limit {MAX_COPIED}"
+                raise ApiError(413, "RequestEntityTooLarge", f"Unable to complete the copy, {why}")
         document = _one(document, operation)
     return document
+
+
+def _size(document: Any, path: Any) -> int:
+    value = _get(document, path) if isinstance(path, str) else None
+    return 0 if value is _MISSING else len(orjson.dumps(value))
 
 
 def _fail(message: str) -> ApiError:
