@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from logging import WARNING, Handler, LogRecord, getLogger
 
 from glebe.cli.exits import Exit, Failure
 from glebe.cli.read import failures_of
@@ -22,6 +23,8 @@ from glebe.platform.jobspec import JOB_NAME_LABEL
 from glebe.platform.views import ENDED, JobView, State, job_view
 
 _MOST_FAILURES = 3  # of a gang, the others tell the same
+_REPEAT_SECONDS = 60.0  # between two sentences that the platform is away
+_RETRY_SECONDS = 0.5
 _SETTLE_SECONDS = 0.05  # changes that come together are shown once
 
 
@@ -58,15 +61,33 @@ class Watched:
         return None
 
 
+class _Lost(Handler):
+    """What the watches log while the platform is away, as one sentence now and then."""
+
+    def __init__(self) -> None:
+        super().__init__(WARNING)
+        self._told = 0.0
+
+    def emit(self, record: LogRecord) -> None:
+        if record.created - self._told > _REPEAT_SECONDS:
+            self._told = record.created
+            print("the platform does not answer; waiting for it (Ctrl-C ends that, not the job)", file=sys.stderr)
+
+
 @asynccontextmanager
 async def watched(client: Client, namespace: str, name: str) -> AsyncIterator[Watched]:
     """A :class:`Watched` that is fed while the block runs; a lost server is waited for."""
     informers = Informers(client, Env.system())
     job = Watched(informers, namespace, name)
     feeding = asyncio.create_task(informers.run())
+    lost, log = _Lost(), getLogger("glebe.kube")
+    log.addHandler(lost)
+    log.propagate = False
     try:
         yield job
     finally:
+        log.propagate = True
+        log.removeHandler(lost)
         feeding.cancel()
         with suppress(asyncio.CancelledError):
             await feeding
@@ -135,14 +156,24 @@ def rank_pod(pods: list[Object], rank: int) -> Object | None:
 
 
 async def print_log(client: Client, pod: Object) -> None:
-    """Follow a pod's log to its end on stdout; a log that breaks off is said, not fatal."""
+    """Follow a pod's log to its end on stdout, across restarts of the platform; an error is said, not fatal."""
     meta = pod["metadata"]
-    try:
-        async for chunk in client.logs(meta["name"], meta["namespace"], follow=True):
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
-    except (ApiError, ConnectionLost) as error:
-        print(f"the log of {meta['name']} broke off: {error}", file=sys.stderr)
+    printed = 0
+    while True:
+        known = printed  # a log only grows: what was printed comes first again
+        try:
+            async for chunk in client.logs(meta["name"], meta["namespace"], follow=True):
+                fresh = chunk[known:]
+                known = max(0, known - len(chunk))
+                printed += len(fresh)
+                sys.stdout.buffer.write(fresh)
+                sys.stdout.buffer.flush()
+        except ApiError as error:
+            print(f"the log of {meta['name']} broke off: {error}", file=sys.stderr)
+        except ConnectionLost:
+            await asyncio.sleep(_RETRY_SECONDS)
+            continue
+        return
 
 
 async def wait_for_rank(client: Client, namespace: str, name: str, rank: int) -> Object | None:

@@ -255,7 +255,8 @@ class _Chunks:
             raise ConnectionLost("the stream was silent for too long") from error
         except _BROKEN as error:
             self._answer.close()
-            raise ConnectionLost(f"the stream broke: {error}") from error
+            why = "the server went away" if isinstance(error, aiohttp.ClientPayloadError) else error
+            raise ConnectionLost(f"the stream broke: {why}") from error
         if not chunk:
             self._answer.release()
             raise StopAsyncIteration
