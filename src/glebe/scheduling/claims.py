@@ -72,6 +72,7 @@ class Claims:
 
     def room(self, node: int, cell: Cell) -> int:
         """What a queue may take of a cell beside all claims."""
+        node = self._quotas.tree.limiting[node][cell]
         found = self._room.get((node, cell))
         if found is None:
             found = self._room[node, cell] = self._after(len(self.listed)).available(node, cell)

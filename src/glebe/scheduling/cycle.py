@@ -18,6 +18,7 @@ from glebe.scheduling.model import Pending
 from glebe.scheduling.order import DONE, Group, HeadKey, Line, head_key
 from glebe.scheduling.placement import Choice, Fit, find, nominate, total_need
 from glebe.scheduling.placement import holding as holding_of
+from glebe.scheduling.quota import UNLIMITED, Cell
 from glebe.scheduling.wake import Waker
 from glebe.scheduling.world import Holding, Plan, State, World
 
@@ -63,10 +64,12 @@ class Cycle:
         self._claims: dict[int, tuple[int, int, Claims]] = {}  # by root: at which version and change of nodes
         self._waker = Waker(world, state, lines)
         self._refused: set[Group] = set()  # in this pass
+        self._kept: dict[tuple[int, Cell], int] = {}  # by line and cell: the most that claims have left in this pass
 
     def run(self) -> list[Admission]:
         """Admit until nobody fits any more."""
         self._refused.clear()
+        self._kept.clear()
         admitted: list[Admission] = []
         while True:
             candidates = self._waker.candidates(anew=not admitted)
@@ -101,20 +104,13 @@ class Cycle:
 
     def _head(self, line: Line, groups: list[Group]) -> _Entry | None:
         """Phase 1: the line's first group that fits on the state as it is, out of ``groups``."""
-        claims = self.claims(line.root)
+        refused, claims = self._refused, self.claims(line.root)
+        if refused:
+            groups = [g for g in groups if g not in refused]
+        if claims.listed and groups and not line.strict:
+            groups = self._left_by(claims, line, groups)
         standing = (self.state.quotas.version[line.root], claims.nodes)
-        refused, cell, most = self._refused, -1, 0
         for group in groups:
-            if group in refused:
-                continue
-            if claims.listed:  # a cheap check ahead of the full one: do they leave enough of the key cell?
-                key_cell, need = group.plan.key
-                if key_cell >= 0:
-                    if key_cell != cell:
-                        cell, most = key_cell, claims.bound(line, group, key_cell)
-                    if need > most:
-                        refused.add(group)
-                        continue
             if group.held != standing:
                 choice = nominate(group.plan, self.state, self.world)
                 if choice is not None:
@@ -124,6 +120,15 @@ class Cycle:
                     group.held = standing
             refused.add(group)
         return None
+
+    def _left_by(self, claims: Claims, line: Line, groups: list[Group]) -> list[Group]:
+        """Groups to which claims may leave enough of their key cell: a cheap check ahead of the full one."""
+        cell = groups[0].plan.key[0]
+        if cell < 0:
+            return groups
+        most = min(claims.bound(line, groups[0], cell), self._kept.get((line.node, cell), UNLIMITED))
+        self._kept[line.node, cell] = most
+        return [g for g in groups if g.plan.key[1] <= most or g.plan.key[0] != cell]
 
     def _rank(self, line: Line, group: Group, choice: Choice) -> HeadKey:
         level = self.state.quotas.borrowing_level(line.node, total_need(choice))

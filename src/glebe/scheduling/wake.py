@@ -102,6 +102,41 @@ class _Watch:
         return found
 
 
+class _Tree:
+    """The lines under one root: all that is common to them changes only with quota use there."""
+
+    __slots__ = ("asks", "began", "looked", "refused", "root", "settled", "version", "watches")
+
+    def __init__(self, root: int) -> None:
+        self.root = root
+        self.watches: list[_Watch] = []
+        self.version = -1  # of quota use, at the last refresh
+        self.began = -1  # the version when something was freed last
+        self.asks: Bits = 0  # of all open groups
+        self.looked: Bits = 0  # those of them that could be placed at the last look
+        self.settled, self.refused = -1, 0  # at that version, groups with these asks were refused although placeable
+
+    def refresh(self, quotas: QuotaState) -> None:
+        version = quotas.version[self.root]
+        if self.version != version:
+            self.version = version
+            self.asks = 0
+            for watch in self.watches:
+                self.asks |= watch.refresh(quotas)
+
+    def news(self) -> Bits:
+        """Asks that make it worth looking at this tree, once they can be placed."""
+        return self.asks & ~self.refused if self.settled == self.version else self.asks
+
+    def settle(self) -> None:
+        """Whoever could be placed was refused at the last look: without a change of quota use they will be again.
+
+        Not so if something was admitted here meanwhile, or if several pod sets make the answer depend on more.
+        """
+        if self.looked and self.version == self.began and all(watch.simple for watch in self.watches):
+            self.settled, self.refused = self.version, self.looked
+
+
 class Waker:
     """Finds candidates in all lines, for a state that changes."""
 
@@ -109,65 +144,55 @@ class Waker:
         self._asks: Asks = world.asks
         self._state = state
         self._watches = {id(line): _Watch(line, world) for line in lines}
-        self._roots: dict[int, list[_Watch]] = {}
+        self._trees = {line.root: _Tree(line.root) for line in lines}
         for watch in self._watches.values():
-            self._roots.setdefault(watch.line.root, []).append(watch)
-        self._seen = dict.fromkeys(self._roots, -1)  # the version of quota use at which asks were collected
+            self._trees[watch.line.root].watches.append(watch)
         self._impossible: Bits = 0  # asks that could not be placed since something was freed last
-        self._looked: Bits = 0  # asks that could be placed at the last look
-        self._began: list[int] = []  # versions of quota use when something was freed last
-        self._settled: dict[int, tuple[int, Bits]] = dict.fromkeys(self._roots, (-1, 0))  # see ``settle``
-        self._open: dict[int, Bits] = dict.fromkeys(self._roots, 0)  # the asks of all lines under a root
 
     def candidates(self, *, anew: bool = True) -> Candidates:
         """Lines with those of their groups that neither quota nor nodes rule out at first sight, in order.
 
         ``anew`` is false if nothing was freed since the last call.
         """
-        quotas, seen, open_asks = self._state.quotas, self._seen, self._open
         wanted = 0
-        for root, watches in self._roots.items():
-            version = quotas.version[root]
-            if seen[root] != version:
-                seen[root] = version
-                asks = 0
-                for watch in watches:
-                    asks |= watch.refresh(quotas)
-                open_asks[root] = asks
-            wanted |= open_asks[root]
+        for tree in self._trees.values():
+            tree.refresh(self._state.quotas)
+            wanted |= tree.news()
+            if anew:
+                tree.began = tree.version
         if anew:
             self._impossible = 0
-            self._began = list(quotas.version)
-        wanted &= ~self._impossible
-        possible = self._asks.open(self._state.nodes, wanted) if wanted else 0
-        self._impossible |= wanted & ~possible
+        possible = self._placeable(wanted)
         result: Candidates = []
-        self._looked = possible
-        for root, watches in self._roots.items():
-            news = open_asks[root] & possible
-            version, refused = self._settled[root]
-            if news and (version != seen[root] or news & ~refused):
-                for watch in watches:
-                    if watch.asks & possible:
-                        groups = watch.pick(possible)
+        for tree in self._trees.values():
+            tree.looked = 0
+            if tree.news() & possible:
+                rest = tree.asks & ~wanted  # somebody may be let in here: then everybody counts
+                tree.looked = tree.asks & (possible | self._placeable(rest))
+                for watch in tree.watches:
+                    if watch.asks & tree.looked:
+                        groups = watch.pick(tree.looked)
                         if groups:
                             result.append((watch.line, groups))
         return result
 
-    def settle(self) -> None:
-        """All candidates of the last call were refused: without a change of quota use they will be again.
+    def _placeable(self, asks: Bits) -> Bits:
+        asks &= ~self._impossible
+        if not asks:
+            return 0
+        found = self._asks.open(self._state.nodes, asks)
+        self._impossible |= asks & ~found
+        return found
 
-        Not so if something was admitted under their root, or if several pod sets make the answer depend on more.
-        """
-        for root, watches in self._roots.items():
-            version = self._seen[root]
-            if version == self._began[root] and all(watch.simple for watch in watches):
-                self._settled[root] = (version, self._looked)
+    def settle(self) -> None:
+        """All candidates of the last call were refused."""
+        for tree in self._trees.values():
+            tree.settle()
 
     def compact(self, line: Line) -> None:
         """Forget groups of the line that have nobody left."""
         self._watches[id(line)].compact()
-        self._seen[line.root] = -1
+        self._trees[line.root].version = -1
 
 
 def _unfiltered(group: Group) -> bool:
