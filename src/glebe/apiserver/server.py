@@ -176,8 +176,11 @@ class ApiServer:
         except Compacted as error:
             response = self._failure(errors.gone(str(error)))
         except Exception as error:
-            log.exception("request %s %s failed", request.method, request.path)
-            response = self._failure(errors.internal(f"{type(error).__name__}: {error}"))
+            if _too_deep(error):
+                response = self._failure(errors.bad_request("the request's body is nested too deeply"))
+            else:
+                log.exception("request %s %s failed", request.method, request.path)
+                response = self._failure(errors.internal(f"{type(error).__name__}: {error}"))
         if warnings:
             response.headers["warning"] = ", ".join(f'299 - "{_escaped(w)}"' for w in warnings)
         return response
@@ -296,6 +299,11 @@ def _denied(user: User, route: Route, reason: str) -> errors.ApiError:
     if reason:
         why += f": {reason}"
     return errors.forbidden(route.group, route.resource, route.name, why)
+
+
+def _too_deep(error: Exception) -> bool:
+    """Collections within collections, beyond what we walk (or the JSON encoder writes: 254)."""
+    return isinstance(error, RecursionError) or (isinstance(error, TypeError) and "Recursion limit" in str(error))
 
 
 def _escaped(text: str) -> str:

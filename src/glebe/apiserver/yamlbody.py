@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-#: Collections within collections; JSON bodies are held to the same order of magnitude by their decoder.
-MAX_DEPTH = 500
+#: Collections within collections: no more than the JSON encoder writes.
+MAX_DEPTH = 250
 #: What a document may hold once its aliases are written out: nodes and characters. No body without aliases has more.
 MAX_WEIGHT = 8 * 1024 * 1024
 
@@ -32,6 +32,12 @@ def _key(key: Any) -> str:
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
+# What JSON has no words for is refused, as any other unknown tag.
+_Loader.yaml_constructors = {
+    tag: constructor
+    for tag, constructor in _Loader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] not in ("binary", "set", "omap", "pairs", "timestamp")
 }
 
 
