@@ -20,6 +20,7 @@ it shows can also be read with `kubectl`.
 - **Errors** go to stderr as `error: WHAT IS WRONG`, with a line `try: WHAT TO DO` where something can be done. Nothing
   asks questions.
 - **Completion**: `glebe --install-completion` sets it up for the current shell, `glebe --show-completion` prints it.
+  Names of jobs and queues are completed, too.
 """
 
 ENVIRONMENT = (

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from glebe.cli.follow import follow
+from glebe.cli.main import app
 from glebe.kube import resources as r
 from glebe.kube.objects import Object
 from glebe.platform.jobspec import JobRequest, build
@@ -97,6 +99,26 @@ def test_a_dry_run_says_once_what_it_says(api: Any, glebe: Any) -> None:
     plugin.read = None
     plugin.oracle = lambda cluster, job: Decision("", Outcome.NEVER, Reason.MISCONFIGURED, "something else")
     assert "warning: the job will never start as things are: something else" in glebe(*arguments).stderr
+
+
+def test_names_of_jobs_and_queues_are_completed(api: Any, glebe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("train", "trial", "other"):
+        submit(api, name, FORECAST)
+    meta = {"name": "gpus", "namespace": "default"}
+    queue = {"apiVersion": r.LOCAL_QUEUES.api_version, "kind": "LocalQueue", "metadata": meta}
+    api.create(r.LOCAL_QUEUES, {**queue, "spec": {"clusterQueue": "research"}})
+
+    def complete(line: str) -> list[str]:
+        monkeypatch.setenv("_GLEBE_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+        result = CliRunner().invoke(app, [], prog_name="glebe", env=None)
+        return list(result.stdout.split())
+
+    assert complete("glebe why tr") == ["train", "trial"]
+    assert complete("glebe run --queue g") == ["gpus"]
+    assert complete("glebe queue ") == ["gpus"]
+    assert complete("glebe cancel -n nowhere t") == []
 
 
 def test_queue_tells_never_from_waiting(api: Any, glebe: Any) -> None:

@@ -8,13 +8,14 @@ import typer
 
 from glebe.cli.app import app
 from glebe.cli.command import Session, verb
+from glebe.cli.complete import job_names
 from glebe.cli.exits import Exit, Failure
 
 
 @verb(app, output=False)
 async def cancel(
     session: Session,
-    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Names of the jobs.")],
+    jobs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Names of the jobs.", autocompletion=job_names)],
 ) -> None:
     """Delete jobs with their pods and the service that glebe run made for them."""
     from glebe.kube import resources as r

@@ -9,13 +9,14 @@ import typer
 
 from glebe.cli.app import app
 from glebe.cli.command import Session, verb
+from glebe.cli.complete import job_names
 from glebe.cli.exits import Exit, Failure
 
 
 @verb(app, output=False)
 async def logs(
     session: Session,
-    job: Annotated[str, typer.Argument(help="Name of the job.")],
+    job: Annotated[str, typer.Argument(help="Name of the job.", autocompletion=job_names)],
     rank: Annotated[int, typer.Option("--rank", help="Which rank (pod) of the job.", min=0)] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the rank ends.")] = False,
     tail: Annotated[int, typer.Option("--tail", help="Only the last lines; -1 is all.")] = -1,

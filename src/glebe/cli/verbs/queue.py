@@ -9,12 +9,16 @@ import typer
 
 from glebe.cli.app import app
 from glebe.cli.command import Session, verb
+from glebe.cli.complete import all_queue_names
 
 
 @verb(app)
 async def queue(
     session: Session,
-    only: Annotated[str, typer.Argument(metavar="[QUEUE]", help="Only this LocalQueue or ClusterQueue.")] = "",
+    only: Annotated[
+        str,
+        typer.Argument(metavar="[QUEUE]", help="Only this LocalQueue or ClusterQueue.", autocompletion=all_queue_names),
+    ] = "",
     everywhere: Annotated[
         bool, typer.Option("--all-namespaces", "-A", help="In all namespaces, as without --namespace.")
     ] = False,

@@ -10,6 +10,7 @@ import typer
 
 from glebe.cli.app import app
 from glebe.cli.command import Session, verb
+from glebe.cli.complete import queue_names
 from glebe.cli.exits import Exit, Failure
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ async def run(
     session: Session,
     command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="What each pod runs.")],
     name: Annotated[str, typer.Option("--name", help="Name of the job.")],
-    queue: Annotated[str, typer.Option("--queue", "-q", help="LocalQueue in the namespace.")] = "default",
+    queue: Annotated[
+        str, typer.Option("--queue", "-q", help="LocalQueue in the namespace.", autocompletion=queue_names)
+    ] = "default",
     nodes: Annotated[int, typer.Option("--nodes", help="Pods that start together, one rank each.")] = 1,
     gpus_per_node: Annotated[int, typer.Option("--gpus-per-node", help="GPUs of each pod.")] = 0,
     cpus_per_node: Annotated[

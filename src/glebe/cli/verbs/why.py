@@ -9,13 +9,16 @@ import typer
 
 from glebe.cli.app import app
 from glebe.cli.command import Session, verb
+from glebe.cli.complete import job_names
 from glebe.cli.exits import Exit
 
 _MOST_FAILURES = 8  # shown to people
 
 
 @verb(app)
-async def why(session: Session, job: Annotated[str, typer.Argument(help="Name of the job.")]) -> int:
+async def why(
+    session: Session, job: Annotated[str, typer.Argument(help="Name of the job.", autocompletion=job_names)]
+) -> int:
     """Say why a job waits, runs or failed, and what would help."""
     from glebe.cli.read import failures_of, items, read_job
     from glebe.kube import resources as r
