@@ -62,25 +62,57 @@ async def read_log(
     limit_bytes: int | None = None,
 ) -> AsyncIterator[bytes]:
     """The log as chunks of rendered lines; with ``follow`` until ``finished()`` says that no more will come."""
-    left = limit_bytes if limit_bytes is not None else None
-    lines, offset = _stored(path, since, tail)
-    done = finished()
-    pending = _chunks(render(line, timestamps) for line in lines)
+    out = _Cut(limit_bytes)
+    done = finished()  # asked before each look, so that nothing written before the end is missed
+    tails: deque[bytes] = deque(maxlen=tail)
+    offset = 0
+    for part in (path.with_name(path.name + ".1"), path):
+        offset = 0
+        while True:
+            lines, after = _more(part, offset)
+            if after == offset:
+                break
+            offset = after
+            if since is not None:
+                lines = [line for line in lines if _time_of(line) >= since]
+            if tail is not None:
+                tails.extend(lines)
+            else:
+                for chunk in _chunks(render(line, timestamps) for line in lines):
+                    yield out.cut(chunk)
+                    if out.full:
+                        return
+            await asyncio.sleep(0)  # a log may be long: others must get their turns
+    lines = list(tails)
     while True:
-        for chunk in pending:
-            piece = chunk if left is None else chunk[:left]
-            left = None if left is None else left - len(piece)
-            if piece:
-                yield piece
-            if left == 0:
+        for chunk in _chunks(render(line, timestamps) for line in lines):
+            yield out.cut(chunk)
+            if out.full:
                 return
         if not follow or done:
             return
-        done = finished()  # asked before the last look, so that nothing written before the end is missed
+        done = finished()
         lines, offset = _more(path, offset)
         if not lines and not done:
             await asyncio.sleep(_POLL)
-        pending = _chunks(render(line, timestamps) for line in lines)
+
+
+class _Cut:
+    """At most so many bytes in all."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._left = limit
+
+    @property
+    def full(self) -> bool:
+        return self._left == 0
+
+    def cut(self, chunk: bytes) -> bytes:
+        if self._left is None:
+            return chunk
+        piece = chunk[: self._left]
+        self._left -= len(piece)
+        return piece
 
 
 def _more(path: Path, offset: int) -> tuple[list[bytes], int]:

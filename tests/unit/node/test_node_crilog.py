@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,25 @@ async def test_whole_tail_since_timestamps_and_limit(tmp_path: Path) -> None:
     assert await read(path, limit_bytes=5) == b"one\nt"
     assert (await read(path, timestamps=True)).startswith(b"2026-01-01T00:00:00.000000001Z one\n")
     assert await read(tmp_path / "none") == b""
+
+
+async def test_a_long_log_lets_others_have_their_turns(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(LINES * 30_000)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    assert (await read(path)).count(b"\n") == 90_000
+    whole = turns
+    assert await read(path, tail=2) == b"o\nthree\n"
+    task.cancel()
+    assert (whole > 20, turns - whole > 20) == (True, True)
 
 
 async def test_a_rotated_log_is_read_first_and_half_a_line_waits(tmp_path: Path) -> None:
