@@ -8,8 +8,7 @@ from __future__ import annotations
 from docs_page import NOTE, cell, code, table
 from glebe.gpu import catalogue
 from glebe.platform.views import State
-from glebe.queueing import labels
-from glebe.queueing.notactedon import ON_JOBS, ON_PODS
+from glebe.queueing import labels, notactedon
 from glebe.scheduling.model import Reason
 
 Row = tuple[str, ...]
@@ -114,8 +113,9 @@ JOBS: tuple[Row, ...] = (
 )
 
 UNUSED: tuple[Row, ...] = (
-    *(("label, annotation", name, "job", f"{text}.") for name, text in ON_JOBS.items()),
-    *(("annotation", name, "pod template", f"{text}.") for name, text in ON_PODS.items()),
+    *(("label", name, "job", f"{text}.") for name, text in notactedon.JOB_LABELS.items()),
+    *(("annotation", name, "job", f"{text}.") for name, text in notactedon.JOB_ANNOTATIONS.items()),
+    *(("annotation", name, "pod template", f"{text}.") for name, text in notactedon.POD_ANNOTATIONS.items()),
 )
 
 LABEL_TABLES: tuple[tuple[str, str, tuple[Row, ...]], ...] = (

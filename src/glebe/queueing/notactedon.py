@@ -68,15 +68,18 @@ NOT_ACTED_ON: dict[str, tuple[Unused, ...]] = {
     "WorkloadClass": (Unused("status"),),
 }
 
-#: Labels and annotations of Kueue on jobs, with what they would do.
-ON_JOBS: dict[str, str] = {
+#: Labels of Kueue on jobs, with what they would do.
+JOB_LABELS: dict[str, str] = {
+    "kueue.x-k8s.io/prebuilt-workload-name": "The job takes a Workload that somebody else made",
+}
+#: The same with annotations.
+JOB_ANNOTATIONS: dict[str, str] = {
     "kueue.x-k8s.io/job-min-parallelism": "The fewest pods with which the job may start",
     "kueue.x-k8s.io/job-completions-equal-parallelism": "Completions follow the parallelism",
     "kueue.x-k8s.io/elastic-job": "The number of pods may change while the job runs",
-    "kueue.x-k8s.io/prebuilt-workload-name": "The job takes a Workload that somebody else made",
 }
-#: The same on their pod templates.
-ON_PODS: dict[str, str] = {
+#: The same on pod templates.
+POD_ANNOTATIONS: dict[str, str] = {
     "kueue.x-k8s.io/podset-slice-required-topology": "Level within one domain of which each slice must run",
     "kueue.x-k8s.io/podset-slice-size": "Pods per slice",
     "kueue.x-k8s.io/podset-group-name": "Pod sets of one name get the same flavor and domain",
@@ -90,10 +93,11 @@ def findings(kind: str, obj: Object) -> list[str]:
 
 def job_findings(integration: Integration, job: Object) -> list[str]:
     """What a queued job asks for in vain by labels and annotations, one sentence each."""
-    out = list(_named("metadata", {**labels_of(job), **annotations_of(job)}, ON_JOBS))
+    out = list(_named("metadata.labels", labels_of(job), JOB_LABELS))
+    out.extend(_named("metadata.annotations", annotations_of(job), JOB_ANNOTATIONS))
     for source in integration.pod_sets:
-        notes = read(job, (*source.template, "metadata", "annotations"), {})
-        out.extend(_named(".".join((*source.template, "metadata")), notes, ON_PODS))
+        path = (*source.template, "metadata", "annotations")
+        out.extend(_named(".".join(path), read(job, path, {}), POD_ANNOTATIONS))
     return out
 
 
