@@ -81,11 +81,9 @@ def _candidates(
     pod_set: PodSet, group: ResourceGroup, flavors: Mapping[str, Flavor], fleet: Fleet, only_placed: bool
 ) -> tuple[list[Flavor], list[str]]:
     known = [flavors[fq.flavor] for fq in group.flavors if fq.flavor in flavors]
-    keys = {k for flavor in known for k in flavor.node_labels}
-    selector = {k: v for k, v in pod_set.node_selector.items() if k in keys}
     possible, refused = [], []
     for flavor in known:
-        why = _refusal(pod_set, flavor, selector, fleet, only_placed)
+        why = _refusal(pod_set, flavor, fleet, only_placed)
         if why:
             refused.append(f"flavor {flavor.name}: {why}")
         else:
@@ -93,12 +91,12 @@ def _candidates(
     return possible, refused
 
 
-def _refusal(pod_set: PodSet, flavor: Flavor, selector: Mapping[str, str], fleet: Fleet, only_placed: bool) -> str:
+def _refusal(pod_set: PodSet, flavor: Flavor, fleet: Fleet, only_placed: bool) -> str:
     if not tolerated(flavor.node_taints, pod_set.tolerations + flavor.tolerations):
         taints = ", ".join(f"{t.key}={t.value}:{t.effect}" for t in flavor.node_taints)
         return f"taint {taints} is not tolerated"
-    for key, value in sorted(selector.items()):
-        if flavor.node_labels.get(key) != value:
+    for key, value in sorted(pod_set.node_selector.items()):
+        if flavor.node_labels.get(key, value) != value:  # labels that the flavor does not set are the nodes' affair
             return f"node selector {key}={value} does not match"
     if flavor.topology is None:
         return "it has no topology and the pods ask for one" if pod_set.topology is not None else ""
@@ -128,6 +126,9 @@ def _option(
         refused.append(f"no node can carry the labels of {' and '.join(sorted(f.name for f in used))} together")
         return None
     topologies = [f.topology for f in used if f.topology]
+    if len(set(topologies)) > 1:
+        refused.append(f"flavors {' and '.join(sorted(f.name for f in used))} place by different topologies")
+        return None
     topology = topologies[0] if topologies else None
     tolerations = pod_set.tolerations + tuple(t for f in used for t in f.tolerations)
     kind = PodKind(labels, tolerations, topology)

@@ -98,6 +98,7 @@ class ClusterQueue:
     cohort: str | None = None
     strategy: Strategy = Strategy.BEST_EFFORT_FIFO
     stopped: bool = False  # stopPolicy Hold or HoldAndDrain
+    borrow_last: bool = False  # flavorFungibility.whenCanBorrow TryNextFlavor: rather another flavor than borrowing
 
 
 @dataclass(frozen=True, slots=True)

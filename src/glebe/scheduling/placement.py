@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from glebe.scheduling.capacity import Spot
@@ -26,13 +27,16 @@ class Fit(NamedTuple):
 
 
 def nominate(plan: Plan, state: State, world: World) -> Choice | None:
-    """The first choice of flavors with which the workload fits now, or ``None``."""
+    """The first choice of flavors with which the workload fits now, or ``None``.
+
+    In a queue that borrows last it is the first of those that borrow least.
+    """
     if not plan.simple:
         fit = find(plan, state, world)
         return fit.choice if fit else None
     quotas, node = state.quotas, plan.node
     only = plan.sets[0]
-    for option in only.options:
+    for option in _in_turn(plan, (), only.options, state):
         for cell, amount in option.need:
             if amount > quotas.available(node, cell):
                 break
@@ -40,6 +44,13 @@ def nominate(plan: Plan, state: State, world: World) -> Choice | None:
             if placeable(only, option, state, world):
                 return (option,)
     return None
+
+
+def _in_turn(plan: Plan, chosen: Choice, options: tuple[Option, ...], state: State) -> Sequence[Option]:
+    """The order in which a pod set's options are tried after the choice for those before it."""
+    if not plan.queue.borrow_last or len(options) < 2:
+        return options
+    return sorted(options, key=lambda o: state.quotas.borrowing_level(plan.node, total_need((*chosen, o))))
 
 
 def possible(plan: Plan, world: World) -> bool:
@@ -91,7 +102,7 @@ def _search(plan: Plan, state: State, world: World, chosen: Choice, budget: list
     if len(chosen) == len(plan.sets):
         return find(plan, state, world, chosen)
     this = plan.sets[len(chosen)]
-    for option in this.options:
+    for option in _in_turn(plan, chosen, this.options, state):
         budget[0] -= 1
         if budget[0] < 0:
             return None

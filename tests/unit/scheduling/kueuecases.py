@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
@@ -65,7 +66,8 @@ def load(data: Path, family: str) -> list[Case]:
 
 
 def in_scope(case: Case) -> bool:
-    return not (set(case["tags"]) & LATER or case["nonDefaultGates"] or case["internalsOnly"])
+    later = set(case["tags"]) & LATER or case["expect"].get("mode") == "Preempt"
+    return not (later or case["nonDefaultGates"] or case["internalsOnly"])
 
 
 def quantity(text: str | int, resource: str) -> int:
@@ -196,6 +198,7 @@ def base_snapshot(case: Case) -> Snapshot:
                 q["spec"].get("cohortName") or None,
                 Strategy(q["spec"]["queueingStrategy"]),
                 q["spec"].get("stopPolicy", "None") != "None",
+                q["spec"].get("flavorFungibility", {}).get("whenCanBorrow") == "TryNextFlavor",
             )
             for q in objects(case, "clusterQueues")
         ),
@@ -282,3 +285,37 @@ def judge_cycle(case: Case, snapshot: Snapshot, decisions: list[Decision]) -> st
             if not same_topology(p.get("topologyAssignment"), a, nodes):
                 return f"{key}/{p['name']}: on {a.nodes} instead of {p['topologyAssignment']['domains']}"
     return "evictions" if case["expect"].get("evictions") else ""
+
+
+def flavor_snapshot(case: Case) -> Snapshot:
+    """Kind ``flavorAssignment``: one workload, and what each queue uses as one running workload per entry."""
+    base, given = base_snapshot(case), case["input"]
+    pod_sets = tuple(pod_set(p) for p in given["podSets"])
+    running = []
+    for i, u in enumerate(given["usage"]):
+        used = {u["resource"]: quantity(u["quantity"], u["resource"])}
+        held = PodSetAssignment("main", 1, {u["resource"]: u["flavor"]}, used)
+        running.append(Admitted(f"running-{i}", u["clusterQueue"], 0, 0.0, (), (held,), RunTime(1, 1)))
+    waiting = Pending("w", given["targetClusterQueue"], 0, 0.0, pod_sets, RunTime(1, 1))
+    return replace(base, admitted=tuple(running), pending=(waiting,))
+
+
+def judge_flavors(case: Case, decision: Decision) -> str:
+    """Empty if ``mode`` and ``noFitReason`` agree or, for ``Fit``, all flavors and the use of quota."""
+    expected = case["expect"]
+    fits = expected["mode"] == "Fit"
+    if (decision.outcome is Outcome.ADMIT) != fits:
+        return f"{decision.outcome} ({decision.message}), expected {expected['mode']}"
+    if not fits:
+        reason = expected["noFitReason"]
+        return f"{decision.reason} instead of {reason}" if reason and decision.reason != reason else ""
+    used: Counter[tuple[str, str]] = Counter()
+    by_name = {a.pod_set: a for a in decision.assignments}
+    for p in expected["podSets"]:
+        a = by_name[p["name"]]
+        wanted = {r: f["flavor"] for r, f in p["flavors"].items()}
+        if a.count != p["count"] or dict(a.flavors) != wanted:
+            return f"{p['name']}: {a.count} pods on {dict(a.flavors)}, expected {p['count']} on {wanted}"
+        used.update({(a.flavors[r], r): n for r, n in a.usage.items()})
+    wanted_use = {(u["flavor"], u["resource"]): quantity(u["quantity"], u["resource"]) for u in expected["usage"]}
+    return "" if dict(used) == wanted_use else f"uses {dict(used)}, expected {wanted_use}"

@@ -42,6 +42,13 @@ def test_work_that_never_starts_is_not_ahead_of_anybody() -> None:
     assert (found["job"].position, found["job"].gpus_ahead) == (3, 8)
 
 
+def test_nobody_is_told_to_ask_for_nothing() -> None:
+    snapshot = w.snapshot([w.node("n", "b", "r")], [w.queue("q", 0)], [w.pending("job", "q", 1, 8)])
+    (decision,) = decide(snapshot, 0.0)
+    assert decision.reason is Reason.EXCEEDS_MAX_QUOTA
+    assert decision.remedy.startswith("use a queue that has nvidia.com/gpu, or raise nominalQuota")
+
+
 def test_pod_set_without_pods_starts() -> None:
     job = w.pending("job", "q", 0, 1)
     (decision,) = decide(w.snapshot([w.node("n", "b", "r")], [w.queue("q", 8)], [job]), 0.0)

@@ -60,10 +60,17 @@ def cycle(case: k.Case) -> str:
     return k.judge_cycle(case, snapshot, decide_one_cycle(snapshot, k.time(case["now"])))
 
 
+def flavors(case: k.Case) -> str:
+    """Kind ``flavorAssignment``; the mode ``Preempt`` does not exist here yet."""
+    (decision,) = decide_one_cycle(k.flavor_snapshot(case), k.time(case["now"]))
+    return k.judge_flavors(case, decision)
+
+
 @pytest.mark.parametrize(
     ("family", "replay", "floor"),
     [
         ("TestFindTopologyAssignments", place, 0.98),
+        ("TestAssignFlavors", flavors, 0.85),
         ("TestSchedule", cycle, 0.80),
         ("TestScheduleForTAS", cycle, 0.80),
         ("TestScheduleForTASCohorts", cycle, 0.70),
