@@ -83,12 +83,13 @@ def _over_quota(plan: Plan, needs: list[tuple[Choice, Need]], world: World) -> W
     limit, own = quotas.available(plan.node, cell), world.tree.nominal[plan.node][cell]
     most = words.amount(resource, limit)
     split = f" ({words.bare(resource, own)} of its own, {words.bare(resource, limit - own)} borrowed)"
+    less = f"ask for at most {most}" if limit > 0 else f"use a queue that has {resource}"
     return Why(
         Outcome.NEVER,
         Reason.EXCEEDS_MAX_QUOTA,
         f"needs {words.amount(resource, amount)} of flavor {flavor}; queue {plan.queue.name} can never use more"
         f" than {most}{split if limit > own else ''}",
-        f"ask for at most {most}, or raise nominalQuota or borrowingLimit of {flavor} for queue {plan.queue.name}",
+        f"{less}, or raise nominalQuota or borrowingLimit of {flavor} for queue {plan.queue.name}",
     )
 
 
