@@ -178,7 +178,10 @@ def _unused(kind: str) -> tuple[str, ...]:
 
 def _row(kind: str, path: str, schema: dict[str, Any], required: bool) -> tuple[str, str, str, str]:
     meaning = cell(schema.get("description", ""))
-    if any(path == unused or path.startswith((unused + ".", unused + "[]")) for unused in _unused(kind)):
+    partly = [unused for unused in NOT_ACTED_ON.get(kind, ()) if unused.acted_on]
+    acted_on = path in {p for unused in partly for p in (unused.path, *(f"{unused.path}.{n}" for n in unused.acted_on))}
+    under = any(path == unused or path.startswith((unused + ".", unused + "[]")) for unused in _unused(kind))
+    if under and not acted_on:
         meaning += " *Not acted on.*"
     need = "required" if required else ""
     if schema.get("default") not in (None, ""):

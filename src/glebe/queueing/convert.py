@@ -95,6 +95,7 @@ def cluster_queue(obj: Object) -> m.ClusterQueue:
         cohort=spec.get("cohortName"),
         strategy=m.Strategy(spec.get("queueingStrategy") or "BestEffortFIFO"),
         stopped=(spec.get("stopPolicy") or "None") != "None" or "deletionTimestamp" in obj["metadata"],
+        borrow_last=(spec.get("flavorFungibility") or {}).get("whenCanBorrow") == "TryNextFlavor",
     )
 
 

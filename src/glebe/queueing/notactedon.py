@@ -20,10 +20,12 @@ class Unused:
     :param path: from the object's root; ``[]`` stands for the items of a list.
     :param leaves: fields below it that ask for something, with the values that ask for what happens anyway; without
         any, the field itself asks for something.
+    :param acted_on: fields directly below it that are acted on nevertheless.
     """
 
     path: str
     leaves: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    acted_on: tuple[str, ...] = ()
 
 
 _FAIR_SHARING = Unused("spec.fairSharing", {"weight": (1, "1")})
@@ -34,7 +36,8 @@ NOT_ACTED_ON: dict[str, tuple[Unused, ...]] = {
     "ClusterQueue": (
         Unused(
             "spec.flavorFungibility",
-            {"whenCanBorrow": ("MayStopSearch",), "whenCanPreempt": ("TryNextFlavor",), "preference": ()},
+            {"whenCanPreempt": ("TryNextFlavor",), "preference": ()},
+            acted_on=("whenCanBorrow",),
         ),
         Unused(
             "spec.preemption",

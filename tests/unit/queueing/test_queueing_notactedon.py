@@ -24,13 +24,13 @@ from glebe.queueing.queuestatus import QueueStatus
 UNUSUAL = {
     "namespaceSelector": {},
     "preemption": {"withinClusterQueue": "LowerPriority", "borrowWithinCohort": {"policy": "LowerPriority"}},
-    "flavorFungibility": {"whenCanBorrow": "TryNextFlavor"},
+    "flavorFungibility": {"whenCanBorrow": "TryNextFlavor", "whenCanPreempt": "MayStopSearch"},
     "admissionChecksStrategy": {"admissionChecks": [{"name": "budget"}, {"name": "images"}]},
     "fairSharing": {"weight": 2},
     "concurrentAdmissionPolicy": {"x": "y"},
 }
 SAID = [
-    "spec.flavorFungibility.whenCanBorrow: TryNextFlavor is accepted but not acted on yet",
+    "spec.flavorFungibility.whenCanPreempt: MayStopSearch is accepted but not acted on yet",
     "spec.preemption.withinClusterQueue: LowerPriority is accepted but not acted on yet",
     "spec.preemption.borrowWithinCohort.policy: LowerPriority is accepted but not acted on yet",
     "spec.admissionChecksStrategy.admissionChecks: budget, images is accepted but not acted on yet",
