@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="250 nodes and 1,000 jobs instead of 1,000 and 5,000")
     options = parser.parse_args()
     size = ["--nodes", "250", "--jobs", "1000", "--starts", "2", "--idle", "5"] if options.quick else []
-    runs = [["scheduling.py"], ["embedded.py", *size]]
+    runs = [["scheduling.py"], ["binder.py"], ["embedded.py", *size]]
     lines: list[str] = []
     failed = 0
     for name, *arguments in runs:

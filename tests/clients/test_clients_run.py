@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from glebe_up import GLEBE, Up, until
@@ -56,8 +56,9 @@ def test_a_failed_job_is_exit_code_1(up: Up) -> None:
     assert "Failed" in told
 
 
-def test_ctrl_c_detaches_and_says_how_to_come_back(up: Up) -> None:
-    command = ("sh", "-c", "echo working; sleep 4; echo done")
+def test_ctrl_c_detaches_and_says_how_to_come_back(up: Up, tmp_path: Path) -> None:
+    go_on = tmp_path / "go-on"
+    command = ("sh", "-c", f"echo working; while [ ! -e {go_on} ]; do sleep 0.1; done; echo done")
     with running(up, "run", "--name", "long", *LOCAL, "--", *command) as (process, out, err):
         until("its log is shown", lambda: "working\n" in out)
         process.send_signal(signal.SIGINT)
@@ -65,6 +66,7 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(up: Up) -> None:
     assert any(line.startswith("detached: long goes on.") for line in err)
     assert any("glebe logs -f long -n default" in line for line in err)
     assert not any("Traceback" in line for line in err)
+    go_on.touch()
     assert up.glebe("logs", "-f", "long") == "working\ndone\n"
     until("it succeeded", lambda: "Succeeded" in up.glebe("jobs"))
 
@@ -82,10 +84,8 @@ def test_a_waiting_job_is_followed_through_the_queue(up: Up) -> None:
 
 
 def test_never_is_said_at_once(up: Up) -> None:
-    began = time.monotonic()
     told = up.glebe("run", "--name", "huge", "--nodes", "17", "--gpus-per-node", "8", "--", "x", expect=5)
     assert "Never starts" in told
-    assert time.monotonic() - began < 10
     up.glebe("cancel", "huge")
     lost = up.glebe("run", "--name", "lost", "--queue", "nosuch", "--", "x", expect=5)
     assert 'LocalQueue "nosuch" does not exist' in lost
