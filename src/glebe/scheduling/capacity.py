@@ -47,7 +47,7 @@ class SlotTable:
         self._upper: list[list[int]] = [
             np.add.reduceat(slots, first).tolist() if len(first) else [] for first in arrangement.first[:-1]
         ]
-        self._climb = list(zip(self._upper, arrangement.domain_lists, strict=True))
+        self._climb = list(zip(self._upper, arrangement.domain, strict=True))
         self.levels = len(self._upper) + 1
         self.total = int(slots.sum())
         self._most: list[int] = [-1] * self.levels

@@ -35,23 +35,18 @@ class Arrangement:
     """Nodes in lexical order; level 0 is the widest, the last level is single nodes."""
 
     levels: tuple[str, ...]  # label keys; the last may be "" when nodes are below the lowest declared level
-    declared: int  # how many levels the Topology declares
     nodes: Ints  # position -> node
     position: Ints  # node -> position, -1 if absent
-    domain: list[Ints]  # per level: position -> domain
     first: list[Ints]  # per level: domain -> its first position
     child: list[Ints]  # per level but the last: domain -> its first domain one level down, plus one end sentinel
-    label: list[list[str]]  # per level: domain -> label value
     position_list: list[int]  # as ``position``
-    domain_lists: list[list[int]]  # as ``domain``, without the last level
+    domain: list[list[int]]  # per level but the last: position -> domain
 
 
 class Fleet:
     """Derived arrays of a snapshot's nodes and topologies. Reusable for any snapshot with the same ones."""
 
-    def __init__(
-        self, nodes: Iterable[Node], topologies: Iterable[Topology], *, extra_resources: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, nodes: Iterable[Node], topologies: Iterable[Topology]) -> None:
         self.nodes = tuple(sorted(nodes, key=lambda n: n.name))
         self.source: tuple[object, object] = (nodes, topologies)
         self.topologies = {t.name: t for t in topologies}
@@ -106,7 +101,6 @@ class Fleet:
 
     def _arrange(self, kind: PodKind) -> Arrangement:
         keys = self.topologies[kind.topology].levels if kind.topology in self.topologies else ()
-        declared = len(keys)
         wanted = kind.labels
         chosen: list[tuple[tuple[str, ...], int]] = []
         for i, node in enumerate(self.nodes):
@@ -122,35 +116,33 @@ class Fleet:
             chosen = [(path[:-1], i) for path, i in chosen]
         else:
             keys = (*keys, "")
-        return _build(keys, declared, chosen, len(self.nodes))
+        return _build(keys, chosen, len(self.nodes))
 
 
-def _build(keys: tuple[str, ...], declared: int, chosen: list[tuple[tuple[str, ...], int]], total: int) -> Arrangement:
+def _build(keys: tuple[str, ...], chosen: list[tuple[tuple[str, ...], int]], total: int) -> Arrangement:
     nodes = np.array([i for _, i in chosen], dtype=np.int64)  # explicit dtype: the list may be empty
     position = np.full(total, -1, dtype=np.int64)
     position[nodes] = np.arange(len(chosen))
-    domain, first, label = [], [], []
+    domain: list[Ints] = []
+    first: list[Ints] = []
     for level in range(len(keys)):
         of: list[int] = []
         starts: list[int] = []
-        values: list[str] = []
         previous: tuple[str, ...] | None = None
         for at, (path, _) in enumerate(chosen):
             prefix = path[: level + 1]
             if prefix != previous:
                 previous = prefix
                 starts.append(at)
-                values.append(path[level])
             of.append(len(starts) - 1)
         domain.append(np.array(of, dtype=np.int64))
         first.append(np.array(starts, dtype=np.int64))
-        label.append(values)
     child = [
         np.append(domain[level + 1][first[level]], len(first[level + 1])).astype(np.int64)
         for level in range(len(keys) - 1)
     ]
     lists = [d.tolist() for d in domain[:-1]]
-    return Arrangement(keys, declared, nodes, position, domain, first, child, label, position.tolist(), lists)
+    return Arrangement(keys, nodes, position, first, child, position.tolist(), lists)
 
 
 def tolerated(taints: Iterable[Taint], tolerations: tuple[Toleration, ...]) -> bool:

@@ -1,7 +1,7 @@
 """``forecast``: the admission cycle run forward in time on predicted run times.
 
 Time jumps from one predicted end to the next; at each, what ended is released and the same ``Cycle`` that decides today
-runs on the lines that could profit. Two runs are made: all run times at P50, and all at P90; ``start_p90`` is the
+runs on whoever could profit. Two runs are made: all run times at P50, and all at P90; ``start_p90`` is the
 later of both, since a longer run time elsewhere may by chance let something start earlier.
 
 Exactness: with run times as predicted and no new arrivals, the starts are the ones that repeated ``decide`` calls give.
@@ -26,7 +26,7 @@ from glebe.scheduling.quota import Cell
 from glebe.scheduling.runtime import predicted_end
 from glebe.scheduling.world import Holding, Plan, World
 
-Event = tuple[float, int, int, Holding]  # (end, sequence, root, what is released)
+Event = tuple[float, int, Holding]  # (end, sequence, what is released)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,8 @@ def _simulate(plateau: Plateau, now: float, until: float, *, p90: bool) -> Run:
     sequence = 0
     for a in world.snapshot.admitted:
         holding = plateau.holdings[a.key]
-        root = world.tree.root(holding.node) if holding.node >= 0 else -1
         end = predicted_end(a.started_at, _length(a.run_time, p90), now)
-        events.append((end, sequence, root, holding))
+        events.append((end, sequence, holding))
         sequence += 1
     heapq.heapify(events)
 
@@ -108,7 +107,7 @@ def _simulate(plateau: Plateau, now: float, until: float, *, p90: bool) -> Run:
             pending = admission.pending
             starts[pending.key] = at
             end = at + _length(pending.run_time, p90)
-            heapq.heappush(events, (end, sequence, admission.line.root, admission.holding))
+            heapq.heappush(events, (end, sequence, admission.holding))
             sequence += 1
 
     start(plateau.admitted, now)
@@ -118,7 +117,7 @@ def _simulate(plateau: Plateau, now: float, until: float, *, p90: bool) -> Run:
         if at > until:
             break
         while events and events[0][0] == at:
-            _, _, _, holding = heapq.heappop(events)
+            _, _, holding = heapq.heappop(events)
             state.release(holding)
         admissions = cycle.run()
         start(admissions, at)

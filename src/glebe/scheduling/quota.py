@@ -37,27 +37,25 @@ class QuotaTree:
         self.names: list[str] = []
         self.parent: list[int] = []
         self.paths: list[tuple[int, ...]] = []
-        self.is_queue: list[bool] = []
         self.cohort_index: dict[str, int] = {}
         self.queue_index: dict[str, int] = {}
         quotas: list[Mapping[Cell, Quota]] = []
         for name in order:
-            self.cohort_index[name] = self._node(name, parents[name], is_queue=False)
+            self.cohort_index[name] = self._node(name, parents[name])
             quotas.append(self._quotas(groups[name]))
         for queue in queue_list:
             cohort = queue.cohort if queue.cohort not in self.broken else None
-            self.queue_index[queue.name] = self._node(queue.name, cohort, is_queue=True)
+            self.queue_index[queue.name] = self._node(queue.name, cohort)
             quotas.append(self._quotas(queue.resource_groups))
         self.top = [path[-1] for path in self.paths]
         self._limits(quotas)
         self._heights()
 
-    def _node(self, name: str, parent: str | None, *, is_queue: bool) -> int:
+    def _node(self, name: str, parent: str | None) -> int:
         index = len(self.names)
         above = self.cohort_index[parent] if parent else -1
         self.names.append(name)
         self.parent.append(above)
-        self.is_queue.append(is_queue)
         self.paths.append((index, *self.paths[above]) if above >= 0 else (index,))
         return index
 
@@ -231,10 +229,6 @@ class QuotaState:
     def own_room(self, node: int, cell: Cell) -> int:
         """What of the node's own (subtree) quota is unused."""
         return self.tree.subtree[node][cell] - self.usage[node][cell]
-
-    def borrowed(self, node: int, cell: Cell) -> int:
-        """Use above the node's own (subtree) quota."""
-        return max(0, self.usage[node][cell] - self.tree.subtree[node][cell])
 
 
 def _in_cycles(parents: Mapping[str, str | None]) -> frozenset[str]:

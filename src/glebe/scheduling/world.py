@@ -13,7 +13,7 @@ from glebe.scheduling.asks import ANYTIME, Asks, Bits
 from glebe.scheduling.capacity import NodeState, Shape, Spot
 from glebe.scheduling.flavors import Option, SetPlan, plan_pod_set
 from glebe.scheduling.fleet import Fleet
-from glebe.scheduling.model import GPU, Admitted, ClusterQueue, PodSet, PodSetAssignment, Snapshot
+from glebe.scheduling.model import Admitted, ClusterQueue, PodSet, PodSetAssignment, Snapshot
 from glebe.scheduling.quota import Cell, Need, QuotaState, QuotaTree
 
 Taken = tuple[tuple[Shape, tuple[Spot, ...]], ...]
@@ -26,7 +26,6 @@ class Plan:
     queue: ClusterQueue
     node: int  # in the quota tree
     sets: tuple[SetPlan, ...]
-    gpus: int
     key: tuple[Cell, int]  # a cell that it needs, and how much, whatever flavors it gets; (-1, 0) if there is none
     ask_number: int  # its one option's, -1 if it has several
     asks: Bits  # of its first pod set: unless one of these can be placed, it does not fit
@@ -101,13 +100,12 @@ class World:
         found = self._plans.get(key)
         if found is None:
             sets = tuple(plan_pod_set(s, queue, self.flavors, self.tree, self.fleet) for s in pod_sets)
-            gpus = sum(s.count * s.requests.get(GPU, 0) for s in pod_sets)
             node = self.tree.queue_index[queue.name]
             only = _only_option(sets)
             quota_key = only.need[0] if only else (-1, 0)
             number = only.ask_number if only else -1
             asks = self.asks.mask(sets[0].options, sets[0].pod_set.count) if sets else ANYTIME
-            found = self._plans[key] = Plan(queue, node, sets, gpus, quota_key, number, asks, len(sets) == 1)
+            found = self._plans[key] = Plan(queue, node, sets, quota_key, number, asks, len(sets) == 1)
         return found
 
     def state(self, admitted: Iterable[Admitted]) -> tuple[State, dict[str, Holding]]:

@@ -6,7 +6,7 @@ import gzip
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
@@ -62,7 +62,8 @@ LATER = {  # what the core does not know yet
 
 def load(data: Path, family: str) -> list[Case]:
     with gzip.open(data / "kueue-scenarios" / f"{family}.jsonl.gz", "rt") as lines:
-        return [json.loads(line) for line in lines]
+        cases: list[Case] = [json.loads(line) for line in lines]
+    return cases
 
 
 def in_scope(case: Case) -> bool:
@@ -141,7 +142,7 @@ def pod_requests(spec: Mapping[str, Any]) -> dict[str, int]:
     return dict(total)
 
 
-def node(obj: Mapping[str, Any], pods: list[Mapping[str, Any]]) -> Node:
+def node(obj: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> Node:
     name, spec, status = obj["metadata"]["name"], obj.get("spec", {}), obj["status"]
     other: Counter[str] = Counter()
     for pod in pods:
