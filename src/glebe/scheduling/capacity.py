@@ -15,7 +15,7 @@ Shape = tuple[int, ...]  # per-pod needs by the fleet's resource columns
 Spot = tuple[int, int]  # (node, pods there)
 Rooms = list[int] | Ints  # pods that fit, by domain: a list if there are few
 SHORT = 64  # up to so many numbers, lists are faster than arrays
-BULK = 24  # more changed nodes than this are recomputed with numpy
+BULK = 48  # more changed nodes than this are recomputed with numpy
 
 
 class SlotTable:

@@ -25,7 +25,7 @@ by_head = attrgetter("head")
 class _Index:
     """Groups of one line that need one key cell, by need; a group stands in one index per option."""
 
-    __slots__ = ("asks", "cell", "groups", "needs", "up_to")
+    __slots__ = ("asks", "cell", "end", "groups", "needs", "up_to")
 
     def __init__(self, cell: Cell, entries: list[tuple[int, Group, Bits]]) -> None:
         entries.sort(key=lambda e: e[0])
@@ -33,18 +33,18 @@ class _Index:
         self.needs = [need for need, _, _ in entries]
         self.groups = [group for _, group, _ in entries]
         self.asks = [ask for _, _, ask in entries]
+        self.end = 0  # so many are open
         self.up_to = [0, *accumulate(self.asks, or_)]  # asks of the first n groups
 
 
 class _Watch:
     """One line: its groups by need, and the asks of those that are open by quota."""
 
-    __slots__ = ("_always", "_ends", "_indexes", "_world", "asks", "line", "simple")
+    __slots__ = ("_always", "_indexes", "_world", "asks", "line", "simple")
 
     def __init__(self, line: Line, world: World) -> None:
         self.line, self._world = line, world
         self.asks: Bits = 0
-        self._ends: list[int] = []  # by index: how many of its groups are open
         self.compact()
 
     def compact(self) -> None:
@@ -77,9 +77,9 @@ class _Watch:
                     if quotas.fits(line.node, option.need):
                         asks |= self._world.asks.mask((option,), only.pod_set.count)
         else:
-            self._ends = [bisect_right(x.needs, quotas.available(line.node, x.cell)) for x in self._indexes]
-            for index, end in zip(self._indexes, self._ends, strict=True):
-                asks |= index.up_to[end]
+            for index in self._indexes:
+                index.end = bisect_right(index.needs, quotas.available(line.node, index.cell))
+                asks |= index.up_to[index.end]
             for group in self._always:
                 asks |= group.plan.asks
         self.asks = asks
@@ -92,9 +92,12 @@ class _Watch:
             front = line.front()
             return [front] if front is not None else []
         found: list[Group] = []
-        for index, end in zip(self._indexes, self._ends, strict=True):
-            found += [g for g, ask in zip(index.groups[:end], index.asks, strict=False) if ask & possible]
-        found += [g for g in self._always if g.plan.asks & possible]
+        for index in self._indexes:
+            if index.up_to[index.end] & possible:
+                open_groups = zip(index.groups[: index.end], index.asks, strict=False)
+                found += [g for g, ask in open_groups if ask & possible]
+        if self._always:
+            found += [g for g in self._always if g.plan.asks & possible]
         if len(self._indexes) > 1:
             found = list(dict.fromkeys(found))
         if len(found) > 1:

@@ -88,7 +88,7 @@ def amounts(values: Mapping[str, Any] | None) -> dict[str, int]:
 
 
 def objects(case: Case, kind: str) -> list[dict[str, Any]]:
-    return case.get("base", {}).get(kind, []) + case["input"].get(kind, [])
+    return [*case.get("base", {}).get(kind, []), *case["input"].get(kind, [])]
 
 
 def groups(spec: Mapping[str, Any]) -> tuple[ResourceGroup, ...]:
