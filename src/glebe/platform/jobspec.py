@@ -63,7 +63,7 @@ class JobRequest:
     expected: str = ""
     topology: tuple[str, str] | None = None  # ("required" | "preferred", level)
     image: str = DEFAULT_IMAGE
-    retries: int = 0
+    retries: int = 0  # restarts of each rank
     master_port: int = 29500
 
 
@@ -133,7 +133,7 @@ def _job(request: JobRequest) -> Object:
             "completionMode": "Indexed",
             "completions": request.nodes,
             "parallelism": request.nodes,
-            "backoffLimit": request.retries,
+            **_failure_rules(request.retries),
             "template": {
                 "metadata": template_metadata,
                 "spec": {
@@ -144,6 +144,18 @@ def _job(request: JobRequest) -> Object:
             },
         },
     }
+
+
+def _failure_rules(retries: int) -> dict[str, Any]:
+    """What failed pods mean for the Job: each rank may fail ``retries`` times, and lost pods are nobody's failure.
+
+    When one rank of a gang dies the others usually follow, so that counting pods would use up one retry, and double the
+    waiting time, once for each rank. Counted per rank, one restart of the gang is one retry.
+    """
+    limits = {"backoffLimitPerIndex": retries, "maxFailedIndexes": 0} if retries else {"backoffLimit": 0}
+    # drained, evicted, preempted or lost with its node: upstream marks all of these with this condition
+    lost = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    return {**limits, "podFailurePolicy": {"rules": [lost]}}
 
 
 def _container(request: JobRequest) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,17 @@ def test_job_is_an_indexed_gang_in_its_queue() -> None:
     assert job["metadata"]["annotations"] == {"glebe.dev/expected-run-time": "20m..35m"}
     topology = spec["template"]["metadata"]["annotations"]
     assert topology == {"kueue.x-k8s.io/podset-required-topology": "topology.glebe.dev/rack"}
+
+
+def test_retries_are_counted_per_rank_and_lost_pods_are_no_failures() -> None:
+    def rules(retries: int) -> dict[str, Any]:
+        _, job = build(dataclasses.replace(REQUEST, retries=retries))
+        assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"  # else no podFailurePolicy
+        return {k: v for k, v in job["spec"].items() if k.startswith(("backoff", "maxFailed", "podFailure"))}
+
+    lost = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert rules(3) == {"backoffLimitPerIndex": 3, "maxFailedIndexes": 0, "podFailurePolicy": {"rules": [lost]}}
+    assert rules(0) == {"backoffLimit": 0, "podFailurePolicy": {"rules": [lost]}}
 
 
 def test_rendezvous_names_rank_zero_of_the_headless_service() -> None:

@@ -53,7 +53,9 @@ async def run(
     image: Annotated[
         str, typer.Option("--image", help="Container image; process nodes run the command on the machine itself.")
     ] = "",
-    retries: Annotated[int, typer.Option("--retries", help="Failed pods to replace before the job fails.")] = 0,
+    retries: Annotated[
+        int, typer.Option("--retries", help="Times that each rank may fail and be started again; lost nodes are free.")
+    ] = 0,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Submit and return.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; submit nothing.")] = False,
 ) -> int:
