@@ -62,10 +62,15 @@ def admit(workload: Object, queue: str, decision: Decision, now: float) -> Objec
     if get_condition(workload, labels.PODS_READY) is not None:
         conditions.append((labels.PODS_READY, False, "WaitForStart", "the pods are being started"))
     admission = {"clusterQueue": queue, "podSetAssignments": [_assignment(a) for a in decision.assignments]}
-    known = read(workload, ("status", "forecast"), {})
-    forecast = {name: known[name] for name in ("startP50", "startP90", "computedAt") if name in known}
-    forecast.update(reason="Admitted", message=decision.message[:_MESSAGE_LIMIT])
+    forecast = _last_forecast(workload, "Admitted", decision.message)
     return _with(workload, now, *conditions, admission=admission, forecast=forecast)
+
+
+def _last_forecast(workload: Object, reason: str, message: str) -> dict[str, Any]:
+    """What was promised last, for comparison, with the words of now: it has no place in the queue any more."""
+    known = read(workload, ("status", "forecast"), {})
+    kept = {name: known[name] for name in ("startP50", "startP90", "computedAt") if name in known}
+    return {**kept, "reason": reason, "message": message[:_MESSAGE_LIMIT]}
 
 
 def _assignment(a: PodSetAssignment) -> dict[str, Any]:
@@ -174,7 +179,8 @@ def pods_ready(workload: Object, ready: bool, now: float) -> Object:
 
 def finish(workload: Object, reason: str, message: str, now: float) -> Object:
     """It ended; its quota is free."""
-    return _with(workload, now, (labels.FINISHED, True, reason, message))
+    forecast = _last_forecast(workload, reason, message)  # kubectl's columns Reason and Message read it
+    return _with(workload, now, (labels.FINISHED, True, reason, message), forecast=forecast)
 
 
 def admitted_seconds(workload: Object, now: float) -> int:

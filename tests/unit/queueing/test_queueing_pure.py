@@ -307,6 +307,18 @@ def test_pods_of_placed_workloads_are_not_other_use() -> None:
     assert use.other_use("n") == {"nvidia.com/gpu": 2}
 
 
+def test_the_last_words_of_a_finished_workload_say_how_it_ended() -> None:
+    workload = {"metadata": {"generation": 1}, "spec": {}}
+    shown = transitions.wait(workload, forecast().decision, forecast(), 0)
+    ended = transitions.finish(shown, "Failed", "Job has reached the specified backoff limit", 50)["status"]
+    assert ended["conditions"][-1]["type"] == "Finished"
+    last, before = ended["forecast"], shown["status"]["forecast"]
+    assert (last["reason"], last["message"]) == ("Failed", "Job has reached the specified backoff limit")
+    assert last["startP50"] == before["startP50"]  # what was promised stays readable
+    assert "position" in before
+    assert "position" not in last
+
+
 def test_finished_and_expected_pods_of_a_job() -> None:
     one = job(parallelism=2, completions=4)
     one["status"] = {"succeeded": 3, "conditions": [{"type": "Complete", "status": "True", "message": "done"}]}
