@@ -197,15 +197,18 @@ NEVER_REASONS = frozenset(
 
 
 def _started(job: Object | None, workload: Object | None, pods: list[Object]) -> str | None:
-    """When the last of its pods began to run, else when the Job was started, else when it was admitted."""
-    starts = [start for pod in pods if (start := _running_since(pod))]
-    if starts and pods and len(starts) == len(pods):
-        return max(starts)
-    start = ((job or {}).get("status") or {}).get("startTime")
-    if start:
-        return str(start)
+    """When it was admitted, else when the Job was started, else when the last of its pods began to run.
+
+    Admission is what the forecast promised and what ``--max-time`` counts from, and it stays where it is when a pod
+    is replaced; a new admission, after an eviction, is a new run.
+    """
     admitted = get_condition(workload, "Admitted") if workload else None
-    return admitted.get("lastTransitionTime") if admitted and admitted.get("status") == "True" else None
+    if admitted and admitted.get("status") == "True" and admitted.get("lastTransitionTime"):
+        return str(admitted["lastTransitionTime"])
+    if start := ((job or {}).get("status") or {}).get("startTime"):
+        return str(start)
+    starts = [start for pod in pods if (start := _running_since(pod))]
+    return max(starts) if pods and len(starts) == len(pods) else None
 
 
 def _running_since(pod: Object) -> str | None:

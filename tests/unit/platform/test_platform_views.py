@@ -92,18 +92,28 @@ def test_admitted_jobs_start_then_run() -> None:
     assert running.started == "2026-01-01T00:09:00Z"
 
 
-def test_a_gang_has_started_when_its_last_pod_has() -> None:
-    def pod(index: int) -> Object:
-        state = {"running": {"startedAt": f"2026-01-01T00:10:0{index}Z"}}
-        return {
-            "metadata": {"name": f"train-{index}", "ownerReferences": [{"uid": "job-1", "controller": True}]},
-            "spec": {"nodeName": f"node-{index}", "containers": []},
-            "status": {"phase": "Running", "containerStatuses": [{"state": state}]},
-        }
+def running_pod(index: int, since: str) -> Object:
+    return {
+        "metadata": {"name": f"train-{index}", "ownerReferences": [{"uid": "job-1", "controller": True}]},
+        "spec": {"nodeName": f"node-{index}", "containers": []},
+        "status": {"phase": "Running", "containerStatuses": [{"state": {"running": {"startedAt": since}}}]},
+    }
 
-    view = job_view(job(startTime="2026-01-01T00:09:00Z", ready=8), None, [pod(0), pod(1)])
-    assert view.started == "2026-01-01T00:10:01Z"
-    assert view.nodes == ("node-0", "node-1")
+
+def test_a_replaced_pod_does_not_move_the_start() -> None:
+    now_admitted = {"type": "Admitted", "status": "True", "lastTransitionTime": "2026-01-01T00:08:59Z"}
+    admitted = workload(admission={"clusterQueue": "team-a"}, conditions=[now_admitted])
+    pods = [running_pod(0, "2026-01-01T00:09:01Z"), running_pod(1, "2026-01-01T01:30:00Z")]
+    resumed = job(startTime="2026-01-01T00:09:00Z", ready=8)
+    assert job_view(resumed, admitted, pods[:1]).started == "2026-01-01T00:08:59Z"
+    assert job_view(resumed, admitted, pods).started == "2026-01-01T00:08:59Z"
+    assert job_view(resumed, None, pods).started == "2026-01-01T00:09:00Z"  # in no queue
+    assert job_view(resumed, None, pods).nodes == ("node-0", "node-1")
+
+
+def test_without_any_stamp_a_gang_has_started_when_its_last_pod_has() -> None:
+    pods = [running_pod(0, "2026-01-01T00:10:00Z"), running_pod(1, "2026-01-01T00:10:01Z")]
+    assert job_view(job(ready=8), None, pods).started == "2026-01-01T00:10:01Z"
 
 
 def test_ended_jobs_say_how() -> None:
