@@ -8,8 +8,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from glebe.kube import virtualtime
+
+# A test that is slow on a busy machine is not a wrong one.
+settings.register_profile("glebe", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("glebe")
 
 
 @pytest.hookimpl(tryfirst=True)

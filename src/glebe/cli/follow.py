@@ -104,7 +104,7 @@ async def follow(client: Client, namespace: str, name: str, say: Callable[[str],
                 if view.start_p50 and view.state is State.WAITING:
                     promised = (view.start_p50, view.start_p90 or view.start_p50)
                 line = _line(view, Env.system().clock.now())
-                if line != last:
+                if line != last and view.state not in ENDED:
                     say(line)
                     last = line
                 if view.state is State.NEVER:
@@ -118,6 +118,7 @@ async def follow(client: Client, namespace: str, name: str, say: Callable[[str],
                 if view.state in ENDED:
                     if logging is not None:
                         await logging
+                    say(line)  # after the log, however quick the job was
                     for failure in [f for pod in pods for f in failures_of(pod)][:_MOST_FAILURES]:
                         say(f"  {failure_line(failure)}")
                     if view.state is State.STOPPED:
