@@ -55,6 +55,7 @@ SIMULATION: tuple[Row, ...] = (
 )
 
 WRITTEN: tuple[Row, ...] = (
+    ("finalizer", labels.IN_USE, "ClusterQueue", "Keeps a deleted queue until nothing holds its quota any more."),
     ("scheduling gate", labels.GATE, "pod", "Keeps a queued pod from being bound until its gang is released."),
     ("label", labels.POD_SET, "pod", "The pod set of the Workload that the pod belongs to."),
     ("label", labels.LOCAL_QUEUE, "pod", "The LocalQueue, for the ledger."),
@@ -183,7 +184,7 @@ DECISIONS: dict[Reason, tuple[str, str, str]] = {
     Reason.QUEUE_STOPPED: ("waits", "The queue is stopped.", "Set its `stopPolicy` to `None`."),
     Reason.QUEUE_NOT_FOUND: (
         "never",
-        "Its LocalQueue or ClusterQueue does not exist.",
+        "Its LocalQueue or ClusterQueue does not exist or is being deleted.",
         "Create it, or name one that exists.",
     ),
     Reason.MISCONFIGURED: (

@@ -34,6 +34,9 @@ HOSTNAME = "kubernetes.io/hostname"
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 JOB_CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
 
+#: Finalizer of ClusterQueues: one that is deleted goes only when nothing holds its quota any more.
+IN_USE = PREFIX + "resource-in-use"
+
 #: The LocalQueue that is taken when a job names none, where a namespace has one of this name.
 DEFAULT_QUEUE = "default"
 DEFAULT_POD_SET = "main"

@@ -1,4 +1,4 @@
-"""Status of ClusterQueues and LocalQueues: what waits, what runs, what is used."""
+"""Status of ClusterQueues and LocalQueues: what waits, what runs, what is used; and who may not be deleted yet."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, is_deleting, key_of, set_condition
 from glebe.kube.quantity import from_int, to_int
+from glebe.queueing import labels
 from glebe.queueing.integrations import read
 from glebe.queueing.notactedon import findings
-from glebe.queueing.tallies import Tallies, Usage, local_queue_of
+from glebe.queueing.tallies import Tallies, Usage, holds_in, local_queue_of
 
 #: Changes that come this close together are counted together.
 _DEBOUNCE = 0.2
@@ -62,10 +63,27 @@ class QueueStatus:
             if queue is not None:
                 await self._write(r.LOCAL_QUEUES, queue, self.local_queue(queue))
         else:
-            queue = self._queues.get(key)
+            queue = await self._guarded(self._queues.get(key))
             if queue is not None:
                 await self._write(r.CLUSTER_QUEUES, queue, self.cluster_queue(queue))
         return None
+
+    async def _guarded(self, queue: Object | None) -> Object | None:
+        """The ClusterQueue with the finalizer that it should have; ``None`` when it was let go.
+
+        Every ClusterQueue has it from the start: set only once something holds quota, it could come too late.
+        """
+        if queue is None:
+            return None
+        meta = queue["metadata"]
+        present: list[str] = meta.get("finalizers") or []
+        deleting = is_deleting(queue)
+        if deleting is not (labels.IN_USE in present) or (deleting and self.tallies.in_use(meta["name"])):
+            return queue
+        wanted = [name for name in present if name != labels.IN_USE] if deleting else [*present, labels.IN_USE]
+        change = {"metadata": {"finalizers": wanted, "resourceVersion": meta["resourceVersion"]}}
+        changed = await self._client.patch(r.CLUSTER_QUEUES, meta["name"], change)
+        return changed if wanted else None
 
     async def _write(self, resource: r.Resource, queue: Object, status: dict[str, Any]) -> None:
         if (queue.get("status") or {}) != status:
@@ -163,6 +181,8 @@ def build(client: Client, informers: Informers, env: Env) -> Controller:
         local = local_queues.store.get(key)
         if local is not None:
             yield ObjectKey(cluster, "", local["spec"]["clusterQueue"])
+        if holder := holds_in(workload):
+            yield ObjectKey(cluster, "", holder)
 
     def of_local(local: Object) -> Iterable[ObjectKey]:
         return key_of(local, cluster), ObjectKey(cluster, "", local["spec"]["clusterQueue"])

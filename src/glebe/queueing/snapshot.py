@@ -286,6 +286,14 @@ class SnapshotBuilder:
             )
         queue = local["spec"]["clusterQueue"]
         obj = self.objects[r.CLUSTER_QUEUES].get(ObjectKey(self.cluster, "", queue))
+        if obj is not None and is_deleting(obj):  # its finalizer waits for what runs: nothing may follow
+            return "", m.Decision(
+                key,
+                m.Outcome.NEVER,
+                m.Reason.QUEUE_NOT_FOUND,
+                f'ClusterQueue "{queue}" is being deleted',
+                "submit to another queue, or create it again when it is gone",
+            )
         if obj is not None and not self._takes(obj, namespace):
             return "", m.Decision(
                 key,

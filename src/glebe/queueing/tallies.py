@@ -54,23 +54,28 @@ def tally_of(workload: Object) -> Tally:
 
 
 class Tallies:
-    """Sums by LocalQueue (``namespace/name``)."""
+    """Sums by LocalQueue (``namespace/name``), and how many workloads hold quota in each ClusterQueue.
+
+    The two differ: a workload keeps its quota when its LocalQueue is deleted.
+    """
 
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster
-        self._known: dict[ObjectKey, tuple[str, Tally]] = {}
+        self._known: dict[ObjectKey, tuple[str, str, Tally]] = {}
         self._sums: dict[str, Tally] = {}
+        self._holders: dict[str, int] = {}
 
     def change(self, old: Object | None, new: Object | None) -> bool:
         """A workload appeared, changed or vanished; whether that changes any sum."""
         key = key_of(new or old or {}, self._cluster)
         before = self._known.get(key)
-        after = (local_queue_of(new), tally_of(new)) if new is not None else None
+        after = (local_queue_of(new), holds_in(new), tally_of(new)) if new is not None else None
         if before == after:
             return False
         for known, sign in ((before, -1), (after, 1)):
             if known is not None:
-                self._sums.setdefault(known[0], Tally()).add(known[1], sign)
+                self._sums.setdefault(known[0], Tally()).add(known[2], sign)
+                self._holders[known[1]] = self._holders.get(known[1], 0) + sign
         if after is None:
             del self._known[key]
         else:
@@ -84,6 +89,15 @@ class Tallies:
             if queue in self._sums:
                 out.add(self._sums[queue])
         return out
+
+    def in_use(self, cluster_queue: str) -> bool:
+        """Whether any workload holds quota in it."""
+        return self._holders.get(cluster_queue, 0) > 0
+
+
+def holds_in(workload: Object) -> str:
+    """The ClusterQueue whose quota it holds; empty when it holds none."""
+    return str(workload["status"]["admission"]["clusterQueue"]) if convert.holds_quota(workload) else ""
 
 
 def local_queue_of(workload: Object) -> str:

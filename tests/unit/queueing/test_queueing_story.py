@@ -25,7 +25,7 @@ from glebe.kube.objects import Object, condition_is_true, get_condition, set_con
 from glebe.node.simulated import SimulatedNodes
 from glebe.node.spec import NodeSpec
 from glebe.platform.views import State, job_view
-from glebe.queueing import transitions
+from glebe.queueing import labels, transitions
 from glebe.queueing.admission import QueueAdmission
 from glebe.queueing.dryrun import evaluate
 
@@ -235,6 +235,51 @@ async def test_gang_starts_whole_and_the_next_waits_with_a_forecast() -> None:
             return status.get("admittedWorkloads") == 0 and status["flavorsUsage"][0]["resources"][0]["total"] == "0"
 
         await c.until(idle)
+
+
+async def queue_of_a(c: Cluster) -> Object | None:
+    found = await c.client.list(r.CLUSTER_QUEUES)
+    return next((queue for queue in found.items if queue["metadata"]["name"] == "team-a"), None)
+
+
+async def in_use_by_a(c: Cluster) -> None:
+    """A job runs in team-a, and its ClusterQueue has the finalizer."""
+
+    async def guarded() -> bool:
+        queue = await queue_of_a(c)
+        return queue is not None and queue["metadata"].get("finalizers") == [labels.IN_USE]
+
+    await c.client.create(r.JOBS, job("runs", "team-a", pods=2, gpus=8, seconds=120))
+    await c.wait_workload("runs", "team-a", admitted)
+    await c.until(guarded)
+
+
+async def test_a_deleted_queue_stays_until_nothing_holds_its_quota() -> None:
+    async with cluster() as c:
+
+        async def gone() -> bool:
+            return await queue_of_a(c) is None
+
+        await in_use_by_a(c)
+        await c.client.delete(r.CLUSTER_QUEUES, "team-a")
+        await c.client.delete(r.LOCAL_QUEUES, "main", "team-a")  # nor does that let go of the quota
+        await asyncio.sleep(30)
+        left = await queue_of_a(c)
+        assert left is not None
+        assert (get_condition(left, "Active") or {})["reason"] == "Terminating"
+        await c.wait_workload("runs", "team-a", lambda w: condition_is_true(w, "Finished"))
+        await c.until(gone)
+
+
+async def test_nothing_is_admitted_by_a_queue_that_is_being_deleted() -> None:
+    async with cluster() as c:
+        await in_use_by_a(c)
+        await c.client.delete(r.CLUSTER_QUEUES, "team-a")
+        await c.client.create(r.JOBS, job("late", "team-a", pods=1, gpus=8))
+        late = await c.wait_workload("late", "team-a", lambda w: forecast_of(w).get("reason") == "ClusterQueueNotFound")
+        assert forecast_of(late)["message"] == 'ClusterQueue "team-a" is being deleted'
+        await c.wait_workload("runs", "team-a", lambda w: condition_is_true(w, "Finished"))
+        assert not admitted(await c.workload("late", "team-a"))
 
 
 async def test_only_suspend_is_written_after_creation() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glebe.kube.objects import Object
-from glebe.queueing.tallies import Tallies, Tally, local_queue_of, tally_of
+from glebe.queueing.tallies import Tallies, Tally, holds_in, local_queue_of, tally_of
 
 STATES = ("waiting", "inactive", "reserving", "admitted", "finished")
 
@@ -57,6 +57,8 @@ def test_sums_are_those_of_the_workloads_there_are(changes: list[Any]) -> None:
         changed = tallies.change(old, live.get(name))
         if old == live.get(name):
             assert not changed
+        held = [w for w in live.values() if holds_in(w) == "c"]
+        assert tallies.in_use("c") is bool(held)
         for queues in (["team/a"], ["team/b"], ["team/a", "team/b"]):
             expected = Tally()
             for each in live.values():
