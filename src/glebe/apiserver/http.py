@@ -6,7 +6,6 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 
 import orjson
@@ -24,17 +23,6 @@ BODY_SECONDS = 60.0
 CHUNK_SECONDS = 30.0
 #: How long a shutdown waits for requests in flight.
 DRAIN_SECONDS = 5.0
-
-
-def server_tls(certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
-    """TLS for the server; with ``client_ca``, clients may (need not) show a certificate signed by it."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    if client_ca is not None:
-        context.load_verify_locations(client_ca)
-        context.verify_mode = ssl.CERT_OPTIONAL
-    return context
 
 
 class HttpServer:

@@ -178,7 +178,3 @@ def is_conflict(error: BaseException) -> bool:
 
 def is_already_exists(error: BaseException) -> bool:
     return isinstance(error, ApiError) and error.code == 409 and error.reason == "AlreadyExists"
-
-
-def is_gone(error: BaseException) -> bool:
-    return isinstance(error, ApiError) and error.code == 410

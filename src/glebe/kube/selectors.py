@@ -126,11 +126,6 @@ class LabelSelector:
             terms.append(_checked(Requirement(expression["key"], expression["operator"], values)))
         return cls(tuple(terms))
 
-    @classmethod
-    def from_labels(cls, labels: Mapping[str, str]) -> LabelSelector:
-        """All of ``labels``, exactly."""
-        return cls(tuple(Requirement(key, IN, (labels[key],)) for key in sorted(labels)))
-
     def matches(self, labels: Mapping[str, str] | None) -> bool:
         """Whether an object with ``labels`` is selected."""
         if self.nothing:

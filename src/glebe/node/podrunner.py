@@ -305,7 +305,3 @@ class PodRunner:
 
     async def _event(self, kind: str, reason: str, message: str) -> None:
         await self._machine.events.event(self.pod, kind, reason, message)
-
-    def current_run(self, container: str) -> Run | None:
-        """The latest run of a container."""
-        return self._runs.get(container)

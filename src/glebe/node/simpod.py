@@ -188,9 +188,3 @@ def pod_address(uid: str) -> str:
     """A made-up address in 100.64.0.0/10 (nothing listens there), the same for the same pod."""
     number = sum((i + 1) * 131**i * ord(c) for i, c in enumerate(uid[:8])) % (1 << 22)
     return f"100.{64 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
-
-
-def container_names(pod: Object) -> list[str]:
-    """Names of all containers, main ones first."""
-    spec = pod["spec"]
-    return [c["name"] for c in [*spec["containers"], *(spec.get("initContainers") or [])]]

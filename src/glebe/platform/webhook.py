@@ -29,6 +29,7 @@ from glebe.kube.resources import Resource
 from glebe.kube.transport import Request, Response
 from glebe.queueing.admission import review
 from glebe.queueing.integrations import INTEGRATIONS
+from glebe.queueing.labels import QUEUE_NAME
 
 log = logging.getLogger("glebe.platform")
 
@@ -109,7 +110,7 @@ def configuration(url: str, ca: bytes, namespace: str) -> Object:
                 "timeoutSeconds": 5,
                 "clientConfig": {"url": url, "caBundle": base64.b64encode(ca).decode()},
                 "namespaceSelector": {"matchExpressions": [exempt]},
-                "objectSelector": {"matchExpressions": [{"key": "kueue.x-k8s.io/queue-name", "operator": "Exists"}]},
+                "objectSelector": {"matchExpressions": [{"key": QUEUE_NAME, "operator": "Exists"}]},
                 "rules": rules,
             }
         ],

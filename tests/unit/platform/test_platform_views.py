@@ -76,6 +76,12 @@ def test_a_waiting_job_shows_its_forecast() -> None:
     assert view.started is None
 
 
+def test_what_never_starts_has_no_place_in_line() -> None:
+    never = {"reason": "ExceedsCapacity", "message": "too large", "position": 1, "gpusAhead": 0}
+    view = job_view(job(), workload(forecast=never))
+    assert (view.position, view.gpus_ahead) == (None, None)
+
+
 def test_never_is_not_waiting() -> None:
     never = {"reason": "ExceedsCapacity", "message": "the fleet has 128 GPUs, 256 are needed"}
     assert job_view(job(), workload(forecast=never)).state is State.NEVER

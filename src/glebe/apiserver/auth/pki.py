@@ -90,11 +90,6 @@ class Pki:
             raise FileNotFoundError(self.signing_key_file)
         return key
 
-    def issue_client(self, name: str, groups: Sequence[str], now: float) -> KeyPair:
-        """A client certificate for user ``name`` (CN) in ``groups`` (O), for a year; not kept."""
-        key = _new_key()
-        return KeyPair(self._sign(name, groups, (), key, datetime.fromtimestamp(now, UTC)), _key_pem(key))
-
     def server_context(self) -> ssl.SSLContext:
         """TLS for the API server: asks clients for a certificate of this CA, but does not insist."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.ca_file))

@@ -160,12 +160,6 @@ def cannot_be_handled(info: ResourceInfo, why: str) -> ApiError:
     return bad_request(f'{info.kind} in version "{info.version}" cannot be handled as a {info.kind}: {why}')
 
 
-def strict_error(info: ResourceInfo, unknown: list[str]) -> ApiError:
-    """The 400 of ``fieldValidation=Strict`` for unknown fields."""
-    listed = ", ".join(f'unknown field "{path}"' for path in unknown)
-    return cannot_be_handled(info, f"strict decoding error: {listed}")
-
-
 class _Mismatch(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)

@@ -97,10 +97,6 @@ class ResourceInfo:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @cached_property
-    def group_kind(self) -> tuple[str, str]:
-        return (self.group, self.kind)
-
-    @cached_property
     def resource(self) -> Resource:
         """The client's view of the same collection."""
         return Resource(self.group, self.version, self.plural, self.kind, self.namespaced)
@@ -200,14 +196,6 @@ class TypeRegistry:
         found = _builtin_index().get(key)
         if found is None and (own := self._clusters.get(cluster)) is not None:
             found = own.index.get(key)
-        return found
-
-    def lookup_kind(self, cluster: str, group: str, version: str, kind: str) -> ResourceInfo | None:
-        """The resource that serves a kind, or None."""
-        key = (group, version, kind)
-        found = _builtin_kinds().get(key)
-        if found is None and (own := self._clusters.get(cluster)) is not None:
-            found = own.kinds.get(key)
         return found
 
     def resources(self, cluster: str) -> Iterable[ResourceInfo]:
