@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from glebe.apiserver import media
-from glebe.apiserver.namespaces import DEFAULT
-from glebe.apiserver.routing import ROOT
+from glebe.apiserver.request import media
+from glebe.apiserver.request.routing import ROOT
 from glebe.apiserver.store import Entry, Key, Make, Mismatch
+from glebe.apiserver.verbs.namespaces import DEFAULT
 from glebe.kube import errors
 from glebe.kube.objects import Object
 from glebe.kube.transport import Request, Response, User

@@ -9,30 +9,23 @@ from typing import Protocol
 
 import orjson
 
-from glebe.apiserver import (
-    custom_kinds,
-    deleting,
-    event_expiry,
-    health,
-    impersonation,
-    media,
-    patching,
-    pods,
-    reading,
-    routing,
-    watching,
-    writing,
-)
-from glebe.apiserver.admission import AdmissionPlugin
-from glebe.apiserver.admission_defaults import default_plugins
-from glebe.apiserver.call import Call, respond
+from glebe.apiserver import event_expiry, health
+from glebe.apiserver.admission.base import AdmissionPlugin, ValidatingPlugin
+from glebe.apiserver.admission.defaults import default_plugins
+from glebe.apiserver.auth import impersonation
+from glebe.apiserver.auth.tokenrequest import TokenIssuer
 from glebe.apiserver.clusters import Clusters
-from glebe.apiserver.pods import PodLogs
-from glebe.apiserver.routing import Route
+from glebe.apiserver.custom import removal as custom_kinds
+from glebe.apiserver.flight import Filter, Flight, chain
+from glebe.apiserver.pods import operations as pods
+from glebe.apiserver.pods.operations import PodLogs
+from glebe.apiserver.request import media, routing
+from glebe.apiserver.request.call import Call, respond
+from glebe.apiserver.request.routing import Route
 from glebe.apiserver.store import Compacted, Entry, Key, Store, StoreUnavailable
-from glebe.apiserver.subresources import subresource_handler
-from glebe.apiserver.tokens import TokenIssuer
 from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
+from glebe.apiserver.verbs import admitting, deleting, patching, reading, watching, writing
+from glebe.apiserver.verbs.subresources import subresource_handler
 from glebe.kube import errors
 from glebe.kube.clock import Env, format_time
 from glebe.kube.objects import Object
@@ -41,6 +34,8 @@ from glebe.kube.transport import Request, Response, User
 log = logging.getLogger("glebe.apiserver")
 
 Handler = Callable[[Call], Awaitable[Response]]
+Follower = Callable[[Call, "Entry | None", "Entry | None"], None]
+"""(call, new state or None, old state or None)."""
 
 _MASTERS = "system:masters"
 _VERBS: dict[str, Handler] = {
@@ -114,6 +109,13 @@ class ApiServer:
         self.authenticator = authenticator
         self.authorizer = authorizer
         self.admission = (*default_plugins(self.read, self.read_all), *admission)
+        self.validating: tuple[ValidatingPlugin, ...] = ()
+        self.filters: tuple[Filter, ...] = ()
+        """Around authorization, outermost first (:mod:`glebe.apiserver.flight`)."""
+        self.inner_filters: tuple[Filter, ...] = ()
+        """Between authorization and the server's own answer."""
+        self.followers: tuple[Follower, ...] = ()
+        """Told of every acknowledged write; they must be quick and must not raise."""
         self.pod_logs = pod_logs
         self.token_issuer = token_issuer
         self.reviews: Reviewer | None = None
@@ -160,6 +162,8 @@ class ApiServer:
             self.clusters.custom_kind_changed(call.cluster, entry, previous)
         elif resource in event_expiry.RESOURCES and entry is not None and previous is None:
             self.event_expiry.note(call.key(entry.view()["metadata"]["name"]))
+        for follower in self.followers:
+            follower(call, entry, previous)
 
     # -- requests -------------------------------------------------------------------------------------------------
 
@@ -196,28 +200,43 @@ class ApiServer:
         route = routing.parse(request)
         if not route.resource and health.is_health(route.path):
             return health.answer(self, route.path, request)
-        user = await self._authenticate(request, route)
-        await self._authorize(user, route)
+        flight = await self._identify(request, route)
+        flight.warnings = warnings
+        return await chain(self.filters, self._authorized)(flight)
+
+    async def _authorized(self, flight: Flight) -> Response:
+        await self._authorize(flight.user, flight.route)
+        return await chain(self.inner_filters, self._serve)(flight)
+
+    async def _serve(self, flight: Flight) -> Response:
+        """The server's own answer to a request that may be asked."""
+        route, request = flight.route, flight.request
         if route.cluster and not self.clusters.exists(route.cluster):  # said last: strangers do not learn who is there
             raise errors.not_found("glebe.dev", "clusters", route.cluster)
         if not route.cluster or request.path == "/clusters":
-            return await self.clusters.serve(request, user)
+            return await self.clusters.serve(request, flight.user)
         if not route.resource:
             return self._discovery(request, route)
         info = self.registry.lookup(route.cluster, route.group, route.version, route.resource)
         if info is None:
             raise errors.path_not_found()
-        return await self._dispatch(request, route, info, user, warnings)
+        return await self._dispatch(flight, info)
 
-    async def _dispatch(
-        self, request: Request, route: Route, info: ResourceInfo, user: User, warnings: list[str]
-    ) -> Response:
+    async def _dispatch(self, flight: Flight, info: ResourceInfo) -> Response:
+        request, route = flight.request, flight.route
         if route.namespace and not info.namespaced and info.group_resource != "namespaces":
             raise errors.path_not_found()
         wanted = media.negotiate(request.headers.get("accept", ""))
         if request.param("pretty") in ("true", "1"):
             wanted = media.Wanted(wanted.media, wanted.shape, wanted.version, True)
-        call = Call(self, request, route, info, user, wanted, warnings)
+        call = Call(self, request, route, info, flight.user, wanted, flight.warnings, annotations=flight.annotations)
+        try:
+            return await self._perform(call)
+        finally:
+            admitting.settle(call, False)
+
+    async def _perform(self, call: Call) -> Response:
+        info, route = call.info, call.route
         if self.reviews is not None and self.reviews.handles(info.group, info.plural):
             return await self._review(call, self.reviews)
         if info.group_resource == "bindings":
@@ -247,17 +266,22 @@ class ApiServer:
         answer = await reviewer.review(info.group, info.plural, route.cluster, route.namespace, call.user, obj)
         return respond(answer, media.Wanted(call.wanted.media), 201)
 
-    async def _authenticate(self, request: Request, route: Route) -> User:
+    async def _identify(self, request: Request, route: Route) -> Flight:
+        """Who asks, and on whose behalf.
+
+        :raises ApiError: 401; 403 when somebody may not act for whom he names.
+        """
         if request.user is not None:
-            return request.user
+            return Flight(request, route, request.user)
         if self.authenticator is None:
             raise errors.unauthorized()
         user = await self.authenticator.authenticate(request, route.cluster)
         if user is None:
             raise errors.unauthorized()
         if impersonation.is_asked(request.headers):
-            return await impersonation.effective_user(request, user, route.cluster, self.authorizer)
-        return user
+            effective = await impersonation.effective_user(request, user, route.cluster, self.authorizer)
+            return Flight(request, route, effective, user)
+        return Flight(request, route, user)
 
     async def require(self, call: Call, verb: str) -> None:
         """The caller must also have the right to ``verb`` (a PUT or an apply that turns out to create).
@@ -284,7 +308,7 @@ class ApiServer:
             raise _denied(user, route, reason)
 
     def _discovery(self, request: Request, route: Route) -> Response:
-        from glebe.apiserver.browsing import browse  # late: discovery and OpenAPI are big and rarely asked
+        from glebe.apiserver.discovery.browsing import browse  # late: discovery and OpenAPI are big and rarely asked
 
         return browse(self, request, route)
 

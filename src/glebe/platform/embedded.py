@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from glebe import workloads
-from glebe.apiserver.pods import PodLogs
+from glebe.apiserver.pods.operations import PodLogs
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import Store
 from glebe.apiserver.types.registry import TypeRegistry

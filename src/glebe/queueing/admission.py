@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from glebe.apiserver.admission import AdmissionAttributes
+from glebe.apiserver.admission.base import AdmissionAttributes
 from glebe.kube.errors import ApiError, Cause, invalid
 from glebe.kube.objects import Object, labels_of
 from glebe.kube.resources import LOCAL_QUEUES, WORKLOAD_CLASSES, WORKLOADS, Resource

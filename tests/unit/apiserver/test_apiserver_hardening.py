@@ -9,9 +9,9 @@ import orjson
 import pytest
 import yaml
 
-from glebe.apiserver import yamlbody
 from glebe.apiserver.auth.rbac import RbacAuthorizer
 from glebe.apiserver.auth.rules import Attributes
+from glebe.apiserver.request import yamlbody
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import Entry, Key, MemoryStore
 from glebe.apiserver.types import structural

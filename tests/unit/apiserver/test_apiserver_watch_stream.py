@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
-from glebe.apiserver import watching
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import MemoryStore, subscription
 from glebe.apiserver.types.registry import TypeRegistry
+from glebe.apiserver.verbs import watching
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError

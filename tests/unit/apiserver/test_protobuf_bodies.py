@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from glebe.apiserver import media
 from glebe.apiserver.protobuf import messages
 from glebe.apiserver.protobuf.decode import MAX_DEPTH, MAX_MESSAGES, decode
+from glebe.apiserver.request import media
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import MemoryStore
 from glebe.apiserver.types import schema

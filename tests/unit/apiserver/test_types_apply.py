@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glebe.apiserver.apply import server_side_apply, update_managed_fields
+from glebe.apiserver.patch.apply import server_side_apply, update_managed_fields
 from glebe.apiserver.types import fieldsets as fs
 from glebe.apiserver.types.defaults import apply_defaults
 from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry

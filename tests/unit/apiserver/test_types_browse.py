@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from glebe.apiserver import discovery, openapi
-from glebe.apiserver.table import to_table
+from glebe.apiserver.discovery import groups as discovery
+from glebe.apiserver.discovery import openapi
+from glebe.apiserver.printers.table import to_table
 from glebe.apiserver.types.registry import TypeRegistry, builtins
 
 REGISTRY = TypeRegistry()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glebe.apiserver import table
+from glebe.apiserver.printers import table
 from glebe.apiserver.types import structural
 from glebe.apiserver.types.defaults import apply_defaults
 from glebe.apiserver.types.jsonpath import compile_path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glebe.apiserver.admission import AdmissionAttributes
+from glebe.apiserver.admission.base import AdmissionAttributes
 from glebe.apiserver.auth.rbac import GROUP, MASTERS, RbacAuthorizer
 from glebe.apiserver.auth.rules import Attributes, Rule, show, uncovered
 from glebe.kube import errors

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from glebe.apiserver.podprinter import pod_cells
 from glebe.apiserver.printers.cells import (
     NONE,
     Printers,
@@ -17,6 +16,7 @@ from glebe.apiserver.printers.cells import (
     spec_of,
     status_of,
 )
+from glebe.apiserver.printers.pod import pod_cells
 from glebe.kube.clock import parse_time
 from glebe.kube.duration import format_duration
 from glebe.kube.objects import Object, get_condition

@@ -212,7 +212,9 @@ class TypeRegistry:
 
     def set_crd(self, cluster: str, crd: Object) -> tuple[ResourceInfo, ...]:
         """Serve what a CustomResourceDefinition declares, if its names are accepted; replaces what it served before."""
-        from glebe.apiserver.crd import resource_infos  # late: only clusters with custom resources need it
+        from glebe.apiserver.custom.definitions import (
+            resource_infos,  # late: only clusters with custom resources need it
+        )
 
         infos = resource_infos(crd)
         self._replace(cluster, crd["metadata"]["name"], infos)

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import yaml
 
-from glebe.apiserver import yamlbody
+from glebe.apiserver.request import yamlbody
 from glebe.kube.errors import ApiError, bad_request, unsupported_media_type
 
 JSON = "application/json"

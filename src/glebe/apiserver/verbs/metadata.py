@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from glebe.apiserver.call import Call
+from glebe.apiserver.request.call import Call
 from glebe.apiserver.strategy.base import forbidden, immutable
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.kube import errors

@@ -7,13 +7,13 @@ from typing import Any
 
 import orjson
 
-from glebe.apiserver import duplicates, media, options, schema_steps
-from glebe.apiserver.admission import AdmissionAttributes
-from glebe.apiserver.call import Call, respond_entry, respond_object, stored_version
-from glebe.apiserver.metadata import check_finalizers, check_identity, check_update, fill_create, fill_update
-from glebe.apiserver.namespaces import require_namespace
+from glebe.apiserver.request import duplicates, media, options
+from glebe.apiserver.request.call import Call, respond_entry, respond_object, stored_version
 from glebe.apiserver.store import Entry, Make, Mismatch
 from glebe.apiserver.strategy import strategy_for
+from glebe.apiserver.verbs import admitting, schema_steps
+from glebe.apiserver.verbs.metadata import check_finalizers, check_identity, check_update, fill_create, fill_update
+from glebe.apiserver.verbs.namespaces import require_namespace
 from glebe.kube import errors
 from glebe.kube.objects import Object
 from glebe.kube.transport import Response
@@ -71,6 +71,7 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> Re
             if generated and attempt + 1 < _NAME_ATTEMPTS:
                 continue
             raise errors.already_exists(info.group, info.plural, name) from None
+        admitting.settle(call, True)
         server.written(call, entry, None)
         return respond_entry(call, entry, 201)
     raise AssertionError("unreachable")
@@ -84,7 +85,7 @@ async def _prepare_create(call: Call, obj: Object, applied: bool) -> None:
     strategy.prepare_create(obj, now)
     schema_steps.default(call, obj)
     strategy.after_defaults(obj, now)
-    await admit(call, "CREATE", obj, None)
+    await admitting.mutate(call, "CREATE", obj, None)
     schema_steps.validate(call, obj, None, "")
     causes = check_finalizers(call.info, obj["metadata"]) + strategy.validate_create(obj)
     if causes:
@@ -92,6 +93,7 @@ async def _prepare_create(call: Call, obj: Object, applied: bool) -> None:
     if not applied:
         obj["metadata"].pop("managedFields", None)
         schema_steps.own_fields(call, None, obj, "")
+    await admitting.judge(call)
 
 
 async def update(call: Call) -> Response:
@@ -160,9 +162,11 @@ async def _attempt(call: Call, entry: Entry, new: Object, old: Object, applied: 
     try:
         if _is_over(call, new, old):
             done = await store.delete(call.key(), encoder(call, new), entry.revision)
+            admitting.settle(call, True)
             server.written(call, None, entry)
         else:
             done = await store.put(call.key(), encoder(call, new), entry.revision)
+            admitting.settle(call, True)
             server.written(call, done, entry)
     except Mismatch:
         return None
@@ -184,12 +188,13 @@ async def prepare_update(call: Call, new: Object, old: Object) -> None:
     schema_steps.default(call, new)
     if not subresource:
         strategy.after_defaults(new, now)
-    await admit(call, "UPDATE", new, old)
+    await admitting.mutate(call, "UPDATE", new, old)
     causes = check_update(call.info, new, old)
     causes += strategy.validate_update(new, old, subresource)
     if causes:
         raise call.invalid(call.route.name, causes)
     schema_steps.validate(call, new, old, subresource)
+    await admitting.judge(call)
 
 
 def unchanged(new: Object, old: Object) -> bool:
@@ -213,29 +218,6 @@ def _is_over(call: Call, new: Object, old: Object) -> bool:
     if meta.get("deletionGracePeriodSeconds"):
         return False
     return strategy_for(call.info).may_vanish(new)
-
-
-async def admit(call: Call, operation: str, obj: Object | None, old: Object | None) -> None:
-    """Ask the admission plugins."""
-    plugins = call.server.admission
-    if not plugins:
-        return
-    name = obj["metadata"].get("name", "") if obj is not None else call.route.name
-    attributes = AdmissionAttributes(
-        operation,
-        call.cluster,
-        call.info,
-        call.route.subresource,
-        call.route.namespace,
-        name,
-        obj,
-        old,
-        call.user,
-        call.dry_run,
-        call.warn,
-    )
-    for plugin in plugins:
-        await plugin.admit(attributes)
 
 
 def decode_body(call: Call) -> Object:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from glebe.apiserver.call import Call
-from glebe.apiserver.deleting import delete_one
-from glebe.apiserver.options import DeleteOptions
-from glebe.apiserver.routing import Route
+from glebe.apiserver.request.call import Call
+from glebe.apiserver.request.options import DeleteOptions
+from glebe.apiserver.request.routing import Route
 from glebe.apiserver.store import Entry, Key, Mismatch
 from glebe.apiserver.strategy.kinds import CLEANUP
-from glebe.apiserver.writing import encoder
+from glebe.apiserver.verbs.deleting import delete_one
+from glebe.apiserver.verbs.writing import encoder
 from glebe.kube import errors
 from glebe.kube.transport import PLATFORM, Request
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from glebe.apiserver import media, selection
-from glebe.apiserver.call import Call, partial, respond, respond_entry, stored_version, table_of
+from glebe.apiserver.request import media, selection
+from glebe.apiserver.request.call import Call, partial, respond, respond_entry, stored_version, table_of
 from glebe.apiserver.store import Compacted, Entry, FutureRevision, Page
 from glebe.kube.errors import ApiError, Cause, bad_request, gone, invalid
 from glebe.kube.objects import Object

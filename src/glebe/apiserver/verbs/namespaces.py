@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glebe.apiserver.call import Call
+from glebe.apiserver.request.call import Call
 from glebe.apiserver.store import Key
 from glebe.kube import errors
 

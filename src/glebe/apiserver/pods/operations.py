@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, Protocol
 
-from glebe.apiserver import media, options
-from glebe.apiserver.call import Call, respond
-from glebe.apiserver.deleting import delete_one
-from glebe.apiserver.modify import modify
-from glebe.apiserver.options import delete_options_from
+from glebe.apiserver.request import media, options
+from glebe.apiserver.request.call import Call, respond
+from glebe.apiserver.request.options import delete_options_from
+from glebe.apiserver.verbs.deleting import delete_one
+from glebe.apiserver.verbs.modify import modify
 from glebe.kube import errors
 from glebe.kube.objects import Object, set_condition
 from glebe.kube.selectors import LabelSelector

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from glebe.apiserver import options, selection
-from glebe.apiserver.call import Call, respond, respond_entry, respond_object
-from glebe.apiserver.namespaces import IMMORTAL
-from glebe.apiserver.options import DeleteOptions
-from glebe.apiserver.reading import find
+from glebe.apiserver.request import options, selection
+from glebe.apiserver.request.call import Call, respond, respond_entry, respond_object
+from glebe.apiserver.request.options import DeleteOptions
 from glebe.apiserver.store import Entry, Key, Mismatch
 from glebe.apiserver.strategy import strategy_for
-from glebe.apiserver.writing import ATTEMPTS, admit, encoder
+from glebe.apiserver.verbs import admitting
+from glebe.apiserver.verbs.namespaces import IMMORTAL
+from glebe.apiserver.verbs.reading import find
+from glebe.apiserver.verbs.writing import ATTEMPTS, encoder
 from glebe.kube import errors
 from glebe.kube.clock import format_time
 from glebe.kube.objects import Object
@@ -66,7 +67,8 @@ async def delete_one(call: Call, key: Key, chosen: DeleteOptions) -> Response:
         _check_preconditions(call, entry, chosen, key.name)
         if info.group_resource == "namespaces" and key.name in IMMORTAL:
             raise errors.forbidden("", "namespaces", key.name, "this namespace may not be deleted")
-        await admit(call, "DELETE", None, entry.view())
+        await admitting.mutate(call, "DELETE", None, entry.view())
+        await admitting.judge(call)
         try:
             return await _attempt(call, key, entry, chosen)
         except Mismatch:
@@ -82,6 +84,7 @@ async def _attempt(call: Call, key: Key, entry: Entry, chosen: DeleteOptions) ->
     if ends_now:
         if not call.dry_run:
             entry = await store.delete(key, encoder(call, obj), entry.revision)
+            admitting.settle(call, True)
             server.written(call, None, entry)
         return _deleted(call, obj, entry)
     if obj == before:
@@ -89,6 +92,7 @@ async def _attempt(call: Call, key: Key, entry: Entry, chosen: DeleteOptions) ->
     if call.dry_run:
         return respond_object(call, obj)
     done = await store.put(key, encoder(call, obj), entry.revision)
+    admitting.settle(call, True)
     server.written(call, done, entry)
     return respond_entry(call, done)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from glebe.apiserver import options
-from glebe.apiserver.call import Call, respond_entry, respond_object
-from glebe.apiserver.modify import modify
-from glebe.apiserver.writing import decode_body
+from glebe.apiserver.request import options
+from glebe.apiserver.request.call import Call, respond_entry, respond_object
+from glebe.apiserver.verbs.modify import modify
+from glebe.apiserver.verbs.writing import decode_body
 from glebe.kube import errors
 from glebe.kube.objects import Object
 from glebe.kube.transport import Response

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from glebe.apiserver.call import Call
+from glebe.apiserver.request.call import Call
 from glebe.apiserver.store import Entry, Mismatch
-from glebe.apiserver.writing import ATTEMPTS, encoder
+from glebe.apiserver.verbs.writing import ATTEMPTS, encoder
 from glebe.kube import errors
 from glebe.kube.objects import Object
 

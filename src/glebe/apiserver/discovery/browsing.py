@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from glebe.apiserver import discovery, media
-from glebe.apiserver.routing import Route
+from glebe.apiserver.discovery import groups as discovery
+from glebe.apiserver.request import media
+from glebe.apiserver.request.routing import Route
 from glebe.apiserver.types.registry import TypeRegistry
 from glebe.kube import errors
 from glebe.kube.transport import Request, Response
@@ -74,7 +75,7 @@ def _find(registry: TypeRegistry, cluster: str, path: str, version: str) -> Any:
 
 def _openapi(registry: TypeRegistry, cluster: str, parts: list[str]) -> Any:
     """``/openapi/v2``, ``/openapi/v3`` and ``/openapi/v3/apis/GROUP/VERSION``."""
-    from glebe.apiserver import openapi  # late: the documents are big and rarely asked for
+    from glebe.apiserver.discovery import openapi  # late: the documents are big and rarely asked for
 
     if parts == ["v2"]:
         return openapi.v2(registry, cluster)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from glebe.apiserver import media, options
-from glebe.apiserver.call import Call, respond
-from glebe.apiserver.modify import modify
 from glebe.apiserver.patch import json_patch, merge_patch
+from glebe.apiserver.request import media, options
+from glebe.apiserver.request.call import Call, respond
+from glebe.apiserver.verbs.modify import modify
 from glebe.kube import errors
 from glebe.kube.objects import Object
 from glebe.kube.selectors import LabelSelector

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from glebe.apiserver import media
-from glebe.apiserver.routing import Route
+from glebe.apiserver.request import media
+from glebe.apiserver.request.routing import Route
 from glebe.apiserver.store import Entry, Key
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.kube import errors
@@ -16,6 +16,7 @@ from glebe.kube.objects import Object
 from glebe.kube.transport import Request, Response, User
 
 if TYPE_CHECKING:
+    from glebe.apiserver.admission.base import AdmissionAttributes
     from glebe.apiserver.server import ApiServer
 
 _JSON_HEADERS = {"content-type": media.JSON}
@@ -35,6 +36,10 @@ class Call:
     dry_run: bool = False
     duplicates: list[str] = field(default_factory=list)
     """Paths that the body names twice."""
+    admission: AdmissionAttributes | None = None
+    """What admission was asked for this write, until the write is settled."""
+    annotations: dict[str, str] = field(default_factory=dict)
+    """See ``Flight.annotations``."""
 
     @property
     def cluster(self) -> str:
@@ -43,6 +48,10 @@ class Call:
     def key(self, name: str | None = None) -> Key:
         namespace = self.route.namespace if self.info.namespaced else ""
         return Key(self.info.group_resource, self.route.cluster, namespace, self.route.name if name is None else name)
+
+    def annotate(self, key: str, value: str) -> None:
+        """Note something for the audit log."""
+        self.annotations[key] = value
 
     def warn(self, text: str) -> None:
         """Add a Warning header to the answer."""
@@ -108,7 +117,7 @@ def partial(obj: Object, version: str = "v1") -> Object:
 
 
 def table_of(call: Call, items: list[Object], list_meta: Object) -> Object:
-    from glebe.apiserver.table import to_table  # late: many servers never print a table
+    from glebe.apiserver.printers.table import to_table  # late: many servers never print a table
 
     include = call.request.param("includeObject", "Metadata")
     table: Object = to_table(call.info, items, call.server.env.clock.now(), list_meta, include)

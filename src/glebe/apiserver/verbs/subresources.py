@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from glebe.apiserver import finalize, patching, pods, reading, scale, tokens, writing
-from glebe.apiserver.call import Call
+from glebe.apiserver.auth import tokenrequest as tokens
+from glebe.apiserver.pods import operations as pods
+from glebe.apiserver.request.call import Call
+from glebe.apiserver.verbs import finalize, patching, reading, scale, writing
 from glebe.kube import errors
 from glebe.kube.transport import Response
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from glebe.apiserver import media, options
-from glebe.apiserver.call import Call
-from glebe.apiserver.metadata import check_identity
 from glebe.apiserver.patch import json_patch, merge_patch
-from glebe.apiserver.writing import change, check_type
+from glebe.apiserver.request import media, options
+from glebe.apiserver.request.call import Call
+from glebe.apiserver.verbs.metadata import check_identity
+from glebe.apiserver.verbs.writing import change, check_type
 from glebe.kube import errors
 from glebe.kube.objects import Object
 from glebe.kube.transport import Response
@@ -23,7 +23,7 @@ async def patch(call: Call) -> Response:
         raise errors.unsupported_media_type(media.content_type(header), accepted)
     call.dry_run = options.dry_run(call.request)
     if kind == "apply":
-        from glebe.apiserver.applying import apply_patch  # late: only servers that are applied to need it
+        from glebe.apiserver.verbs.applying import apply_patch  # late: only servers that are applied to need it
 
         return await apply_patch(call)
     body = media.load_json(call.request.body)

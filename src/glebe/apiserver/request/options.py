@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from glebe.apiserver import media
+from glebe.apiserver.request import media
 from glebe.kube.errors import ApiError, Cause, bad_request, invalid
 from glebe.kube.transport import Request
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from glebe.apiserver import discovery
+from glebe.apiserver.discovery import groups as discovery
 from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
 from glebe.apiserver.types.schema import package
 

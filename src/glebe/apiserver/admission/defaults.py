@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from glebe.apiserver.admission import AdmissionAttributes, AdmissionPlugin
+from glebe.apiserver.admission.base import AdmissionAttributes, AdmissionPlugin
 from glebe.kube import errors
 from glebe.kube.objects import Object
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import orjson
 
-from glebe.apiserver import media, selection
-from glebe.apiserver.call import Call, partial, stored_version, table_of
-from glebe.apiserver.reading import invalid_options, revision_of
+from glebe.apiserver.request import media, selection
+from glebe.apiserver.request.call import Call, partial, stored_version, table_of
 from glebe.apiserver.store import Compacted, Entry, Event, Subscription
+from glebe.apiserver.verbs.reading import invalid_options, revision_of
 from glebe.kube.errors import Cause, gone
 from glebe.kube.objects import Object
 from glebe.kube.transport import Response

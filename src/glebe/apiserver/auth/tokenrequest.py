@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from glebe.apiserver import media, options
-from glebe.apiserver.call import Call, respond
+from glebe.apiserver.request import media, options
+from glebe.apiserver.request.call import Call, respond
 from glebe.kube import errors
 from glebe.kube.objects import Object
 from glebe.kube.transport import Response

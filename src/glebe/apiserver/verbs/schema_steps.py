@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from glebe.apiserver import options
-from glebe.apiserver.call import Call
+from glebe.apiserver.request import options
+from glebe.apiserver.request.call import Call
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object
 
@@ -53,7 +53,7 @@ def validate(call: Call, obj: Object, old: Object | None, subresource: str) -> N
 
 def own_fields(call: Call, live: Object | None, new: Object, subresource: str) -> None:
     """Record in ``metadata.managedFields`` who wrote what."""
-    from glebe.apiserver.apply import update_managed_fields
+    from glebe.apiserver.patch.apply import update_managed_fields
 
     now = call.server.now_text()
     update_managed_fields(

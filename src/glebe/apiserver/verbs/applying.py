@@ -1,14 +1,14 @@
-"""Server-side apply as a request: the merging itself is :mod:`glebe.apiserver.apply`."""
+"""Server-side apply as a request: the merging itself is :mod:`glebe.apiserver.patch.apply`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from glebe.apiserver import media, options
-from glebe.apiserver.apply import server_side_apply
-from glebe.apiserver.call import Call
-from glebe.apiserver.metadata import check_identity
-from glebe.apiserver.writing import change, check_type, create_object
+from glebe.apiserver.patch.apply import server_side_apply
+from glebe.apiserver.request import media, options
+from glebe.apiserver.request.call import Call
+from glebe.apiserver.verbs.metadata import check_identity
+from glebe.apiserver.verbs.writing import change, check_type, create_object
 from glebe.kube import errors
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object

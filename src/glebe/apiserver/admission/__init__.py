@@ -1,0 +1,1 @@
+"""What changes or refuses objects before they are stored."""
