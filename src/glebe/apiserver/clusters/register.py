@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import orjson
@@ -32,26 +32,54 @@ class Clusters:
     def __init__(self, server: ApiServer, initial: Sequence[str]) -> None:
         self._server = server
         self._initial = initial
-        self._names: set[str] = set()
+        self._uids: dict[str, str] = {}
+        self._created: list[Callable[[str], None]] = []
+        self._deleted: list[Callable[[str], None]] = []
+
+    def on_create(self, callback: Callable[[str], None]) -> None:
+        """Call ``callback(name)`` for each cluster that comes into being from now on (also those found at the start).
+
+        It must be quick and must not raise; the cluster is visible already.
+        """
+        self._created.append(callback)
+
+    def on_delete(self, callback: Callable[[str], None]) -> None:
+        """Call ``callback(name)`` when a cluster goes out of sight: drop what you keep for it."""
+        self._deleted.append(callback)
+
+    def uid(self, name: str) -> str:
+        """The uid of the LogicalCluster, "" when there is none: a cluster created anew has another one."""
+        return self._uids.get(name, "")
+
+    def _appear(self, name: str, uid: str) -> None:
+        self._uids[name] = uid
+        for callback in self._created:
+            callback(name)
+
+    def _vanish(self, name: str) -> None:
+        del self._uids[name]
+        for callback in self._deleted:
+            callback(name)
 
     async def start(self) -> None:
         """Read the register, create what the server was told to have, serve the custom kinds that are stored."""
         for entry in self._server.store.range(*_REGISTER).entries:
-            self._names.add(entry.view()["metadata"]["name"])
+            meta = entry.view()["metadata"]
+            self._appear(meta["name"], meta["uid"])
         for name in self.names():
             await self._complete(name)
         for name in self._initial:
-            if name not in self._names:
+            if name not in self._uids:
                 await self.create(name)
         for name in self.names():
             for entry in self._server.store.range(_CRDS, name).entries:
                 self.custom_kind_changed(name, entry, None)
 
     def exists(self, name: str) -> bool:
-        return name in self._names
+        return name in self._uids
 
     def names(self) -> list[str]:
-        return sorted(self._names)
+        return sorted(self._uids)
 
     async def create(self, name: str) -> Object:
         """Register a cluster and give it its first namespaces.
@@ -77,7 +105,7 @@ class Clusters:
         if server.store.resources(name):
             await server.store.drop(name)
         await self._complete(name)
-        self._names.add(name)
+        self._appear(name, obj["metadata"]["uid"])
         return entry.load()
 
     async def _complete(self, name: str) -> None:
@@ -108,13 +136,13 @@ class Clusters:
 
         :raises ApiError: 404; 403 for the root cluster.
         """
-        if name not in self._names:
+        if name not in self._uids:
             raise errors.not_found("glebe.dev", "clusters", name)
         if name == ROOT:
             raise errors.forbidden("glebe.dev", "clusters", name, "the root cluster may not be deleted")
         server = self._server
         # Out of sight first: nothing new may come in while its content goes.
-        self._names.discard(name)
+        self._vanish(name)
         await server.store.drop(name)
         key = Key(*_REGISTER, "", name)
         entry = server.store.get(key)

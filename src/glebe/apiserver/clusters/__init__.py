@@ -1,0 +1,5 @@
+"""Logical clusters: many small Kubernetes in one server."""
+
+from glebe.apiserver.clusters.register import Clusters
+
+__all__ = ["Clusters"]
