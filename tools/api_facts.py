@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "storage.k8s.io": ("v1",),
     "admissionregistration.k8s.io": ("v1",),
     "apiextensions.k8s.io": ("v1",),
-    "scheduling.k8s.io": ("v1",),
+    "scheduling.k8s.io": ("v1", "v1alpha2"),
     "coordination.k8s.io": ("v1",),
     "node.k8s.io": ("v1",),
     "discovery.k8s.io": ("v1",),
@@ -32,13 +32,37 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 
 #: Kinds, or subresources of kinds, that the release does not serve or that nothing here could answer.
-OMITTED: set[tuple[str, ...]] = {("", "ComponentStatus"), ("storage.k8s.io", "CSINode", "status")}
+OMITTED: set[tuple[str, ...]] = {("storage.k8s.io", "CSINode", "status")}
 
-#: Subresources that need a connection to a kubelet or a second server; not served.
-OMITTED_SUBRESOURCES = {"attach", "exec", "portforward", "proxy"}
+_OBJECT_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+#: Resources of versions that the release has and the list of resources has not: (group, version, kind) -> (plural,
+#: namespaced, verbs, subresources that hold the same kind).
+EXTRA: dict[tuple[str, str, str], tuple[str, bool, tuple[str, ...], tuple[str, ...]]] = {
+    ("scheduling.k8s.io", "v1alpha2", "Workload"): ("workloads", True, _OBJECT_VERBS, ()),
+    ("scheduling.k8s.io", "v1alpha2", "PodGroup"): ("podgroups", True, _OBJECT_VERBS, ("status",)),
+}
+
+#: Resources whose verbs the list of resources gets wrong.
+VERBS: dict[tuple[str, str], tuple[str, ...]] = {("", "ComponentStatus"): ("get", "list")}
+
+_STREAM_VERBS = ("create", "get")
+_PROXY_VERBS = ("create", "delete", "get", "patch", "update")
+
+#: Subresources that are a connection: (group, kind, name) -> (kind of the options that its query holds, verbs).
+CONNECTIONS: dict[tuple[str, str, str], tuple[str, tuple[str, ...]]] = {
+    ("", "Node", "proxy"): ("NodeProxyOptions", _PROXY_VERBS),
+    ("", "Pod", "attach"): ("PodAttachOptions", _STREAM_VERBS),
+    ("", "Pod", "exec"): ("PodExecOptions", _STREAM_VERBS),
+    ("", "Pod", "portforward"): ("PodPortForwardOptions", _STREAM_VERBS),
+    ("", "Pod", "proxy"): ("PodProxyOptions", _PROXY_VERBS),
+    ("", "Service", "proxy"): ("ServiceProxyOptions", _PROXY_VERBS),
+}
+CONNECTION_NAMES = {name for _, _, name in CONNECTIONS}
 
 #: (group, kind) -> short names.
 SHORT_NAMES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("", "ComponentStatus"): ("cs",),
     ("", "ConfigMap"): ("cm",),
     ("", "Endpoints"): ("ep",),
     ("", "Event"): ("ev",),

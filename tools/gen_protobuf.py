@@ -153,6 +153,8 @@ def kinds() -> Iterator[tuple[str, str]]:
         yield f"{row['group']}/{row['version']}/{row['kind']}", row["schema"]
         for sub in row.get("subresources", {}).values():
             group, version, kind = sub["kind"]
+            if kind.endswith("Options"):
+                continue  # a connection's, in its query
             yield f"{group}/{version}/{kind}", f"{packages[group, version]}.{kind}"
     yield "meta.k8s.io/v1/DeleteOptions", f"{META}.DeleteOptions"
 

@@ -151,7 +151,8 @@ def schema_files(rows: list[dict[str, Any]]) -> dict[str, bytes]:
     for row in rows:
         roots.add(kinds.get((row["group"], row["version"], f"{row['kind']}List"), row["schema"]))
         for sub in row.get("subresources", {}).values():
-            roots.add(kinds[tuple(sub["kind"])])
+            if tuple(sub["kind"]) in kinds:  # the options of connections are queries, not objects
+                roots.add(kinds[tuple(sub["kind"])])
     schemas: dict[str, dict[str, Any]] = {}
     docs: dict[str, dict[str, Any]] = {}
     for name in _reachable(sorted(roots)):
@@ -171,9 +172,26 @@ def _compact(content: Any) -> bytes:
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def _infos() -> list[tuple[bool, dict[str, Any]]]:
+    """What the published list has, and what the facts add to it, in the list's form."""
+    found = _api_infos()
+    for (group, version, kind), (plural, namespaced, verbs, subresources) in facts.EXTRA.items():
+        row = {"resource": [group, version, kind], "plural": plural}
+        found.append((namespaced, {**row, "verbs": list(verbs)}))
+        for name in subresources:
+            parent = {"parent": row["resource"], "action": name}
+            found.append((namespaced, {**row, **parent, "verbs": ["get", "patch", "update"]}))
+    for (group, kind, name), (options, verbs) in facts.CONNECTIONS.items():
+        version = facts.GROUPS[group][0]
+        plural = next(i["plural"] for _, i in found if i["resource"] == [group, version, kind])
+        row = {"resource": [group, version, options], "plural": plural, "verbs": list(verbs)}
+        found.append((True, {**row, "parent": [group, version, kind], "action": name}))
+    return found
+
+
 def resources() -> list[dict[str, Any]]:
     """One row per served resource, in discovery's order."""
-    infos = _api_infos()
+    infos = _infos()
     kinds = _kinds()
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for namespaced, info in infos:
@@ -188,7 +206,7 @@ def resources() -> list[dict[str, Any]]:
             "version": version,
             "plural": info["plural"],
             "kind": kind,
-            "verbs": _verbs(info["verbs"]),
+            "verbs": list(facts.VERBS.get((group, kind), _verbs(info["verbs"]))),
             "schema": schema,
         }
         if namespaced:
@@ -201,10 +219,12 @@ def resources() -> list[dict[str, Any]]:
             row["fields"] = list(fields)
         rows[(group, version, info["plural"])] = row
     for _, info in infos:
-        if "parent" not in info or info["action"] in facts.OMITTED_SUBRESOURCES:
+        if "parent" not in info:
             continue
         group, version, parent_kind = info["parent"]
         if (group, parent_kind, info["action"]) in facts.OMITTED:
+            continue
+        if info["action"] in facts.CONNECTION_NAMES and not info["resource"][2].endswith("Options"):
             continue
         parent = rows.get((group, version, info["plural"]))
         if parent is not None:
