@@ -16,6 +16,7 @@ from glebe.apiserver.auth import impersonation
 from glebe.apiserver.auth.tokenrequest import TokenIssuer
 from glebe.apiserver.clusters import Clusters
 from glebe.apiserver.custom import removal as custom_kinds
+from glebe.apiserver.dialing import Dialer
 from glebe.apiserver.flight import Filter, Flight, chain
 from glebe.apiserver.pods import operations as pods
 from glebe.apiserver.pods.operations import PodLogs
@@ -120,6 +121,7 @@ class ApiServer:
         self.token_issuer = token_issuer
         self.reviews: Reviewer | None = None
         self.clusters = Clusters(self, clusters)
+        self.dialer = Dialer(self)
         self.event_expiry = event_expiry.EventExpiry(store, env)
         self.ready = False
         self._now = ("", -1)
@@ -135,6 +137,7 @@ class ApiServer:
     async def close(self) -> None:
         """End all watches and close the store."""
         self.ready = False
+        await self.dialer.close()
         await self.store.close()
 
     # -- for the rooms inside the server -------------------------------------------------------------------------
