@@ -1,0 +1,412 @@
+"""The API server beside upstream's: one client, one machine, JSON over TLS with a client certificate.
+
+``--ours`` and ``--upstream`` (kube-apiserver and etcd from ``KUBEBUILDER_ASSETS``) are started here, by default both;
+``--kubeconfig [NAME=]FILE`` measures any server, and may be repeated. Each row is measured on one server after the
+other before the next row begins, several times, and the best counts: other load on the machine only slows down.
+Watch delivery counts from the moment that the write is sent, so that it includes making the write durable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from glebe.kube.kubeconfig import load_kubeconfig
+from rawhttp import Address, Connection, crowd
+from servers import Ours, Server, Upstream, assets
+
+SPACE = "/api/v1/namespaces/default"
+_SEQUENCE = re.compile(rb'"seq":"(\d+)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What a row's ratio to upstream must be. ``faster``: the ratio is upstream's time over ours."""
+
+    bound: float
+    at_least: bool = False
+    faster: bool = False
+
+    def ratio(self, ours: float, upstream: float) -> float:
+        return upstream / ours if self.faster else ours / upstream
+
+    def holds(self, ratio: float) -> bool:
+        return ratio >= self.bound if self.at_least else ratio <= self.bound
+
+
+@dataclass(slots=True)
+class Row:
+    """One line of the table: per server (in order) a value, or None where it cannot be measured."""
+
+    what: str
+    unit: str
+    bar: Bar | None = None
+    values: list[float | None] = field(default_factory=list)
+
+    def ratio(self, server: int, base: int | None) -> float | None:
+        value, other = self.values[server], None if base is None else self.values[base]
+        if self.bar is None or server == base or not value or not other:
+            return None
+        return self.bar.ratio(value, other)
+
+
+SAME, READS = Bar(1.0, at_least=True), Bar(1.5, at_least=True)
+LISTS, DELIVERY = Bar(5.0, at_least=True, faster=True), Bar(1.0)
+Measured = dict[str, float]
+"""Values by the label of their row."""
+
+
+def config_map(name: str, value: str) -> bytes:
+    """A ConfigMap of 1 KiB."""
+    text = {"payload": "x" * 900, "seq": value}
+    meta = {"name": name, "namespace": "default"}
+    obj = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": text}
+    return json.dumps(obj, separators=(",", ":")).encode()
+
+
+def pod(name: str) -> bytes:
+    """A pod that nobody schedules, with the size of an ordinary one."""
+    container = {
+        "name": "main",
+        "image": "registry.example/app:1.0",
+        "command": ["serve", "--port=8080"],
+        "env": [{"name": f"SETTING_{i}", "value": f"value-{i}"} for i in range(6)],
+        "ports": [{"containerPort": 8080, "name": "http"}],
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}},
+        "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+    }
+    spec = {
+        "schedulerName": "nobody",
+        "automountServiceAccountToken": False,
+        "containers": [container],
+        "volumes": [{"name": "scratch", "emptyDir": {}}],
+    }
+    meta = {"name": name, "labels": {"app": "load", "tier": "backend"}, "annotations": {"note": "made by a benchmark"}}
+    return json.dumps(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}, separators=(",", ":")
+    ).encode()
+
+
+def percentile(values: list[float], part: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
+
+
+class Load:
+    """What is asked of one server."""
+
+    def __init__(self, server: Server, seconds: float, pods: int) -> None:
+        self.server = server
+        self.address: Address = server.address
+        self.seconds = seconds
+        self.pods = pods
+        self._round = 0
+
+    async def create(self, label: str, clients: int) -> Measured:
+        self._round += 1
+        stem = f"c{self._round}"
+
+        def request(client: int, turn: int) -> bytes:
+            return self.address.request("POST", f"{SPACE}/configmaps", config_map(f"{stem}-{client}-{turn}", "0"))
+
+        return await self._crowd(label, clients, request, 201)
+
+    async def put(self, label: str, clients: int) -> Measured:
+        self._round += 1
+        await self._objects(clients, 8)
+        stamp = self._round
+
+        def request(client: int, turn: int) -> bytes:
+            name = f"held-{client}-{turn % 8}"
+            body = config_map(name, f"{stamp}{turn:06}")
+            return self.address.request("PUT", f"{SPACE}/configmaps/{name}", body)
+
+        return await self._crowd(label, clients, request, 200)
+
+    async def get(self, label: str, clients: int) -> Measured:
+        await self._objects(clients, 8)
+        asked = [
+            [self.address.request("GET", f"{SPACE}/configmaps/held-{c}-{n}") for n in range(8)] for c in range(clients)
+        ]
+        return await self._crowd(label, clients, lambda client, turn: asked[client][turn % 8], 200)
+
+    async def _crowd(self, label: str, clients: int, request: Callable[[int, int], bytes], status: int) -> Measured:
+        began = time.perf_counter()
+        latencies = await crowd(self.address, clients, self.seconds, request, status)
+        return _rates(label, latencies, time.perf_counter() - began)
+
+    async def _objects(self, clients: int, each: int) -> None:
+        connection = await Connection.open(self.address)
+        for client in range(clients):
+            for number in range(each):
+                name = f"held-{client}-{number}"
+                body = config_map(name, "0")
+                status, answer = await connection.ask(self.address.request("POST", f"{SPACE}/configmaps", body))
+                if status not in (201, 409):
+                    raise RuntimeError(f"{status} {answer!r}")
+        connection.close()
+
+    async def create_pods(self, label: str) -> Measured:
+        """All pods, once."""
+        if self._round >= 1000:
+            return {}
+        self._round += 1000
+        connections = await asyncio.gather(*(Connection.open(self.address) for _ in range(32)))
+        numbers = iter(range(self.pods))
+        latencies: list[float] = []
+
+        async def one(connection: Connection) -> None:
+            for number in numbers:
+                began = time.perf_counter()
+                request = self.address.request("POST", f"{SPACE}/pods", pod(f"pod-{number:05}"))
+                await connection.expect(request, 201)
+                latencies.append(time.perf_counter() - began)
+
+        began = time.perf_counter()
+        await asyncio.gather(*(one(c) for c in connections))
+        taken = time.perf_counter() - began
+        for connection in connections:
+            connection.close()
+        return _rates(label, latencies, taken)
+
+    async def list_pods(self, label: str, page: int) -> Measured:
+        connection = await Connection.open(self.address)
+        began = time.perf_counter()
+        token, size = "", 0
+        while True:
+            query = f"?limit={page}" + (f"&continue={token}" if token else "") if page else ""
+            body = await connection.expect(self.address.request("GET", f"{SPACE}/pods{query}"), 200)
+            size += len(body)
+            found = re.search(rb'"continue":"([^"]+)"', body[:1000]) if page else None
+            if found is None:
+                break
+            token = found.group(1).decode()
+        taken = time.perf_counter() - began
+        connection.close()
+        return {label: 1000 * taken, f"{label} size": size / 2**20}
+
+    async def watch(self, label: str, watchers: int = 50, rate: int = 200) -> Measured:
+        """Watchers of one namespace's ConfigMaps while a writer replaces them at ``rate`` per second."""
+        self._round += 1
+        await self._objects(1, 8)
+        sent: dict[bytes, float] = {}
+        delays: list[float] = []
+
+        def watcher() -> Callable[[bytes], None]:
+            rest = b""
+
+            def seen(data: bytes) -> None:
+                nonlocal rest
+                now = time.perf_counter()
+                data = rest + data
+                end = data.rfind(b"\n") + 1  # a value may be cut in two
+                rest = data[end:]
+                for number in _SEQUENCE.findall(data, 0, end):
+                    began = sent.get(number)
+                    if began is not None:
+                        delays.append(now - began)
+
+            return seen
+
+        connections = await asyncio.gather(*(Connection.open(self.address) for _ in range(watchers)))
+        listed = await connections[0].expect(self.address.request("GET", f"{SPACE}/configmaps?limit=1"), 200)
+        version = re.search(rb'"resourceVersion":"(\d+)"', listed)
+        assert version is not None
+        opened = [asyncio.Event() for _ in connections]
+        path = f"{SPACE}/configmaps?watch=1&resourceVersion={version.group(1).decode()}"
+        for connection, event in zip(connections, opened, strict=True):
+            connection.on_data = lambda data, event=event: event.set()
+            assert connection._transport is not None
+            connection._transport.write(self.address.request("GET", path))
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(event.wait() for event in opened))
+        for connection in connections:
+            connection.on_data = watcher()
+        total = await self._write_steadily(rate, sent)
+        end = time.perf_counter() + 5
+        while len(delays) < total * watchers and time.perf_counter() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        for connection in connections:
+            connection.close()
+        if len(delays) < total * watchers:
+            raise RuntimeError(f"{self.server.name}: {total * watchers - len(delays)} events were not delivered")
+        return {f"{label}, p50": 1000 * percentile(delays, 0.5), f"{label}, p99": 1000 * percentile(delays, 0.99)}
+
+    async def _write_steadily(self, rate: int, sent: dict[bytes, float]) -> int:
+        """Writes on a schedule, each on a free connection; how many."""
+        free: asyncio.Queue[Connection] = asyncio.Queue()
+        for _ in range(8):
+            free.put_nowait(await Connection.open(self.address))
+        tasks = []
+
+        async def write(number: int, connection: Connection) -> None:
+            name = f"held-0-{number % 8}"
+            text = f"{self._round}{number:06}"
+            request = self.address.request("PUT", f"{SPACE}/configmaps/{name}", config_map(name, text))
+            sent[text.encode()] = time.perf_counter()
+            await connection.expect(request, 200)
+            free.put_nowait(connection)
+
+        total = int(rate * max(2.0, self.seconds))
+        began = time.perf_counter()
+        for number in range(total):
+            await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+            tasks.append(asyncio.create_task(write(number, await free.get())))
+        await asyncio.gather(*tasks)
+        while not free.empty():
+            free.get_nowait().close()
+        return total
+
+
+def _rates(label: str, latencies: list[float], taken: float) -> Measured:
+    return {
+        label: len(latencies) / taken,
+        f"{label}, p50": 1000 * percentile(latencies, 0.5),
+        f"{label}, p99": 1000 * percentile(latencies, 0.99),
+    }
+
+
+Step = tuple[str, Bar, str, Callable[[Load, str], Awaitable[Measured]]]
+
+
+def steps() -> list[Step]:
+    """(label, bar, unit, what to do); rates bring their latencies along."""
+    out: list[Step] = []
+    for clients in (1, 32):
+        crowd_text = f"{clients} client{'s' * (clients > 1)}"
+        out.append((f"create, {crowd_text}", SAME, "/s", lambda load, label, n=clients: load.create(label, n)))  # type: ignore[misc]
+        out.append((f"PUT, {crowd_text}", SAME, "/s", lambda load, label, n=clients: load.put(label, n)))  # type: ignore[misc]
+        out.append((f"GET, {crowd_text}", READS, "/s", lambda load, label, n=clients: load.get(label, n)))  # type: ignore[misc]
+    out.append(("create pods, 32 clients", SAME, "/s", lambda load, label: load.create_pods(label)))
+    out.append(("LIST of all pods", LISTS, "ms", lambda load, label: load.list_pods(label, 0)))
+    out.append(("LIST of all pods in pages of 500", LISTS, "ms", lambda load, label: load.list_pods(label, 500)))
+    out.append(("watch, 50 watchers, 200 writes/s", DELIVERY, "ms", lambda load, label: load.watch(label)))
+    return out
+
+
+async def measure(servers: list[Server], options: argparse.Namespace) -> list[Row]:
+    """All rows. The servers run when it returns."""
+    start, idle = (
+        Row("cold start to ready", "s", Bar(1 / 3)),
+        Row("idle memory, controllers included", "MiB", Bar(1 / 4)),
+    )
+    for server in servers:
+        start.values.append(await server.start())
+        idle.values.append(await server.idle_mib(options.idle))
+    rows = [start, idle]
+    loads = [Load(server, options.seconds, options.pods) for server in servers]
+    for label, bar, unit, step in steps():
+        if options.only and not re.search(options.only, label):
+            continue
+        best: list[Measured] = [{} for _ in servers]
+        for _ in range(options.rounds):
+            for load, kept in zip(loads, best, strict=True):
+                for name, value in (await step(load, label)).items():
+                    better = max if unit == "/s" and name == label else min
+                    kept[name] = better(kept.get(name, value), value)
+        for name in best[0]:
+            rate, size = unit == "/s" and name == label, name.endswith(" size")
+            main = name == label or (unit == "ms" and not size)
+            made = Row(name, "/s" if rate else "MiB" if size else "ms", bar if main else None)
+            made.values = [kept[name] for kept in best]
+            rows.append(made)
+            print(f"  {name}: " + ", ".join(f"{v:.4g}" for v in made.values if v), file=sys.stderr, flush=True)
+    rows.append(Row("memory after the load", "MiB", None, [s.resident_mib() for s in servers]))
+    return rows
+
+
+def table(rows: list[Row], servers: list[Server], base: int | None) -> list[str]:
+    """The rows as text; a line with a bar ends in ``holds`` or ``MISSED``."""
+    lines = ["  " + " " * 42 + "".join(f"{server.name:>12}" for server in servers)]
+    for row in rows:
+        line = f"  {row.what:<42}" + "".join(f"{'-' if v is None else f'{v:.4g}':>12}" for v in row.values)
+        line += f" {row.unit:<4}"
+        for number in range(len(servers)):
+            ratio = row.ratio(number, base)
+            if ratio is not None and row.bar is not None:
+                sign = ">=" if row.bar.at_least else "<="
+                verdict = "holds" if row.bar.holds(ratio) else "MISSED"
+                line += f" {ratio:7.2f}x {sign} {row.bar.bound:<4.2g} {verdict}"
+        lines.append(line.rstrip())
+    return lines
+
+
+def document(rows: list[Row], servers: list[Server], base: int | None) -> str:
+    out = []
+    for row in rows:
+        values = {server.name: value for server, value in zip(servers, row.values, strict=True)}
+        item: dict[str, object] = {"what": row.what, "unit": row.unit, "values": values}
+        ratios = {s.name: row.ratio(i, base) for i, s in enumerate(servers) if row.ratio(i, base) is not None}
+        if row.bar is not None and ratios:
+            item["ratios"] = ratios
+            item["bar"] = {"bound": row.bar.bound, "atLeast": row.bar.at_least}
+            item["holds"] = {name: row.bar.holds(ratio) for name, ratio in ratios.items() if ratio is not None}
+        out.append(item)
+    return json.dumps(out, indent=2)
+
+
+def _servers(options: argparse.Namespace, directory: Path) -> list[Server]:
+    chosen = options.ours or options.upstream or options.kubeconfig
+    servers: list[Server] = []
+    if options.ours or not chosen:
+        servers.append(Ours(directory / "ours"))
+    for text in options.kubeconfig:
+        name, _, file = text.rpartition("=")
+        servers.append(Server(name or Path(file).stem, load_kubeconfig(file)))
+    folder = assets()
+    if options.upstream and folder is None:
+        sys.exit("--upstream: set KUBEBUILDER_ASSETS to the folder with kube-apiserver and etcd")
+    if folder is not None and (options.upstream or not chosen):
+        servers.append(Upstream(directory / "upstream", folder))
+    return servers
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ours", action="store_true", help="measure this Glebe")
+    parser.add_argument("--upstream", action="store_true", help="measure kube-apiserver and etcd")
+    parser.add_argument("--kubeconfig", action="append", default=[], metavar="[NAME=]FILE", help="measure that server")
+    parser.add_argument("--quick", action="store_true", help="1 round of 1 s instead of 3 of 1.5 s; 1,000 pods")
+    parser.add_argument("--rounds", type=int, help="how often each row is measured")
+    parser.add_argument("--seconds", type=float, help="how long each crowd asks")
+    parser.add_argument("--pods", type=int, help="how many are created and listed")
+    parser.add_argument("--idle", type=float, default=8.0, help="seconds before the idle memory is read")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only the rows whose label matches")
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.seconds = options.seconds or (1.0 if options.quick else 1.5)
+    options.pods = options.pods or (1000 if options.quick else 5000)
+    try:
+        import uvloop
+
+        factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    except ImportError:
+        factory = asyncio.new_event_loop
+    with tempfile.TemporaryDirectory(prefix="glebe-bench-") as folder, ExitStack() as stack:
+        servers = _servers(options, Path(folder))
+        for server in servers:
+            stack.callback(server.stop)
+        with asyncio.Runner(loop_factory=factory) as runner:
+            rows = runner.run(measure(servers, options))
+        base = next((i for i, s in enumerate(servers) if isinstance(s, Upstream)), None)
+        if options.output == "json":
+            print(document(rows, servers, base))
+            return 0
+        print("API server" + ("" if base is None else " (ratio to upstream)"))
+        print("\n".join(table(rows, servers, base)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
