@@ -15,7 +15,7 @@ import orjson
 
 from glebe.kube.caller import APPLY_TYPE, PATCH_TYPES, Caller, address
 from glebe.kube.errors import ApiError
-from glebe.kube.objects import Object
+from glebe.kube.objects import CLUSTER, EVERY, Object
 from glebe.kube.resources import PODS, Resource
 from glebe.kube.transport import Response
 from glebe.kube.wire import (
@@ -40,7 +40,9 @@ class Client(Caller):
     """Verbs over a transport.
 
     :param cluster: the logical cluster whose API to speak (paths get the prefix ``/clusters/NAME``); ``""`` for a
-        server that is one cluster, and for a transport whose base URL already names it.
+        server that is one cluster, and for a transport whose base URL already names it; :data:`EVERY` to list and
+        watch over all clusters of a Glebe server. What is read so knows its cluster (``key_of``), and ``create``,
+        ``update`` and ``apply`` write it there; for other verbs see :meth:`at`.
     :param field_manager: the name under which this client's writes are recorded in ``managedFields``.
     :param on_warning: called with the text of each Warning header.
     """
@@ -50,6 +52,18 @@ class Client(Caller):
     def for_cluster(self, name: str) -> Client:
         """The same transport and settings, another logical cluster."""
         return Client(self.transport, cluster=name, field_manager=self.field_manager, on_warning=self.on_warning)
+
+    def at(self, cluster: str) -> Client:
+        """The client for what lives in ``cluster``: this one, unless it speaks to all clusters."""
+        return self.for_cluster(cluster) if self.cluster == EVERY else self
+
+    def _placed(self, obj: Object) -> tuple[Client, Object]:
+        """Whom to write ``obj`` through, and what to send."""
+        meta = obj.get("metadata") or {}
+        if CLUSTER not in meta:
+            return self, obj
+        sent = {**obj, "metadata": {field: value for field, value in meta.items() if field != CLUSTER}}
+        return self.at(meta[CLUSTER]), sent
 
     def with_field_manager(self, name: str) -> Client:
         """The same, writing under another field manager."""
@@ -140,7 +154,8 @@ class Client(Caller):
         query = self._write_query(dry_run)
         if field_validation:
             query.append(("fieldValidation", field_validation))
-        return await self._write("POST", path, query, obj)
+        client, obj = self._placed(obj)
+        return await client._write("POST", path, query, obj)
 
     async def update(
         self, resource: Resource, obj: Object, *, subresource: str | None = None, dry_run: bool = False
@@ -148,7 +163,8 @@ class Client(Caller):
         """Replace ``obj``; its ``metadata.resourceVersion`` is the optimistic lock (409 when it is not the latest)."""
         meta = obj["metadata"]
         path = address(resource, meta.get("namespace"), meta["name"], subresource)
-        return await self._write("PUT", path, self._write_query(dry_run), obj)
+        client, obj = self._placed(obj)
+        return await client._write("PUT", path, self._write_query(dry_run), obj)
 
     async def update_status(self, resource: Resource, obj: Object) -> Object:
         """Replace the status of ``obj``."""
@@ -184,7 +200,8 @@ class Client(Caller):
         query = self._write_query(dry_run, field_manager)
         query.append(("force", "true" if force else "false"))
         path = address(resource, meta.get("namespace"), meta["name"], subresource)
-        return await self._write("PATCH", path, query, obj, APPLY_TYPE)
+        client, obj = self._placed(obj)
+        return await client._write("PATCH", path, query, obj, APPLY_TYPE)
 
     async def delete(
         self,

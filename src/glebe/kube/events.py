@@ -15,7 +15,7 @@ from typing import Final
 from glebe.kube.client import Client
 from glebe.kube.clock import Env, format_time
 from glebe.kube.errors import ApiError
-from glebe.kube.objects import Object
+from glebe.kube.objects import Object, cluster_of
 from glebe.kube.resources import EVENTS
 from glebe.kube.transport import ConnectionLost
 
@@ -44,7 +44,7 @@ class _Budget:
 
 
 class EventRecorder:
-    """Records events of one component.
+    """Records events of one component, each in the cluster of the object that it is about.
 
     :param component: who says it, e.g. ``glebe-queueing``.
     """
@@ -65,11 +65,12 @@ class EventRecorder:
         meta = obj["metadata"]
         text = message.encode()[:_MAX_MESSAGE].decode("utf-8", "ignore")
         namespace = meta.get("namespace") or "default"
-        key = (obj["kind"], namespace, meta["name"], meta.get("uid", ""), type, reason, text)
+        key = (cluster_of(obj), obj["kind"], namespace, meta["name"], meta.get("uid", ""), type, reason, text)
+        client = self._client.at(key[0])
         try:
             async with asyncio.timeout(_TIMEOUT):
-                if not await self._count_on(key, namespace):
-                    await self._create(key, namespace, obj, type, reason, text)
+                if not await self._count_on(client, key, namespace):
+                    await self._create(client, key, namespace, obj, type, reason, text)
         except (ApiError, ConnectionLost, TimeoutError) as error:
             self.dropped += 1
             log.debug("event %s about %s/%s was not recorded: %s", reason, namespace, meta["name"], error)
@@ -77,7 +78,7 @@ class EventRecorder:
             self.dropped += 1
             log.exception("event %s about %s/%s was not recorded", reason, namespace, meta["name"])
 
-    async def _count_on(self, key: tuple[str, ...], namespace: str) -> bool:
+    async def _count_on(self, client: Client, key: tuple[str, ...], namespace: str) -> bool:
         """Count a repetition on the event there is; False when there is none (any more)."""
         seen = self._seen.get(key)
         if seen is None:
@@ -86,7 +87,7 @@ class EventRecorder:
         seen.count += 1
         patch = {"count": seen.count, "lastTimestamp": format_time(self._env.clock.now())}
         try:
-            await self._client.patch(EVENTS, seen.name, patch, namespace)
+            await client.patch(EVENTS, seen.name, patch, namespace)
         except ApiError as error:
             if error.code != 404:
                 raise
@@ -95,7 +96,7 @@ class EventRecorder:
         return True
 
     async def _create(
-        self, key: tuple[str, ...], namespace: str, obj: Object, type: str, reason: str, message: str
+        self, client: Client, key: tuple[str, ...], namespace: str, obj: Object, type: str, reason: str, message: str
     ) -> None:
         meta = obj["metadata"]
         if not self._afford(meta.get("uid") or f"{obj['kind']}/{namespace}/{meta['name']}"):
@@ -126,7 +127,7 @@ class EventRecorder:
             "reportingComponent": self._component,
             "reportingInstance": self._component,
         }
-        await self._client.create(EVENTS, event)
+        await client.create(EVENTS, event)
         self._seen[key] = _Seen(name, 1)
         if len(self._seen) > _MAX_REMEMBERED:
             self._seen.popitem(last=False)

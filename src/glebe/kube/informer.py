@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
-from glebe.kube.objects import Object, key_of
+from glebe.kube.objects import Object, cluster_of, key_of
 from glebe.kube.reflector import Reflector, ReflectorStats, Timing
 from glebe.kube.resources import Resource
 from glebe.kube.store import Indexer, Store
@@ -226,3 +226,69 @@ class Informers:
 
     def __iter__(self) -> Iterator[Informer]:
         return iter(list(self._informers.values()))
+
+
+class ClusterView(Informer):
+    """One cluster's part of an informer over all clusters: the same objects, with a store and indexes of its own.
+
+    :param name: the cluster.
+    :param client: speaks to that cluster; keys are under ``client.cluster``.
+    """
+
+    def __init__(self, base: Informer, name: str, client: Client) -> None:
+        self.client = client
+        self.resource = base.resource
+        self.cluster = client.cluster
+        self.store = Store({})
+        self._name = name
+        self._handlers = []
+        self._synced = base._synced
+        self._reflector = base._reflector
+        base.add_handler(self._take)
+
+    async def run(self) -> None:
+        """Wait until cancelled: the informer over all clusters does the work."""
+        await asyncio.get_running_loop().create_future()
+
+    def _take(self, old: Object | None, new: Object | None) -> None:
+        obj = new or old
+        if obj is None or cluster_of(obj) != self._name:
+            return
+        if new is not None:
+            self.store.set(key_of(new, self.cluster), new)
+        else:
+            self.store.delete(key_of(obj, self.cluster))
+        self._notify(old, new)
+
+
+class InformersView(Informers):
+    """One cluster's part of shared informers over all clusters. Running them is the business of ``base``."""
+
+    def __init__(self, base: Informers, name: str, client: Client) -> None:
+        super().__init__(client, base.env)
+        self._base = base
+        self._name = name
+
+    def get(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        indexers: Mapping[str, Indexer] | None = None,
+    ) -> Informer:
+        """See :meth:`Informers.get`."""
+        key = (resource, namespace, label_selector, field_selector)
+        view = self._informers.get(key)
+        if view is None:
+            base = self._base.get(
+                resource, namespace=namespace, label_selector=label_selector, field_selector=field_selector
+            )
+            view = self._informers[key] = ClusterView(base, self._name, self.client)
+        if indexers:
+            view.add_indexers(indexers)
+        return view
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Nothing to run."""

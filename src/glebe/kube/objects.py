@@ -9,6 +9,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 Object: TypeAlias = dict[str, Any]
 
+#: Stands for all logical clusters at once, in place of a cluster's name.
+EVERY = "*"
+#: Where (in its metadata) an object that was read over all clusters says which one it lives in. No API has such a
+#: field: the client sets it when it reads and takes it out when it writes.
+CLUSTER = "clusterName"
+
 
 class ObjectKey(NamedTuple):
     """Where an object of a known resource lives. ``namespace`` is ``""`` for cluster-scoped kinds.
@@ -25,10 +31,17 @@ class ObjectKey(NamedTuple):
         return f"{self.cluster}:{path}" if self.cluster else path
 
 
-def key_of(obj: Object, cluster: str = "") -> ObjectKey:
-    """The address of ``obj``."""
+def key_of(obj: Object, cluster: str = EVERY) -> ObjectKey:
+    """The address of ``obj``, in ``cluster`` or (:data:`EVERY`) in the cluster that it was read from."""
     meta = obj["metadata"]
+    if cluster == EVERY:
+        cluster = meta.get(CLUSTER, "")
     return ObjectKey(cluster, meta.get("namespace", ""), meta["name"])
+
+
+def cluster_of(obj: Object) -> str:
+    """The cluster of an object that was read over all clusters; "" for any other."""
+    return str(obj["metadata"].get(CLUSTER, ""))
 
 
 def labels_of(obj: Object) -> dict[str, str]:

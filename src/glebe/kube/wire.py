@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TypeAlias, TypedDict
@@ -10,7 +11,7 @@ from typing import TypeAlias, TypedDict
 import orjson
 
 from glebe.kube.errors import ApiError
-from glebe.kube.objects import Object
+from glebe.kube.objects import CLUSTER, Object
 from glebe.kube.resources import Resource
 from glebe.kube.transport import ConnectionLost, Response
 
@@ -69,6 +70,8 @@ def delete_options(
 
 def read_list(resource: Resource, body: Object) -> ObjectList:
     items: list[Object] = body.get("items") or []
+    for item, cluster in zip(items, body.get("clusters") or (), strict=False):
+        item["metadata"][CLUSTER] = sys.intern(cluster)
     if items and "kind" not in items[0]:
         api_version, kind = resource.api_version, resource.kind
         items = [{"apiVersion": api_version, "kind": kind, **item} for item in items]
@@ -122,6 +125,8 @@ def read_event(line: bytes) -> WatchEvent:
         raise ConnectionLost(f"not a watch event: {line[:200]!r}") from error
     if kind == "ERROR":
         raise ApiError.from_status(obj, 500)
+    if "cluster" in frame:
+        obj["metadata"][CLUSTER] = sys.intern(frame["cluster"])
     return WatchEvent(kind, obj)
 
 
