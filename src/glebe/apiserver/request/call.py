@@ -47,7 +47,7 @@ class Call:
 
     def key(self, name: str | None = None) -> Key:
         namespace = self.route.namespace if self.info.namespaced else ""
-        return Key(self.info.group_resource, self.route.cluster, namespace, self.route.name if name is None else name)
+        return Key(self.info.stored_as, self.route.cluster, namespace, self.route.name if name is None else name)
 
     def annotate(self, key: str, value: str) -> None:
         """Note something for the audit log."""
@@ -72,7 +72,16 @@ class Call:
 
 def stored_version(info: ResourceInfo) -> bool:
     """Is the requested version the one that is stored?"""
-    return not info.storage_version or info.version == info.storage_version
+    return (not info.storage_version or info.version == info.storage_version) and info.conversion is None
+
+
+def served(info: ResourceInfo, obj: Object) -> Object:
+    """A stored object (which may be changed) in the version that ``info`` serves."""
+    if stored_version(info):
+        return obj
+    from glebe.apiserver.types.conversion import any_served  # late: few kinds need it
+
+    return any_served(info, obj)
 
 
 def value_of(call: Call, entry: Entry) -> bytes:
@@ -84,9 +93,12 @@ def value_of(call: Call, entry: Entry) -> bytes:
 
 def object_of(call: Call, entry: Entry) -> Object:
     """A fresh decoded copy in the requested version."""
-    obj = entry.load()
-    obj["apiVersion"] = call.info.api_version
-    return obj
+    return served(call.info, entry.load())
+
+
+def view_of(call: Call, entry: Entry) -> Object:
+    """The object in the requested version, to read only."""
+    return entry.view() if stored_version(call.info) else object_of(call, entry)
 
 
 def respond_entry(call: Call, entry: Entry, code: int = 200) -> Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import orjson
@@ -14,7 +16,27 @@ from glebe.kube.selectors import EXISTS, IN, FieldSelector, LabelSelector
 from glebe.kube.transport import Request
 
 #: Fields whose absence means something else than "".
-_ABSENT = {"spec.unschedulable": "false", "spec.hostNetwork": "false"}
+_ABSENT = {"spec.unschedulable": "false", "spec.hostNetwork": "false", "status.successful": "0", "status.replicas": "0"}
+
+
+def _event_source(obj: Object) -> str:
+    return str((obj.get("source") or {}).get("component") or obj.get("reportingComponent") or "")
+
+
+def _succeeded(obj: Object) -> str:
+    return str((obj.get("status") or {}).get("succeeded") or 0)
+
+
+def _addresses(obj: Object) -> str:
+    return ",".join(str(a.get("ip", "")) for a in (obj.get("status") or {}).get("podIPs") or ())
+
+
+#: Fields that are not a path in the object.
+_COMPUTED: dict[str, Callable[[Object], str]] = {
+    "source": _event_source,
+    "status.successful": _succeeded,
+    "status.podIPs": _addresses,
+}
 
 
 class Selection(Protocol):
@@ -71,13 +93,18 @@ def _needles(labels: LabelSelector | None, fields: FieldSelector | None) -> tupl
     found.extend(
         orjson.dumps(term.path.rpartition(".")[2]) + b":" + orjson.dumps(term.value)
         for term in (fields.terms if fields is not None else ())
-        if term.equal and term.value not in ("", "true", "false") and not term.value.lstrip("-")[:1].isdigit()
+        if term.equal
+        and term.path not in _COMPUTED
+        and term.value not in ("", "true", "false")
+        and not term.value.lstrip("-")[:1].isdigit()
     )
     return tuple(found)
 
 
 def field_of(obj: Object, path: str) -> str:
     """The text of a selectable field; "" when it is absent."""
+    if (computed := _COMPUTED.get(path)) is not None:
+        return computed(obj)
     value: Any = obj
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -109,18 +136,44 @@ def parse(request: Request, info: ResourceInfo) -> Selection:
         except ValueError as error:
             raise bad_request(f"invalid field selector: {error}") from None
         name = _check_fields(fields, info)
+        if info.conversion is not None:
+            fields = _stored_fields(fields, info.conversion.fields)
         if name and len(fields.terms) == 1:
             fields = None
     return _Selected(labels, fields, name)
+
+
+def _unknown_field(path: str, info: ResourceInfo) -> str:
+    """Upstream words it by who registered the kind's fields."""
+    if info.group_resource == "resourceslices.resource.k8s.io":
+        return f"field label not supported for {info.api_version}, Kind={info.kind}: {path}"
+    if info.group_resource == "jobs.batch":
+        return f'field label "{path}" not supported for Job'
+    if info.selectable_fields or info.is_custom:
+        return f"field label not supported: {path}"
+    return f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
+
+
+def _stored_fields(fields: FieldSelector, names: Mapping[str, str]) -> FieldSelector:
+    """The same selector for the form that is stored."""
+    terms = tuple(replace(term, path=names.get(term.path, term.path)) for term in fields.terms)
+    return replace(fields, terms=terms)
 
 
 def _check_fields(fields: FieldSelector, info: ResourceInfo) -> str:
     """Refuse unknown fields; return the name when the selector pins it."""
     for term in fields.terms:
         if term.path not in ("metadata.name", "metadata.namespace") and term.path not in info.selectable_fields:
-            if not info.selectable_fields and not info.is_custom:
-                raise bad_request(
-                    f'"{term.path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
-                )
-            raise bad_request(f"field label not supported: {term.path}")
+            raise bad_request(_unknown_field(term.path, info))
     return fields.required("metadata.name") or ""
+
+
+def pinned_name(fields: str) -> str:
+    """The only ``metadata.name`` that a field selector lets through; "" when it lets several (or is none)."""
+    if "metadata.name" not in fields:
+        return ""
+    try:
+        terms = FieldSelector.parse(fields).terms
+    except ValueError:
+        return ""  # said when the request is served
+    return next((t.value for t in terms if t.equal and t.path == "metadata.name" and "/" not in t.value), "")

@@ -18,6 +18,7 @@ from glebe.kube.objects import Object
 from glebe.kube.resources import Resource
 
 if TYPE_CHECKING:
+    from glebe.apiserver.types.conversion import Conversion
     from glebe.apiserver.types.schema import Schema
 
 
@@ -95,6 +96,20 @@ class ResourceInfo:
     def group_resource(self) -> str:
         """``pods`` or ``jobs.batch``: the name under which objects are stored and rights are given."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @cached_property
+    def conversion(self) -> Conversion | None:
+        """How a built-in form that is not the stored one is kept; None for all others."""
+        if self.is_custom:
+            return None
+        from glebe.apiserver.types.conversion import conversion_of  # late: a conversion knows other kinds
+
+        return conversion_of(self.group, self.version, self.plural)
+
+    @cached_property
+    def stored_as(self) -> str:
+        """The group resource under which the objects are stored."""
+        return self.conversion.stored_as if self.conversion is not None else self.group_resource
 
     @cached_property
     def resource(self) -> Resource:

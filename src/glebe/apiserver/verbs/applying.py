@@ -32,7 +32,6 @@ async def apply_patch(call: Call) -> Response:
     version = applied["metadata"].get("resourceVersion")
 
     def make(live: Object) -> Object:
-        live["apiVersion"] = call.info.api_version
         new = server_side_apply(call.info, live, applied, manager, force, now, call.route.subresource)
         new["metadata"]["resourceVersion"] = version or live["metadata"]["resourceVersion"]
         return new

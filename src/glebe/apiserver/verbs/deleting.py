@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from glebe.apiserver.request import options, selection
-from glebe.apiserver.request.call import Call, respond, respond_entry, respond_object
+from glebe.apiserver.request.call import Call, object_of, respond, respond_entry, respond_object, served, view_of
 from glebe.apiserver.request.options import DeleteOptions
 from glebe.apiserver.store import Entry, Key, Mismatch
 from glebe.apiserver.strategy import strategy_for
@@ -41,13 +41,13 @@ async def delete_collection(call: Call) -> Response:
         if i % _BREATHE == _BREATHE - 1:
             await asyncio.sleep(0)  # thousands of deletions must not hold up everybody else
         meta = entry.view()["metadata"]
-        key = Key(call.info.group_resource, call.cluster, meta.get("namespace", ""), meta["name"])
+        key = Key(call.info.stored_as, call.cluster, meta.get("namespace", ""), meta["name"])
         try:
             await delete_one(call, key, chosen)
         except errors.ApiError as error:
             if not errors.is_not_found(error):
                 raise
-    items = [e.load() for e in entries]
+    items = [served(call.info, e.load()) for e in entries]
     body = {
         "kind": call.info.list_kind,
         "apiVersion": call.info.api_version,
@@ -67,7 +67,7 @@ async def delete_one(call: Call, key: Key, chosen: DeleteOptions) -> Response:
         _check_preconditions(call, entry, chosen, key.name)
         if info.group_resource == "namespaces" and key.name in IMMORTAL:
             raise errors.forbidden("", "namespaces", key.name, "this namespace may not be deleted")
-        await admitting.mutate(call, "DELETE", None, entry.view())
+        await admitting.mutate(call, "DELETE", None, view_of(call, entry))
         await admitting.judge(call)
         try:
             return await _attempt(call, key, entry, chosen)
@@ -77,8 +77,8 @@ async def delete_one(call: Call, key: Key, chosen: DeleteOptions) -> Response:
 
 
 async def _attempt(call: Call, key: Key, entry: Entry, chosen: DeleteOptions) -> Response:
-    obj = entry.load()
-    before = entry.view()
+    obj = object_of(call, entry)
+    before = view_of(call, entry)
     ends_now = mark(call, obj, chosen)
     store, server = call.server.store, call.server
     if ends_now:

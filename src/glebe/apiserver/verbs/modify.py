@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from glebe.apiserver.request.call import Call
+from glebe.apiserver.request.call import Call, object_of, view_of
 from glebe.apiserver.store import Entry, Mismatch
 from glebe.apiserver.verbs.writing import ATTEMPTS, encoder
 from glebe.kube import errors
@@ -22,11 +22,11 @@ async def modify(call: Call, edit: Callable[[Object], bool | None]) -> tuple[Ent
         entry = store.get(call.key())
         if entry is None:
             raise call.not_found()
-        obj = entry.load()
+        obj = object_of(call, entry)
         gone = edit(obj)
         if call.dry_run:
             return None, obj
-        if not gone and obj == entry.view():
+        if not gone and obj == view_of(call, entry):
             return entry, obj
         try:
             if gone:

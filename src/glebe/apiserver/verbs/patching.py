@@ -36,7 +36,6 @@ def _maker(call: Call, kind: str, body: Any) -> Callable[[Object], Object]:
 
     def make(old: Object) -> Object:
         version = old["metadata"]["resourceVersion"]
-        old["apiVersion"] = call.info.api_version
         if kind == "json":
             new = json_patch.apply(old, body)
         elif kind == "merge":

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from glebe.apiserver.request import media, selection
-from glebe.apiserver.request.call import Call, partial, respond, respond_entry, stored_version, table_of
+from glebe.apiserver.request.call import Call, partial, respond, respond_entry, served, stored_version, table_of
 from glebe.apiserver.store import Compacted, Entry, FutureRevision, Page
 from glebe.kube.errors import ApiError, Cause, bad_request, gone, invalid
 from glebe.kube.objects import Object
@@ -71,7 +71,7 @@ def find(call: Call, chosen: selection.Selection, limit: int) -> tuple[list[Entr
 def _range(call: Call, namespace: str, after: tuple[str, str] | None, limit: int, revision: int) -> Page:
     try:
         return call.server.store.range(
-            call.info.group_resource, call.cluster, namespace, after=after, limit=limit, revision=revision
+            call.info.stored_as, call.cluster, namespace, after=after, limit=limit, revision=revision
         )
     except Compacted as error:
         raise gone(_EXPIRED if call.request.param("continue") else str(error)) from None
@@ -177,13 +177,11 @@ def _respond_list(call: Call, entries: list[Entry], meta: Object) -> Response:
         if stored_version(info):
             values = [e.value for e in entries]
         else:
-            values = [orjson.dumps({**e.load(), "apiVersion": info.api_version}) for e in entries]
+            values = [orjson.dumps(served(info, e.load())) for e in entries]
         head = orjson.dumps({"kind": info.list_kind, "apiVersion": info.api_version, "metadata": meta})
         body = b"".join((head[:-1], b',"items":[', b",".join(values), b"]}"))
         return Response(200, {"content-type": media.JSON}, body)
-    items = [e.load() for e in entries]
-    for item in items:
-        item["apiVersion"] = info.api_version
+    items = [served(info, e.load()) for e in entries]
     if wanted.shape == "Table":
         return respond(table_of(call, items, meta), wanted)
     if wanted.shape:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from glebe.apiserver.request import media, selection
-from glebe.apiserver.request.call import Call, partial, stored_version, table_of
+from glebe.apiserver.request.call import Call, partial, served, stored_version, table_of
 from glebe.apiserver.store import Compacted, Entry, Event, Subscription
 from glebe.apiserver.verbs.reading import invalid_options, revision_of
 from glebe.kube.errors import Cause, gone
@@ -94,7 +94,7 @@ def _subscribe(call: Call, plan: _Plan, name: str) -> Subscription:
     store = call.server.store
     namespace = call.route.namespace if call.info.namespaced else ""
     start = store.revision if plan.initial or plan.revision == 0 else plan.revision
-    return store.watch(call.info.group_resource, call.cluster, namespace, name, revision=start)
+    return store.watch(call.info.stored_as, call.cluster, namespace, name, revision=start)
 
 
 async def _one(chunk: bytes) -> AsyncIterator[bytes]:
@@ -203,7 +203,7 @@ class _Stream:
     def _encode(self, kind: str, entry: Entry) -> bytes:
         if self._plain:
             return frame(kind, entry.value)
-        obj = {**entry.load(), "apiVersion": self._call.info.api_version}
+        obj = served(self._call.info, entry.load())
         return frame(kind, orjson.dumps(self._shape(obj)))
 
     def _shape(self, obj: Object) -> Object:

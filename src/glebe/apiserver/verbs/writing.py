@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from glebe.apiserver.request import duplicates, media, options
-from glebe.apiserver.request.call import Call, respond_entry, respond_object, stored_version
+from glebe.apiserver.request.call import Call, object_of, respond_entry, respond_object, stored_version
 from glebe.apiserver.store import Entry, Make, Mismatch
 from glebe.apiserver.strategy import strategy_for
 from glebe.apiserver.verbs import admitting, schema_steps
@@ -28,8 +28,9 @@ _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 def encoder(call: Call, obj: Object) -> Make:
     """Bytes of ``obj`` under a revision, in the stored version."""
     if not stored_version(call.info):
-        group = call.info.group
-        obj = {**obj, "apiVersion": f"{group}/{call.info.storage_version}" if group else call.info.storage_version}
+        from glebe.apiserver.types.conversion import any_stored  # late: few kinds need it
+
+        obj = any_stored(call.info, obj)
     meta = obj["metadata"]
 
     def make(revision: int) -> bytes:
@@ -126,9 +127,8 @@ async def change(call: Call, make: Callable[[Object], Object], *, applied: bool 
         entry = store.get(call.key())
         if entry is None:
             raise call.not_found()
-        old = entry.load()
-        old["apiVersion"] = call.info.api_version
-        new = make(entry.load())
+        old = object_of(call, entry)
+        new = make(object_of(call, entry))
         _check_lock(call, new, old)
         result = await _attempt(call, entry, new, old, applied)
         if result is not None:
