@@ -165,3 +165,94 @@ async def test_dropped_clusters_have_no_history(backend: str, tmp_path: Path) ->
         with pytest.raises(Compacted):
             store.watch("pods", "t", revision=before - 1)
         assert store.resources("t") == ["pods"]
+
+
+async def test_wildcards_see_all_clusters_in_order(backend: str, tmp_path: Path) -> None:
+    async with opened(backend, tmp_path) as store:
+        start = store.revision
+        watcher = store.watch("pods", "*", revision=start)
+        named = store.watch("pods", "*", "ns", "a", revision=start)
+        followed: list[tuple[str, str]] = []
+        follower = store.follow("pods", lambda event: followed.append((event.cluster, event.name)))
+        for cluster, name in (("t2", "a"), ("t1", "b"), ("t1", "a"), ("t3", "z")):
+            await store.put(key(name, cluster=cluster), text(f"{cluster}{name}"), 0)
+        await store.put(key("other", cluster="t1", resource="nodes"), text("x"), 0)
+        page = store.range("pods", "*")
+        assert page.clusters == ["t1", "t1", "t2", "t3"]
+        assert [e.value[1:4] for e in page.entries] == [b"t1a", b"t1b", b"t2a", b"t3z"]
+        await store.delete(key("b", cluster="t1"), text("gone"), None)
+        seen = [(e.type, e.cluster, e.name) for e in watcher.queue]
+        adds = [("ADDED", "t2", "a"), ("ADDED", "t1", "b"), ("ADDED", "t1", "a"), ("ADDED", "t3", "z")]
+        assert seen == [*adds, ("DELETED", "t1", "b")]
+        assert [e.cluster for e in named.queue] == ["t2", "t1"]
+        assert followed == [(c, n) for _, c, n in seen]
+        resumed = store.watch("pods", "*", revision=watcher.queue[1].revision)
+        assert [(e.cluster, e.name) for e in resumed.queue] == [("t1", "a"), ("t3", "z"), ("t1", "b")]
+        follower.close()
+        await store.put(key("c", cluster="t1"), text("new"), 0)
+        assert len(followed) == 5
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 10])
+async def test_wildcard_pages_are_consistent(backend: str, tmp_path: Path, limit: int) -> None:
+    async with opened(backend, tmp_path) as store:
+        for cluster in ("a", "b", "c", "d"):
+            for name in ("x", "y"):
+                await store.put(key(name, cluster=cluster), text(cluster + name), 0)
+        await store.put(key("x", "other", cluster="b"), text("bo"), 0)
+        wanted = [f"{c}{n}" for c in "abcd" for n in "xy"]
+        found, after, revision = [], None, 0
+        while True:
+            page = store.range("pods", "*", "ns", after=after, limit=limit, revision=revision)
+            found += [e.value.decode()[1:].partition("@")[0] for e in page.entries]
+            assert page.remaining == len(wanted) - len(found)
+            if page.next_key is None:
+                break
+            if not revision:  # what happens between two pages is not seen
+                await store.put(key("new", cluster="c"), text("cn"), 0)
+                await store.delete(key("y", cluster="d"), text("dy"), None)
+                await store.put(key("x", cluster="later"), text("l"), 0)
+            after, revision = page.next_key, page.revision
+        assert found == wanted
+
+
+async def test_wildcard_watchers_learn_that_a_cluster_went(backend: str, tmp_path: Path) -> None:
+    async with opened(backend, tmp_path) as store:
+        await store.put(key("a", cluster="t"), text("1"), 0)
+        await store.put(key("a", cluster="u"), text("1"), 0)
+        before = store.revision
+        live = store.watch("pods", "*", "ns", revision=before)
+        await store.drop("t")
+        await store.put(key("b", cluster="t"), text("2"), 0)
+        resumed = store.watch("pods", "*", revision=before)
+        for watcher in (live, resumed):
+            assert [(e.type, e.cluster, e.name) for e in watcher.queue] == [("DROPPED", "t", ""), ("ADDED", "t", "b")]
+        assert store.range("pods", "*", revision=before).clusters == ["u"]
+        assert store.usage("t") == (1, len(store.range("pods", "t").entries[0].value))
+        assert store.usage("nobody") == (0, 0)
+
+
+async def test_history_is_bounded_over_all_tables(backend: str, tmp_path: Path) -> None:
+    async with opened(backend, tmp_path, total_events=10) as store:
+        revisions = []
+        for i in range(20):
+            entry = await store.put(key("a", cluster=f"t{i % 4}"), text("x"), None)
+            revisions.append(entry.revision)
+        assert len(store.watch("pods", "*", revision=revisions[9]).queue) == 10
+        assert len(store.watch("pods", "t1", revision=revisions[9]).queue) == 2
+        with pytest.raises(Compacted):
+            store.watch("pods", "*", revision=revisions[8])
+        with pytest.raises(Compacted):
+            store.watch("pods", "t1", revision=revisions[4])
+        assert len(store.watch("pods", "t1", revision=revisions[5]).queue) == 3
+
+
+async def test_an_emptied_table_does_not_forget_that_it_forgot(backend: str, tmp_path: Path) -> None:
+    async with opened(backend, tmp_path, total_events=1) as store:
+        start = store.revision
+        await store.put(key("a"), text("x"), None)
+        await store.delete(key("a"), text("x"), None)
+        await store.put(key("a", resource="nodes"), text("x"), None)
+        store.watch("pods", "root", revision=store.revision).close()
+        with pytest.raises(Compacted):
+            store.watch("pods", "root", revision=start)

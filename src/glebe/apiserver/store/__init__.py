@@ -1,6 +1,7 @@
 """Storage of the API server: a contract and its backends."""
 
 from glebe.apiserver.store.base import (
+    EVERY_CLUSTER,
     Compacted,
     Entry,
     Event,
@@ -18,12 +19,14 @@ from glebe.apiserver.store.base import (
 )
 from glebe.apiserver.store.memory import MemoryStore
 from glebe.apiserver.store.sqlite import SQLiteStore
-from glebe.apiserver.store.subscription import Subscription
+from glebe.apiserver.store.subscription import Follower, Subscription
 
 __all__ = [
+    "EVERY_CLUSTER",
     "Compacted",
     "Entry",
     "Event",
+    "Follower",
     "FutureRevision",
     "Key",
     "Make",

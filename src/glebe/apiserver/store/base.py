@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import orjson
 
 if TYPE_CHECKING:
-    from glebe.apiserver.store.subscription import Subscription
+    from glebe.apiserver.store.subscription import Follower, Subscription
+    from glebe.apiserver.store.table import Table
 
 
 class Key(NamedTuple):
@@ -28,6 +29,9 @@ class Key(NamedTuple):
 
 #: Makes the bytes to store, given the revision that the write will have (it stands inside the object).
 Make: TypeAlias = Callable[[int], bytes]
+
+#: Instead of a cluster's name: all clusters (ranges and watches only).
+EVERY_CLUSTER = "*"
 
 
 class Entry:
@@ -70,18 +74,51 @@ def _remember(entry: Entry) -> None:
 
 
 class Event:
-    """One change. ``entry`` is the new state, or for a deletion the last state under the deletion's revision."""
+    """One change. ``entry`` is the new state, or for a deletion the last state under the deletion's revision.
 
-    __slots__ = ("deleted", "entry", "frames", "name", "namespace", "previous")
+    An event without a name is the end of a whole cluster (type ``DROPPED``); only wildcard watchers receive it, for
+    each resource of which the cluster held objects.
+    """
 
-    def __init__(self, namespace: str, name: str, entry: Entry, previous: Entry | None, deleted: bool) -> None:
+    __slots__ = (
+        "_frames",
+        "after",
+        "before",
+        "cluster",
+        "deleted",
+        "earlier",
+        "entry",
+        "later",
+        "name",
+        "namespace",
+        "previous",
+        "table",
+    )
+
+    def __init__(
+        self, cluster: str, namespace: str, name: str, entry: Entry, previous: Entry | None, deleted: bool
+    ) -> None:
+        self.cluster = cluster
         self.namespace = namespace
         self.name = name
         self.entry = entry
         self.previous = previous
         self.deleted = deleted
-        self.frames: dict[str, bytes] = {}
+        self._frames: dict[str, bytes] | None = None
+        # Its places in the history (:mod:`.history`): of the whole store, and of its own table.
+        self.before: Event | None = None
+        self.after: Event | None = None
+        self.earlier: Event | None = None
+        self.later: Event | None = None
+        self.table: Table | None = None
+
+    @property
+    def frames(self) -> dict[str, bytes]:
         """Encoded watch frames, shared by all watchers; keyed by whatever the encoder varies."""
+        frames = self._frames
+        if frames is None:
+            frames = self._frames = {}
+        return frames
 
     @property
     def revision(self) -> int:
@@ -90,7 +127,7 @@ class Event:
     @property
     def type(self) -> str:
         if self.deleted:
-            return "DELETED"
+            return "DELETED" if self.name else "DROPPED"
         return "ADDED" if self.previous is None else "MODIFIED"
 
 
@@ -100,10 +137,13 @@ class Page:
 
     entries: list[Entry]
     revision: int
-    next_key: tuple[str, str] | None
-    """(namespace, name) of the last entry when there are more; the next page starts after it."""
+    next_key: tuple[str, ...] | None
+    """(namespace, name) of the last entry when there are more; the next page starts after it.
+    Of a wildcard range: (cluster, namespace, name)."""
     remaining: int
     """How many more there are after this page."""
+    clusters: list[str] | None = None
+    """Of a wildcard range only: the cluster of each entry."""
 
 
 class StoreError(Exception):
@@ -156,6 +196,10 @@ class StoreFull(StoreUnavailable):
 class Store(Protocol):
     """The contract that all backends pass (``tests/unit/apiserver/test_apiserver_store_contract.py``)."""
 
+    lags: bool
+    """Others write to the same data: what is read here may be behind, until :meth:`fresh` was awaited. Always False
+    for stores with one process."""
+
     @property
     def revision(self) -> int:
         """Revision of the newest acknowledged write."""
@@ -165,6 +209,14 @@ class Store(Protocol):
 
     async def close(self) -> None: ...
 
+    async def fresh(self, revision: int = 0) -> None:
+        """Return when reads show everything that was acknowledged, anywhere, before the call; or at least ``revision``
+        (waiting for it a few seconds at most: whoever reads then sees by himself that it has not happened).
+
+        :raises StoreUnavailable: it cannot be learned what was acknowledged.
+        """
+        ...
+
     def get(self, key: Key) -> Entry | None: ...
 
     def range(
@@ -173,11 +225,14 @@ class Store(Protocol):
         cluster: str,
         namespace: str = "",
         *,
-        after: tuple[str, str] | None = None,
+        after: tuple[str, ...] | None = None,
         limit: int = 0,
         revision: int = 0,
     ) -> Page:
         """Entries in (namespace, name) order; ``namespace`` "" is all; as of ``revision`` (0: now).
+
+        ``cluster`` "*" ranges over all clusters in (cluster, namespace, name) order, and ``after`` is such a triple;
+        a page of the past then leaves out what clusters held that have been dropped since.
 
         :raises Compacted: ``revision`` is older than the history kept.
         :raises FutureRevision: ``revision`` has not happened.
@@ -188,11 +243,15 @@ class Store(Protocol):
         """Group resources of which the cluster holds at least one object."""
         ...
 
+    def usage(self, cluster: str) -> tuple[int, int]:
+        """(objects, bytes) that the cluster holds."""
+        ...
+
     async def put(self, key: Key, make: Make, expected: int | None) -> Entry:
         """Create or replace. ``expected``: 0 = must not exist, n = must be at revision n, None = whatever.
 
         :raises Mismatch: compare-and-set lost.
-        :raises StoreUnavailable: not written.
+        :raises StoreUnavailable: not written, or (an etcd that went away meanwhile) not known to be written.
         """
         ...
 
@@ -204,13 +263,21 @@ class Store(Protocol):
         ...
 
     async def drop(self, cluster: str) -> None:
-        """Forget everything of a logical cluster and end its watches."""
+        """Forget everything of a logical cluster and end its watches: at once for readers. Returns when nothing is left
+        on disk either; if the process ends before, some of it is there again at the next start: drop it again.
+        """
         ...
 
     def watch(self, resource: str, cluster: str, namespace: str = "", name: str = "", *, revision: int) -> Subscription:
-        """Changes after ``revision``, optionally of one namespace or one name.
+        """Changes after ``revision``, optionally of one namespace or one name; ``cluster`` "*" watches all clusters.
 
         :raises Compacted: history does not reach back so far.
+        """
+        ...
+
+    def follow(self, resource: str, callback: Callable[[Event], None]) -> Follower:
+        """Call back for every change of the resource in all clusters, whoever makes it, at the moment when it becomes
+        visible. The callback must be quick and must not raise. ``close()`` of what is returned ends it.
         """
         ...
 

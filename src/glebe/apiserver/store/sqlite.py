@@ -26,8 +26,7 @@ from glebe.apiserver.store.base import (
     StoreUnavailable,
 )
 from glebe.apiserver.store.lock import DataLock
-from glebe.apiserver.store.memory import Mirror
-from glebe.apiserver.store.table import MAX_BYTES, MAX_EVENTS
+from glebe.apiserver.store.mirror import Mirror
 
 log = logging.getLogger("glebe.apiserver.store")
 
@@ -62,8 +61,8 @@ class SQLiteStore(Mirror):
     :param path: the database file; ``PATH.lock`` beside it keeps a second process out.
     """
 
-    def __init__(self, path: Path, *, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
-        super().__init__(max_events, max_bytes)
+    def __init__(self, path: Path, **bounds: int) -> None:
+        super().__init__(**bounds)
         self._path = path
         self._lock = DataLock(path.with_name(path.name + ".lock"))
         self._connection: sqlite3.Connection | None = None
@@ -104,7 +103,7 @@ class SQLiteStore(Mirror):
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
             self._thread = None
-        self._end_all()
+        self._tables.end_all("closed")
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -12,8 +12,27 @@ from glebe.apiserver.store.base import Event
 MAX_LAG = 20_000
 
 
+class Follower:
+    """Calls back for every event; see ``Store.follow``."""
+
+    __slots__ = ("_on_close", "push")
+
+    def __init__(self, callback: Callable[[Event], None], on_close: Callable[[Follower], None]) -> None:
+        self.push = callback
+        self._on_close = on_close
+
+    def end(self, why: str) -> None:
+        """The store closes, or starts anew."""
+
+    def close(self) -> None:
+        self._on_close(self)
+
+
 class Subscription:
-    """Events of one table, in order, from a revision on. Must be closed by whoever opened it."""
+    """Events of one table, or of one resource in all clusters, in order, from a revision on.
+
+    Must be closed by whoever opened it.
+    """
 
     __slots__ = ("_deadline", "_loop", "_on_close", "_timer", "_waiter", "ended", "name", "namespace", "queue")
 
@@ -24,7 +43,7 @@ class Subscription:
         self.name = name
         self.queue: deque[Event] = deque(e for e in backlog if self._wants(e))
         self.ended = ""
-        """Why no more events will come: "slow", "dropped", "closed"; "" while it runs."""
+        """Why no more events will come: "slow", "dropped", "closed", "resync"; "" while it runs."""
         self._on_close = on_close
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -32,15 +51,15 @@ class Subscription:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _wants(self, event: Event) -> bool:
+        if not event.name:
+            return True  # the end of a cluster concerns every wildcard watcher
         if self.namespace and event.namespace != self.namespace:
             return False
         return not self.name or event.name == self.name
 
     def push(self, event: Event) -> None:
         """Called by the store for every change of the table."""
-        if self.namespace and event.namespace != self.namespace:
-            return
-        if self.name and event.name != self.name:
+        if (self.namespace or self.name) and not self._wants(event):
             return
         if len(self.queue) >= MAX_LAG:
             self.end("slow")

@@ -1,43 +1,60 @@
 """The in-memory state of one resource in one logical cluster: current entries, recent history, watchers.
 
-Both backends keep their objects in these; the difference between them is only when a change is applied.
+All backends keep their objects in these; the difference between them is only when a change is applied.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from glebe.apiserver.store.base import Compacted, Entry, Event, FutureRevision, Page
 from glebe.apiserver.store.subscription import Subscription
 
-#: History per table: at most so many events and so many bytes, whichever is reached first.
-MAX_EVENTS = 10_000
-MAX_BYTES = 16 * 1024 * 1024
+if TYPE_CHECKING:
+    from glebe.apiserver.store.shelf import Shelf
 
 _LAST = "\U0010ffff"
 
 
 class Table:
-    """Ordered entries with a bounded history. Not thread safe: used on the event loop only."""
+    """Ordered entries with their part of the history. Not thread safe: used on the event loop only."""
 
-    __slots__ = ("_bytes", "entries", "floor", "history", "keys", "max_bytes", "max_events", "subscriptions")
+    __slots__ = (
+        "cluster",
+        "entries",
+        "events",
+        "floor",
+        "history_size",
+        "keys",
+        "newest",
+        "oldest",
+        "shelf",
+        "size",
+        "subscriptions",
+    )
 
-    def __init__(self, floor: int, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, shelf: Shelf, cluster: str, floor: int) -> None:
+        self.shelf = shelf
+        self.cluster = cluster
         self.entries: dict[tuple[str, str], Entry] = {}
         self.keys: list[tuple[str, str]] = []
-        self.history: deque[Event] = deque()
+        self.size = 0
+        """Bytes of the current entries."""
         self.floor = floor
         """Newest revision whose changes are no longer in the history: watches may start here or later."""
-        self.subscriptions: list[Subscription] = []
-        self.max_events = max_events
-        self.max_bytes = max_bytes
-        self._bytes = 0
+        self.oldest: Event | None = None
+        self.newest: Event | None = None
+        self.events = 0
+        self.history_size = 0
+        self.subscriptions: Sequence[Subscription] = ()
 
     def load(self, key: tuple[str, str], entry: Entry) -> None:
         """Put an entry that was there before: no event. The caller must :meth:`sort` afterwards."""
         self.entries[key] = entry
         self.keys.append(key)
+        self.size += len(entry.value)
 
     def sort(self) -> None:
         self.keys.sort()
@@ -45,56 +62,51 @@ class Table:
     def apply(self, key: tuple[str, str], entry: Entry, deleted: bool) -> None:
         """Make one change current, remember it and tell the watchers."""
         previous = self.entries.get(key)
+        if previous is not None:
+            self.size -= len(previous.value)
         if deleted:
             del self.entries[key]
             del self.keys[bisect_left(self.keys, key)]
         else:
             self.entries[key] = entry
+            self.size += len(entry.value)
             if previous is None:
                 insort(self.keys, key)
-        event = Event(key[0], key[1], entry, previous, deleted)
-        self.history.append(event)
-        self._bytes += len(entry.value)
-        while len(self.history) > self.max_events or self._bytes > self.max_bytes:
-            self._forget_oldest()
-        for subscription in tuple(self.subscriptions):
-            subscription.push(event)
-
-    def _forget_oldest(self) -> None:
-        oldest = self.history.popleft()
-        self.floor = oldest.revision
-        self._bytes -= len(oldest.entry.value)
-
-    def compact(self, revision: int) -> None:
-        while self.history and self.history[0].revision <= revision:
-            self._forget_oldest()
-        self.floor = max(self.floor, revision)
+        event = Event(self.cluster, key[0], key[1], entry, previous, deleted)
+        self.shelf.history.add(self, event)
+        if self.subscriptions:
+            for subscription in tuple(self.subscriptions):
+                subscription.push(event)
+        if self.shelf.watchers:
+            self.shelf.push(event)
 
     def since(self, revision: int) -> list[Event]:
         """Events after ``revision``.
 
         :raises Compacted: they are not all here any more.
         """
-        if revision < self.floor:
-            raise Compacted(revision, self.floor)
+        floor = max(self.floor, self.shelf.compacted)
+        if revision < floor:
+            raise Compacted(revision, floor)
         out: list[Event] = []
-        for event in reversed(self.history):
-            if event.revision <= revision:
-                break
+        event = self.newest
+        while event is not None and event.entry.revision > revision:
             out.append(event)
+            event = event.earlier
         out.reverse()
         return out
 
     def subscribe(self, namespace: str, name: str, revision: int) -> Subscription:
         subscription = Subscription(namespace, name, self.since(revision), self._unsubscribe)
-        self.subscriptions.append(subscription)
+        self.subscriptions = [*self.subscriptions, subscription]
         return subscription
 
     def _unsubscribe(self, subscription: Subscription) -> None:
-        if subscription in self.subscriptions:
-            self.subscriptions.remove(subscription)
+        self.subscriptions = [s for s in self.subscriptions if s is not subscription] or ()
+        if not self.subscriptions and not self.entries and self.newest is None:
+            self.shelf.tidy(self)
 
-    def page(self, namespace: str, after: tuple[str, str] | None, limit: int, revision: int, current: int) -> Page:
+    def page(self, namespace: str, after: tuple[str, ...] | None, limit: int, revision: int, current: int) -> Page:
         """See ``Store.range``."""
         if revision > current:
             raise FutureRevision(revision, current)
@@ -114,7 +126,7 @@ class Table:
         return Page(found, revision or current, next_key, high - stop)
 
     def _past_page(
-        self, namespace: str, after: tuple[str, str] | None, limit: int, revision: int, changed: list[Event]
+        self, namespace: str, after: tuple[str, ...] | None, limit: int, revision: int, changed: list[Event]
     ) -> Page:
         """The state at ``revision``: the present one, with each later change's first ``previous`` put back."""
         past: dict[tuple[str, str], Entry | None] = {}
@@ -130,7 +142,7 @@ class Table:
         return Page(found, revision, next_key, high - stop)
 
 
-def _bounds(keys: list[tuple[str, str]], namespace: str, after: tuple[str, str] | None) -> tuple[int, int]:
+def _bounds(keys: list[tuple[str, str]], namespace: str, after: tuple[str, ...] | None) -> tuple[int, int]:
     low, high = 0, len(keys)
     if namespace:
         low = bisect_left(keys, (namespace, ""))

@@ -1,0 +1,107 @@
+"""All tables of a store, found by resource and by cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from glebe.apiserver.store.history import Bounds, History
+from glebe.apiserver.store.shelf import Shelf
+from glebe.apiserver.store.table import Table
+
+#: Of so many dropped clusters it is remembered when they were dropped; of others, that it was before a revision.
+_DROPS_KEPT = 10_000
+
+
+class Tables:
+    """Tables are made when first written or watched."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.history = History(bounds)
+        self.floor = 0
+        """What was compacted or not loaded, for all tables."""
+        self._shelves: dict[str, Shelf] = {}
+        self._clusters: dict[str, dict[str, Table]] = {}
+        self._dropped: dict[str, int] = {}
+        self._dropped_before = 0
+
+    def shelf(self, resource: str) -> Shelf:
+        shelf = self._shelves.get(resource)
+        if shelf is None:
+            shelf = self._shelves[resource] = Shelf(self, resource)
+        return shelf
+
+    def get(self, resource: str, cluster: str) -> Table:
+        """The table, made if need be: for writers and watchers."""
+        shelf = self._shelves.get(resource) or self.shelf(resource)
+        table = shelf.tables.get(cluster)
+        if table is None:
+            table = shelf.add(cluster, self._floor_of(cluster))
+            self._clusters.setdefault(cluster, {})[resource] = table
+        return table
+
+    def look(self, resource: str, cluster: str) -> Table:
+        """The table for reading; one that does not exist is as good as empty, and is not kept."""
+        return self.find(resource, cluster) or Table(Shelf(self, resource), cluster, self._floor_of(cluster))
+
+    def find(self, resource: str, cluster: str) -> Table | None:
+        shelf = self._shelves.get(resource)
+        return None if shelf is None else shelf.tables.get(cluster)
+
+    def _floor_of(self, cluster: str) -> int:
+        return max(self.floor, self._dropped.get(cluster, self._dropped_before))
+
+    def of_cluster(self, cluster: str) -> list[tuple[str, Table]]:
+        return list(self._clusters.get(cluster, {}).items())
+
+    def clusters(self) -> list[str]:
+        """Clusters that have any table."""
+        return list(self._clusters)
+
+    def resources(self) -> list[str]:
+        return list(self._shelves)
+
+    def all(self) -> Iterator[Table]:
+        for tables in self._clusters.values():
+            yield from tables.values()
+
+    def compact(self, revision: int) -> None:
+        self.floor = max(self.floor, revision)
+        self.history.compact(revision)
+
+    def forget(self, cluster: str, revision: int) -> None:
+        """Drop a cluster's tables; a later cluster of that name has no history up to ``revision``."""
+        self._dropped.pop(cluster, None)
+        self._dropped[cluster] = revision
+        if len(self._dropped) > _DROPS_KEPT:
+            oldest = next(iter(self._dropped))
+            self._dropped_before = max(self._dropped_before, self._dropped.pop(oldest))
+        for resource, table in self.of_cluster(cluster):
+            for subscription in tuple(table.subscriptions):
+                subscription.end("dropped")
+            if table.entries or table.newest is not None:
+                table.shelf.mark_dropped(cluster, revision)
+            self.history.forget_table(table)
+            self._take_out(resource, table)
+
+    def tidy(self, resource: str, table: Table) -> None:
+        """Forget a table that holds nothing, unless it knows more of its past than a new one would."""
+        if self.find(resource, table.cluster) is table and table.floor <= self._floor_of(table.cluster):
+            self._take_out(resource, table)
+
+    def _take_out(self, resource: str, table: Table) -> None:
+        if self.find(resource, table.cluster) is not table:
+            return  # an ended watch tidied it up already
+        table.shelf.remove(table)
+        tables = self._clusters[table.cluster]
+        del tables[resource]
+        if not tables:
+            del self._clusters[table.cluster]
+
+    def end_all(self, why: str) -> None:
+        """End every subscription."""
+        for table in list(self.all()):
+            for subscription in tuple(table.subscriptions):
+                subscription.end(why)
+        for shelf in self._shelves.values():
+            for watcher in tuple(shelf.watchers):
+                watcher.end(why)
