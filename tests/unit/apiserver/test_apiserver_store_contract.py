@@ -243,8 +243,7 @@ async def test_history_is_bounded_over_all_tables(backend: str, tmp_path: Path) 
         with pytest.raises(Compacted):
             store.watch("pods", "*", revision=revisions[8])
         with pytest.raises(Compacted):
-            store.watch("pods", "t1", revision=revisions[4])
-        assert len(store.watch("pods", "t1", revision=revisions[5]).queue) == 3
+            store.watch("pods", "t1", revision=revisions[5])
 
 
 async def test_an_emptied_table_does_not_forget_that_it_forgot(backend: str, tmp_path: Path) -> None:
