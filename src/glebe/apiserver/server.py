@@ -9,9 +9,8 @@ from typing import Protocol
 
 import orjson
 
-from glebe.apiserver import event_expiry, health
+from glebe.apiserver import assembly, event_expiry, health
 from glebe.apiserver.admission.base import AdmissionPlugin, ValidatingPlugin
-from glebe.apiserver.admission.defaults import default_plugins
 from glebe.apiserver.auth import impersonation
 from glebe.apiserver.auth.tokenrequest import TokenIssuer
 from glebe.apiserver.clusters import Clusters
@@ -109,7 +108,8 @@ class ApiServer:
         self.registry = registry
         self.authenticator = authenticator
         self.authorizer = authorizer
-        self.admission = (*default_plugins(self.read, self.read_all), *admission)
+        self.given_admission = tuple(admission)
+        self.admission: tuple[AdmissionPlugin, ...] = ()
         self.validating: tuple[ValidatingPlugin, ...] = ()
         self.filters: tuple[Filter, ...] = ()
         """Around authorization, outermost first (:mod:`glebe.apiserver.flight`)."""
@@ -125,6 +125,10 @@ class ApiServer:
         self.event_expiry = event_expiry.EventExpiry(store, env)
         self.ready = False
         self._now = ("", -1)
+        self.concerned: dict[str, admitting.Concerned] = {}
+        self.assembled: tuple[object, ...] = ()
+        """What :mod:`glebe.apiserver.assembly` has put in."""
+        assembly.complete(self)
 
     async def start(self) -> None:
         """Open the store and register the clusters given at construction."""

@@ -16,7 +16,9 @@ from typing import Any
 
 from glebe.kube.objects import Object
 from glebe.node.environment import ConfigError, Source, field, resource
+from glebe.node.sources import token_key
 
+ROOT_CA = "kube-root-ca.crt"
 _FILE_MODE = 0o644
 
 
@@ -65,19 +67,31 @@ def _files(pod: Object, volume: dict[str, Any], source: Source) -> dict[str, tup
     if "downwardAPI" in volume:
         return _downward(pod, volume["downwardAPI"])
     if "projected" in volume:
-        out: dict[str, tuple[str, int]] = {}
-        mode = volume["projected"].get("defaultMode")
-        for part in volume["projected"].get("sources") or ():
-            for kind in ("configMap", "secret"):
-                if kind in part:
-                    options = {"defaultMode": mode, **part[kind]}
-                    out.update(_keys(options, kind.lower(), part[kind].get("name", ""), source))
-            if "downwardAPI" in part:
-                out.update(_downward(pod, part["downwardAPI"]))
-        return out  # service account tokens are not projected: the process has the platform user's rights anyway
+        return _projected(pod, volume["projected"], source)
     kinds = ", ".join(sorted(key for key in volume if key != "name")) or "no source"
     supported = "emptyDir, configMap, secret, downwardAPI, projected and hostPath"
     raise ConfigError(f'volume "{volume["name"]}": {kinds} is not supported on a process node, only {supported}')
+
+
+def _projected(pod: Object, options: dict[str, Any], source: Source) -> dict[str, tuple[str, int]]:
+    out: dict[str, tuple[str, int]] = {}
+    mode = options.get("defaultMode")
+    parts = options.get("sources") or ()
+    tokens = {id(p): source("token", token_key(p["serviceAccountToken"])) for p in parts if "serviceAccountToken" in p}
+    # A server without certificates and accounts publishes no CA: the volume that every pod gets is then nearly empty.
+    bare = bool(tokens) and not any(tokens.values())
+    for part in parts:
+        for kind in ("configMap", "secret"):
+            if kind in part:
+                unpublished = bare and part[kind].get("name") == ROOT_CA
+                keys = {"defaultMode": mode, **part[kind], **({"optional": True} if unpublished else {})}
+                out.update(_keys(keys, kind.lower(), part[kind].get("name", ""), source))
+        if "downwardAPI" in part:
+            out.update(_downward(pod, part["downwardAPI"]))
+        token = tokens.get(id(part))
+        if token:
+            out[part["serviceAccountToken"].get("path", "token")] = (token["token"], 0o600)
+    return out
 
 
 def _keys(options: dict[str, Any], kind: str, name: str, source: Source) -> dict[str, tuple[str, int]]:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from glebe.apiserver.admission.base import AdmissionAttributes
+from typing import TypeAlias
+
+from glebe.apiserver.admission.base import AdmissionAttributes, AdmissionPlugin, ValidatingPlugin
 from glebe.apiserver.request.call import Call
 from glebe.kube.objects import Object
+
+_Mutating: TypeAlias = tuple[AdmissionPlugin, ...]
+_Validating: TypeAlias = tuple[ValidatingPlugin, ...]
+Concerned: TypeAlias = tuple[_Mutating, _Validating, _Mutating, _Validating]
+"""The plugins that want to be asked about a resource, and all plugins of the time when that was worked out."""
+
+_KNOWN = 2000
+"""Resources whose plugins are remembered: tenants may make up any number of kinds."""
 
 
 async def mutate(call: Call, operation: str, obj: Object | None, old: Object | None) -> None:
@@ -26,18 +36,33 @@ async def mutate(call: Call, operation: str, obj: Object | None, old: Object | N
     )
     settle(call, False)  # an attempt before this one lost its race
     call.admission = a
-    for plugin in call.server.admission:
+    for plugin in _concerned(call)[0]:
         await plugin.admit(a)
 
 
 async def judge(call: Call) -> None:
     """Let the validating plugins refuse what :func:`mutate` and validation have left."""
     a = call.admission
-    if a is None or not call.server.validating:
+    plugins = _concerned(call)[1]
+    if a is None or not plugins:
         return
     a.name = a.name or (a.obj["metadata"].get("name", "") if a.obj is not None else "")
-    for plugin in call.server.validating:
+    for plugin in plugins:
         await plugin.validate(a)
+
+
+def _concerned(call: Call) -> Concerned:
+    """The plugins that want to be asked about the call's resource; worked out once per resource."""
+    server, resource = call.server, call.info.group_resource
+    known = server.concerned.get(resource)
+    if known is None or known[2] is not server.admission or known[3] is not server.validating:
+        if len(server.concerned) >= _KNOWN:
+            server.concerned.clear()
+        admission, validating = server.admission, server.validating
+        mutating = tuple(p for p in admission if resource in (getattr(p, "resources", None) or (resource,)))
+        judging = tuple(p for p in validating if resource in (getattr(p, "resources", None) or (resource,)))
+        known = server.concerned[resource] = (mutating, judging, admission, validating)
+    return known
 
 
 def settle(call: Call, stored: bool) -> None:

@@ -1,0 +1,43 @@
+"""The admission plugins that come with every server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glebe.apiserver.admission.nodes import TaintNodesByCondition
+from glebe.apiserver.admission.nodeselector import PodNodeSelector
+from glebe.apiserver.admission.priority import Priority
+from glebe.apiserver.admission.runtimeclass import RuntimeClass
+from glebe.apiserver.admission.serviceaccount import ServiceAccount
+from glebe.apiserver.admission.storage import (
+    DefaultIngressClass,
+    DefaultStorageClass,
+    PersistentVolumeClaimResize,
+    StorageObjectInUseProtection,
+)
+from glebe.apiserver.admission.tolerations import DefaultTolerationSeconds, ExtendedResourceToleration
+
+if TYPE_CHECKING:
+    from glebe.apiserver.admission.base import BuiltinPlugin
+    from glebe.apiserver.assembly import Assembly
+
+
+def contribute(assembly: Assembly) -> None:
+    """Hand over the built-in plugins."""
+    server, options = assembly.server, assembly.options
+    read, read_all = server.read, server.read_all
+    plugins: tuple[BuiltinPlugin, ...] = (
+        ServiceAccount(read, server.env),
+        Priority(read, read_all),
+        DefaultTolerationSeconds(options.toleration_seconds),
+        ExtendedResourceToleration(),
+        RuntimeClass(read),
+        PodNodeSelector(read),
+        TaintNodesByCondition(),
+        DefaultStorageClass(read_all),
+        DefaultIngressClass(read_all),
+        StorageObjectInUseProtection(),
+        PersistentVolumeClaimResize(read),
+    )
+    for plugin in plugins:
+        assembly.plugin(plugin.name, plugin)
