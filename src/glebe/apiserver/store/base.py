@@ -7,7 +7,7 @@ only when the write is as durable as the backend promises. What a reader or watc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
@@ -57,6 +57,28 @@ class Entry:
             _remember(self)
         return view
 
+
+class GivenEntry(Entry):
+    """What a cluster has without anybody having written it (:class:`Given`): it takes no room in the backend, does not
+    count as used, and wildcard ranges leave it out. The first write of its key makes an ordinary entry of it."""
+
+    __slots__ = ()
+
+
+class Given(Protocol):
+    """What clusters have from the beginning. Must answer the same for a cluster as long as that exists."""
+
+    def table(self, resource: str, cluster: str) -> Mapping[tuple[str, str], GivenEntry]:
+        """By (namespace, name); empty when there is nothing."""
+        ...
+
+    def has(self, key: Key) -> bool:
+        """Whether :meth:`table` would hold it."""
+        ...
+
+
+#: Begins the value of a row that says: this given object was deleted. What follows is its last state.
+WHITEOUT = b"\0"
 
 _VIEWS_KEPT = 512
 _viewed: list[Entry | None] = [None] * _VIEWS_KEPT
@@ -279,6 +301,22 @@ class Store(Protocol):
         """Call back for every change of the resource in all clusters, whoever makes it, at the moment when it becomes
         visible. The callback must be quick and must not raise. ``close()`` of what is returned ends it.
         """
+        ...
+
+    def give(self, given: Given) -> None:
+        """From now on clusters have what ``given`` says, beside what is written. Call after :meth:`start`."""
+        ...
+
+    def clusters(self) -> list[str]:
+        """Clusters of which anything is in memory."""
+        ...
+
+    def end_watches(self, cluster: str) -> None:
+        """End all watches of a cluster (not the wildcard ones)."""
+        ...
+
+    def end_watches(self, resource: str, cluster: str) -> None:
+        """End the watches of one resource in one cluster: it is no longer served as it was (a custom kind changed)."""
         ...
 
     def compact(self, revision: int) -> None:

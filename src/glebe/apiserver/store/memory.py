@@ -17,18 +17,18 @@ class MemoryStore(Mirror):
 
     async def put(self, key: Key, make: Make, expected: int | None) -> Entry:
         self._check(key, expected)
-        return self._apply(key, make, False)
+        return self._change(key, make, False)
 
     async def delete(self, key: Key, make: Make, expected: int | None) -> Entry:
         if self._check(key, expected) is None:
             raise Mismatch(key, None)
-        return self._apply(key, make, True)
+        return self._change(key, make, True)
 
-    def _apply(self, key: Key, make: Make, deleted: bool) -> Entry:
+    def _change(self, key: Key, make: Make, deleted: bool) -> Entry:
         revision = self._revision + 1
         entry = Entry(revision, make(revision))
         self._revision = revision
-        self._tables.get(key.resource, key.cluster).apply((key.namespace, key.name), entry, deleted)
+        self._apply(key, entry, deleted)
         return entry
 
     async def drop(self, cluster: str) -> None:

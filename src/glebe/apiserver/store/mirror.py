@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from glebe.apiserver.store.base import EVERY_CLUSTER, Entry, Event, Key, Mismatch, Page
+from glebe.apiserver.store.base import EVERY_CLUSTER, WHITEOUT, Entry, Event, Given, Key, Mismatch, Page
 from glebe.apiserver.store.history import Bounds
 from glebe.apiserver.store.subscription import Follower, Subscription
 from glebe.apiserver.store.tables import Tables
@@ -29,7 +29,12 @@ class Mirror:
 
     def get(self, key: Key) -> Entry | None:
         table = self._tables.find(key.resource, key.cluster)
-        return None if table is None else table.entries.get((key.namespace, key.name))
+        if table is not None:
+            return table.entries.get((key.namespace, key.name))
+        given = self._tables.given
+        if given is None or not given.has(key):
+            return None
+        return self._tables.look(key.resource, key.cluster).entries.get((key.namespace, key.name))
 
     def range(
         self,
@@ -45,12 +50,17 @@ class Mirror:
             return self._tables.shelf(resource).page(namespace, after, limit, revision, self._revision)
         return self._tables.look(resource, cluster).page(namespace, after, limit, revision, self._revision)
 
+    def end_watches(self, resource: str, cluster: str) -> None:
+        table = self._tables.find(resource, cluster)
+        for subscription in tuple(table.subscriptions) if table is not None else ():
+            subscription.end("changed")
+
     def resources(self, cluster: str) -> list[str]:
-        return sorted(resource for resource, table in self._tables.of_cluster(cluster) if table.entries)
+        return sorted(r for r, table in self._tables.of_cluster(cluster) if len(table.entries) > table.given)
 
     def usage(self, cluster: str) -> tuple[int, int]:
         tables = self._tables.of_cluster(cluster)
-        return sum(len(table.keys) for _, table in tables), sum(table.size for _, table in tables)
+        return sum(len(table.keys) - table.given for _, table in tables), sum(table.size for _, table in tables)
 
     def watch(self, resource: str, cluster: str, namespace: str = "", name: str = "", *, revision: int) -> Subscription:
         if cluster == EVERY_CLUSTER:
@@ -59,6 +69,39 @@ class Mirror:
 
     def follow(self, resource: str, callback: Callable[[Event], None]) -> Follower:
         return self._tables.shelf(resource).follow(callback)
+
+    def give(self, given: Given) -> None:
+        """From now on clusters have what ``given`` says, beside what is written. Call after :meth:`start`."""
+        self._tables.give(given)
+
+    def clusters(self) -> list[str]:
+        """Clusters of which anything is in memory."""
+        return self._tables.clusters()
+
+    def end_watches(self, cluster: str) -> None:
+        """End all watches of a cluster (not the wildcard ones)."""
+        for _, table in self._tables.of_cluster(cluster):
+            for subscription in tuple(table.subscriptions):
+                subscription.end("dropped")
+
+    def _whites_out(self, key: Key) -> bool:
+        """Whether the deletion of ``key`` must leave a row behind (:data:`WHITEOUT`), so that it does not come back."""
+        given = self._tables.given
+        return given is not None and given.has(key)
+
+    def _load_row(self, key: Key, entry: Entry) -> None:
+        """Take up a row at the start. The tables must be sorted afterwards."""
+        if entry.value[:1] == WHITEOUT:
+            self._tables.white_out(key)
+        else:
+            self._tables.get(key.resource, key.cluster).load((key.namespace, key.name), entry)
+
+    def _apply(self, key: Key, entry: Entry, deleted: bool) -> None:
+        """Make one acknowledged change visible."""
+        table = self._tables.get(key.resource, key.cluster)
+        if deleted and self._whites_out(key):
+            self._tables.white_out(key)
+        table.apply((key.namespace, key.name), entry, deleted)
 
     def compact(self, revision: int) -> None:
         self._tables.compact(revision)

@@ -111,7 +111,7 @@ class Shelf:
             if revision and revision < table.floor:
                 continue  # everything in it came later
             within = after[1:] if after and after[0] == table.cluster else None
-            page = table.page(namespace, within, limit - len(entries) if limit else 0, revision, current)
+            page = table.page(namespace, within, limit - len(entries) if limit else 0, revision, current, True)
             entries += page.entries
             clusters += [table.cluster] * len(page.entries)
             if limit and len(entries) == limit:
@@ -124,9 +124,9 @@ class Shelf:
     def _count(self, clusters: list[str], namespace: str, revision: int, current: int) -> int:
         tables = (self.tables[c] for c in clusters)
         if not namespace and (not revision or revision == current):
-            return sum(len(table.keys) for table in tables)
+            return sum(len(table.keys) - table.given for table in tables)
         return sum(
-            len(table.page(namespace, None, 0, revision, current).entries)
+            len(table.page(namespace, None, 0, revision, current, True).entries)
             for table in tables
             if not revision or revision >= table.floor
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from glebe.apiserver.store.base import (
+    WHITEOUT,
     Entry,
     Key,
     Make,
@@ -53,6 +54,7 @@ class _Operation:
     deleted: bool
     drop: bool
     done: asyncio.Future[None]
+    whiteout: bool = False
 
 
 class SQLiteStore(Mirror):
@@ -89,7 +91,7 @@ class SQLiteStore(Mirror):
             raise
         self._allocated = self._tables.floor = self._revision
         for resource, cluster, namespace, name, revision, value in rows:
-            self._tables.get(resource, cluster).load((namespace, name), Entry(revision, value))
+            self._load_row(Key(resource, cluster, namespace, name), Entry(revision, value))
         for table in self._tables.all():
             table.sort()
         self._refusal = ""
@@ -194,7 +196,8 @@ class SQLiteStore(Mirror):
     def _enqueue(self, key: Key, entry: Entry, deleted: bool, drop: bool) -> asyncio.Future[None]:
         done: asyncio.Future[None] = self._loop.create_future()
         done.add_done_callback(_retrieve)
-        self._queue.put(_Operation(key, entry, deleted, drop, done))
+        whiteout = deleted and not drop and self._whites_out(key)
+        self._queue.put(_Operation(key, entry, deleted, drop, done, whiteout))
         return done
 
     def _settle(self, batch: list[_Operation], error: StoreUnavailable | None) -> None:
@@ -216,8 +219,7 @@ class SQLiteStore(Mirror):
         if operation.drop:
             self._tables.forget(key.cluster, self._revision)
             return
-        table = self._tables.get(key.resource, key.cluster)
-        table.apply((key.namespace, key.name), operation.entry, operation.deleted)
+        self._apply(key, operation.entry, operation.deleted)
 
     # -- writing, on the writer's thread -------------------------------------------------------------------------
 
@@ -248,6 +250,8 @@ class SQLiteStore(Mirror):
                 key = operation.key
                 if operation.drop:
                     connection.execute(_DROP, (key.cluster,))
+                elif operation.whiteout:
+                    connection.execute(_PUT, (*key, operation.entry.revision, WHITEOUT + operation.entry.value))
                 elif operation.deleted:
                     connection.execute(_DELETE, key)
                 else:

@@ -6,10 +6,10 @@ All backends keep their objects in these; the difference between them is only wh
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from glebe.apiserver.store.base import Compacted, Entry, Event, FutureRevision, Page
+from glebe.apiserver.store.base import Compacted, Entry, Event, FutureRevision, GivenEntry, Page
 from glebe.apiserver.store.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Table:
         "entries",
         "events",
         "floor",
+        "given",
         "history_size",
         "keys",
         "newest",
@@ -42,6 +43,8 @@ class Table:
         self.keys: list[tuple[str, str]] = []
         self.size = 0
         """Bytes of the current entries."""
+        self.given = 0
+        """How many of the entries are given ones."""
         self.floor = floor
         """Newest revision whose changes are no longer in the history: watches may start here or later."""
         self.oldest: Event | None = None
@@ -56,6 +59,15 @@ class Table:
         self.keys.append(key)
         self.size += len(entry.value)
 
+    def give(self, entries: Mapping[tuple[str, str], GivenEntry]) -> None:
+        """Put what the cluster has without anybody having written it, where nothing else is."""
+        for key, entry in entries.items():
+            if key not in self.entries:
+                self.entries[key] = entry
+                insort(self.keys, key)
+                self.given += 1
+                self.floor = max(self.floor, entry.revision)  # its beginning is in no history
+
     def sort(self) -> None:
         self.keys.sort()
 
@@ -63,7 +75,10 @@ class Table:
         """Make one change current, remember it and tell the watchers."""
         previous = self.entries.get(key)
         if previous is not None:
-            self.size -= len(previous.value)
+            if type(previous) is GivenEntry:
+                self.given -= 1
+            else:
+                self.size -= len(previous.value)
         if deleted:
             del self.entries[key]
             del self.keys[bisect_left(self.keys, key)]
@@ -103,18 +118,28 @@ class Table:
 
     def _unsubscribe(self, subscription: Subscription) -> None:
         self.subscriptions = [s for s in self.subscriptions if s is not subscription] or ()
-        if not self.subscriptions and not self.entries and self.newest is None:
+        if not self.subscriptions and len(self.entries) == self.given and self.newest is None:
             self.shelf.tidy(self)
 
-    def page(self, namespace: str, after: tuple[str, ...] | None, limit: int, revision: int, current: int) -> Page:
-        """See ``Store.range``."""
+    def page(
+        self,
+        namespace: str,
+        after: tuple[str, ...] | None,
+        limit: int,
+        revision: int,
+        current: int,
+        written: bool = False,
+    ) -> Page:
+        """See ``Store.range``. ``written``: without given entries."""
         if revision > current:
             raise FutureRevision(revision, current)
         if revision and revision < current:
             changed = self.since(revision)
             if changed:
-                return self._past_page(namespace, after, limit, revision, changed)
+                return self._past_page(namespace, after, limit, revision, changed, written)
         keys = self.keys
+        if written and self.given:
+            keys = [k for k in keys if type(self.entries[k]) is not GivenEntry]
         low, high = _bounds(keys, namespace, after)
         stop = min(high, low + limit) if limit else high
         entries = self.entries
@@ -126,7 +151,13 @@ class Table:
         return Page(found, revision or current, next_key, high - stop)
 
     def _past_page(
-        self, namespace: str, after: tuple[str, ...] | None, limit: int, revision: int, changed: list[Event]
+        self,
+        namespace: str,
+        after: tuple[str, ...] | None,
+        limit: int,
+        revision: int,
+        changed: list[Event],
+        written: bool,
     ) -> Page:
         """The state at ``revision``: the present one, with each later change's first ``previous`` put back."""
         past: dict[tuple[str, str], Entry | None] = {}
@@ -134,6 +165,8 @@ class Table:
             past.setdefault((event.namespace, event.name), event.previous)
         keys = [k for k in self.keys if k not in past]
         keys.extend(k for k, entry in past.items() if entry is not None)
+        if written:
+            keys = [k for k in keys if type(past.get(k) or self.entries[k]) is not GivenEntry]
         keys.sort()
         low, high = _bounds(keys, namespace, after)
         stop = min(high, low + limit) if limit else high

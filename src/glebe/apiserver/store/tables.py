@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from glebe.apiserver.store.base import Given, Key
 from glebe.apiserver.store.history import Bounds, History
 from glebe.apiserver.store.shelf import Shelf
 from glebe.apiserver.store.table import Table
@@ -23,6 +24,8 @@ class Tables:
         self._clusters: dict[str, dict[str, Table]] = {}
         self._dropped: dict[str, int] = {}
         self._dropped_before = 0
+        self.given: Given | None = None
+        self._whiteouts: dict[str, set[tuple[str, str, str]]] = {}
 
     def shelf(self, resource: str) -> Shelf:
         shelf = self._shelves.get(resource)
@@ -37,11 +40,37 @@ class Tables:
         if table is None:
             table = shelf.add(cluster, self._floor_of(cluster))
             self._clusters.setdefault(cluster, {})[resource] = table
+            if self.given is not None:
+                self._give(table)
         return table
 
     def look(self, resource: str, cluster: str) -> Table:
         """The table for reading; one that does not exist is as good as empty, and is not kept."""
-        return self.find(resource, cluster) or Table(Shelf(self, resource), cluster, self._floor_of(cluster))
+        table = self.find(resource, cluster)
+        if table is None:
+            table = Table(Shelf(self, resource), cluster, self._floor_of(cluster))
+            if self.given is not None:
+                self._give(table)
+        return table
+
+    def _give(self, table: Table) -> None:
+        assert self.given is not None
+        entries = self.given.table(table.shelf.resource, table.cluster)
+        if entries and (gone := self._whiteouts.get(table.cluster)):
+            resource = table.shelf.resource
+            entries = {k: e for k, e in entries.items() if (resource, *k) not in gone}
+        if entries:
+            table.give(entries)
+
+    def give(self, given: Given) -> None:
+        """From now on clusters have what ``given`` says."""
+        self.given = given
+        for table in self.all():
+            self._give(table)
+
+    def white_out(self, key: Key) -> None:
+        """A given object was deleted, for good."""
+        self._whiteouts.setdefault(key.cluster, set()).add((key.resource, key.namespace, key.name))
 
     def find(self, resource: str, cluster: str) -> Table | None:
         shelf = self._shelves.get(resource)
@@ -70,6 +99,7 @@ class Tables:
 
     def forget(self, cluster: str, revision: int) -> None:
         """Drop a cluster's tables; a later cluster of that name has no history up to ``revision``."""
+        self._whiteouts.pop(cluster, None)
         self._dropped.pop(cluster, None)
         self._dropped[cluster] = revision
         if len(self._dropped) > _DROPS_KEPT:
