@@ -25,6 +25,7 @@ from rawhttp import Address, Connection, crowd
 from servers import Ours, Server, Upstream, assets
 
 SPACE = "/api/v1/namespaces/default"
+_CHUNK_HEAD = re.compile(rb"\r\n[0-9a-f]+\r\n")
 _SEQUENCE = re.compile(rb'"seq":"(\d+)"')
 
 
@@ -209,9 +210,12 @@ class Load:
                 nonlocal rest
                 now = time.perf_counter()
                 data = rest + data
-                end = data.rfind(b"\n") + 1  # a value may be cut in two
+                end = data.rfind(b"}\n") + 2
+                if end < 2:
+                    rest = data
+                    return
                 rest = data[end:]
-                for number in _SEQUENCE.findall(data, 0, end):
+                for number in _SEQUENCE.findall(_CHUNK_HEAD.sub(b"", data[:end])):  # a chunk may begin in a value
                     began = sent.get(number)
                     if began is not None:
                         delays.append(now - began)
