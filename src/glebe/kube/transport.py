@@ -7,7 +7,8 @@ line can tell which it is, and a fault injector is just a transport around a tra
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -42,6 +43,8 @@ class Request:
     body: bytes = b""
     user: User | None = None
     peer_certificate: bytes | None = None
+    remote: str = ""
+    """The client's IP address; "" in process."""
 
     def param(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""
@@ -62,6 +65,8 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None
+    upgrade: Callable[[asyncio.Transport], asyncio.Protocol] | None = None
+    """With status 101: makes the protocol that speaks on the connection from now on. Only over HTTP."""
 
     async def close(self) -> None:
         """Stop a stream early and release what it holds. Harmless when there is none."""
