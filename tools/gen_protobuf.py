@@ -146,17 +146,23 @@ def message(tree: Path, name: str) -> tuple[str, list[str]]:
 
 
 def kinds() -> Iterator[tuple[str, str]]:
-    """What may come as a body: the served kinds, what their subresources take, and the options of requests."""
+    """What may come or go as a body: the served kinds and their lists, what their subresources take, options, errors."""
     rows: list[dict[str, Any]] = json.loads((ROOT / "data" / "resources.json").read_bytes())
     packages = {(row["group"], row["version"]): row["schema"].rpartition(".")[0] for row in rows}
     for row in rows:
         yield f"{row['group']}/{row['version']}/{row['kind']}", row["schema"]
+        if "list" in row["verbs"]:
+            yield f"{row['group']}/{row['version']}/{row['kind']}List", f"{row['schema']}List"
         for sub in row.get("subresources", {}).values():
             group, version, kind = sub["kind"]
             if kind.endswith("Options"):
                 continue  # a connection's, in its query
             yield f"{group}/{version}/{kind}", f"{packages[group, version]}.{kind}"
-    yield "meta.k8s.io/v1/DeleteOptions", f"{META}.DeleteOptions"
+    for kind in ("DeleteOptions", "PartialObjectMetadata", "PartialObjectMetadataList"):
+        yield f"meta.k8s.io/v1/{kind}", f"{META}.{kind}"
+    yield "meta.k8s.io/v1beta1/PartialObjectMetadata", f"{META}.PartialObjectMetadata"
+    yield "meta.k8s.io/v1beta1/PartialObjectMetadataList", f"{META}beta1.PartialObjectMetadataList"
+    yield "/v1/Status", f"{META}.Status"
 
 
 def generate(tree: Path) -> str:

@@ -194,6 +194,8 @@ class ApiServer:
                 response = self._failure(errors.internal(f"{type(error).__name__}: {error}"))
         if warnings:
             response.headers["warning"] = ", ".join(f'299 - "{_escaped(w)}"' for w in warnings)
+        if response.status >= 400:
+            _as_asked(request, response)
         return response
 
     @staticmethod
@@ -233,7 +235,7 @@ class ApiServer:
         request, route = flight.request, flight.route
         if route.namespace and not info.namespaced and info.group_resource != "namespaces":
             raise errors.path_not_found()
-        wanted = media.negotiate(request.headers.get("accept", ""))
+        wanted = media.negotiate_for(request.headers.get("accept", ""), info.api_version, info.kind)
         if request.param("pretty") in ("true", "1"):
             wanted = media.Wanted(wanted.media, wanted.shape, wanted.version, True)
         call = Call(self, request, route, info, flight.user, wanted, flight.warnings, annotations=flight.annotations)
@@ -335,6 +337,20 @@ def _denied(user: User, route: Route, reason: str) -> errors.ApiError:
 def _too_deep(error: Exception) -> bool:
     """Collections within collections, beyond what we walk (or the JSON encoder writes: 254)."""
     return isinstance(error, RecursionError) or (isinstance(error, TypeError) and "Recursion limit" in str(error))
+
+
+def _as_asked(request: Request, response: Response) -> None:
+    """An error in protobuf for who asked for that."""
+    accept = request.headers.get("accept", "")
+    if media.PROTOBUF not in accept or response.headers.get("content-type") != media.JSON:
+        return
+    try:
+        wanted = media.negotiate(accept)
+        status = orjson.loads(response.body)
+    except (errors.ApiError, orjson.JSONDecodeError):
+        return
+    if wanted.media == media.PROTOBUF and status.get("kind") == "Status":
+        response.body, response.headers["content-type"] = media.encode(status, wanted)
 
 
 def _escaped(text: str) -> str:

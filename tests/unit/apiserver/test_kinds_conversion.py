@@ -48,8 +48,10 @@ async def test_an_event_of_the_core_group_is_seen_changed_and_deleted_through_th
     seen = await client.get(NEW, "e", "default")
     assert seen["apiVersion"] == "events.k8s.io/v1"
     assert (seen["note"], seen["deprecatedCount"], seen["deprecatedSource"]) == ("text", 3, {"component": "me"})
-    assert seen["regarding"]["name"] == "p" and seen["reportingController"] == "them"
-    assert "message" not in seen and "involvedObject" not in seen
+    assert seen["regarding"]["name"] == "p"
+    assert seen["reportingController"] == "them"
+    assert "message" not in seen
+    assert "involvedObject" not in seen
     await client.patch(NEW, "e", {"note": "new"}, "default")
     assert (await client.get(CORE, "e", "default"))["message"] == "new"
     chosen = await client.list(NEW, "default", field_selector="regarding.name=p,reportingController=them")

@@ -27,7 +27,7 @@ PATCH_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The form of a response: ``media`` is JSON or YAML; ``shape`` is "", Table, PartialObjectMetadata(List)."""
+    """The form of a response: ``media`` is JSON, YAML or PROTOBUF; ``shape`` is "", Table, PartialObjectMetadata(List)."""
 
     media: str = JSON
     shape: str = ""
@@ -36,11 +36,12 @@ class Wanted:
 
 
 _PLAIN = Wanted()
+_PROTOBUF = Wanted(PROTOBUF)
 
 
 @lru_cache(maxsize=256)
-def negotiate(accept: str) -> Wanted:
-    """The first acceptable form that we can give.
+def negotiate(accept: str, protobuf: bool = True) -> Wanted:
+    """The first acceptable form that we can give; ``protobuf``: the resource has that form, too (tables have not).
 
     :raises ApiError: 406 when there is none.
     """
@@ -49,19 +50,40 @@ def negotiate(accept: str) -> Wanted:
     for clause in _by_quality(accept):
         media, params = _parse(clause)
         shape = params.get("as", "")
+        if media == PROTOBUF and protobuf and shape != "Table":
+            if not shape:
+                return _PROTOBUF
+            if _is_known(shape, params):
+                return Wanted(PROTOBUF, shape, params.get("v", "v1"))
         if media in (JSON, "*/*", "application/*") or (media in (YAML, "text/yaml", "application/x-yaml")):
             out = YAML if "yaml" in media else JSON
             if not shape:
                 return Wanted(out)
-            group, version = params.get("g", "meta.k8s.io"), params.get("v", "v1")
-            known = shape in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
-            if known and group == "meta.k8s.io" and version in ("v1", "v1beta1"):
-                return Wanted(out, shape, version)
+            if _is_known(shape, params):
+                return Wanted(out, shape, params.get("v", "v1"))
     raise ApiError(
         406,
         "NotAcceptable",
         "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml",
     )
+
+
+def negotiate_for(accept: str, api_version: str, kind: str) -> Wanted:
+    """:func:`negotiate` for one kind: custom ones have no protobuf form."""
+    wanted = negotiate(accept)
+    if wanted.media == PROTOBUF:
+        from glebe.apiserver.protobuf.encode import message_name  # late: many servers are never asked for protobuf
+
+        if message_name(api_version, kind) is None:
+            return negotiate(accept, False)
+    return wanted
+
+
+def _is_known(shape: str, params: dict[str, str]) -> bool:
+    """May a response have this shape?"""
+    group, version = params.get("g", "meta.k8s.io"), params.get("v", "v1")
+    known = shape in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
+    return known and group == "meta.k8s.io" and version in ("v1", "v1beta1")
 
 
 def _by_quality(accept: str) -> list[str]:
@@ -150,6 +172,11 @@ def encode(value: Any, wanted: Wanted) -> tuple[bytes, str]:
     """(body, content type)."""
     if wanted.media == YAML:
         return dump_yaml(value), YAML
+    if wanted.media == PROTOBUF:
+        from glebe.apiserver.protobuf import encode as protobuf  # late: many servers are never asked for protobuf
+
+        if protobuf.message_name(value.get("apiVersion", ""), value.get("kind", "")) is not None:
+            return protobuf.encode(value), PROTOBUF
     if wanted.pretty:
         return orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n", JSON
     return orjson.dumps(value), JSON

@@ -1,7 +1,7 @@
 """Built-in kinds that are served in several forms but stored in one.
 
 ``events`` and ``events.k8s.io/events`` are one collection in the store, as are the two versions of
-HorizontalPodAutoscaler. Upstream's rules: ``pkg/apis/events/v1/conversion.go``, ``pkg/apis/autoscaling/v1/conversion.go``.
+HorizontalPodAutoscaler. Upstream's rules: ``conversion.go`` of ``pkg/apis/events/v1`` and ``pkg/apis/autoscaling/v1``.
 A :class:`Conversion` belongs to the form that is *not* stored; the stored form costs nothing.
 """
 

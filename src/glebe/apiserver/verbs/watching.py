@@ -33,15 +33,16 @@ async def watch(call: Call) -> Response:
     if call.route.name and not chosen.name:
         chosen = _Named(call.route.name, chosen)
     plan = _Plan(call)
-    content_type = media.JSON
-    if call.wanted.shape:
+    protobuf = call.wanted.media == media.PROTOBUF
+    content_type = f"{media.PROTOBUF};stream=watch" if protobuf else media.JSON
+    if call.wanted.shape and not protobuf:
         content_type += f";as={call.wanted.shape};v={call.wanted.version};g=meta.k8s.io"
     headers = {"content-type": content_type, "cache-control": "no-cache, private"}
     try:
         subscription = _subscribe(call, plan, chosen.name)
     except Compacted as error:
         status = gone(str(error)).status()
-        return Response(200, headers, stream=_one(frame("ERROR", orjson.dumps(status))))
+        return Response(200, headers, stream=_one(_frame_of(call, "ERROR", status)))
     stream = _Stream(call, plan, chosen, subscription)
     return Response(200, headers, stream=stream)
 
@@ -101,6 +102,15 @@ async def _one(chunk: bytes) -> AsyncIterator[bytes]:
     yield chunk
 
 
+def _frame_of(call: Call, kind: str, obj: Object) -> bytes:
+    """One event of a decoded object, in the form that the watcher wants."""
+    if call.wanted.media == media.PROTOBUF:
+        from glebe.apiserver.protobuf import encode as protobuf  # late: many servers are never asked for it
+
+        return protobuf.watch_frame(kind, protobuf.encode(obj))
+    return frame(kind, orjson.dumps(obj))
+
+
 def frame(kind: str, value: bytes) -> bytes:
     """One line of a watch stream."""
     return b"".join((_TYPES.get(kind) or b'{"type":"%s","object":' % kind.encode(), value, b"}\n"))
@@ -115,13 +125,16 @@ class _Stream:
         self._chosen = chosen
         self._subscription = subscription
         self._columns_sent = False
-        self._plain = not call.wanted.shape and stored_version(call.info)
+        wanted = call.wanted
+        self._plain = not wanted.shape and wanted.media != media.PROTOBUF and stored_version(call.info)
+        #: names the form under which an event's frames are shared; "" when each watcher has its own
+        self._form = "" if wanted.shape == "Table" else f"{call.info.api_version} {wanted.media} {wanted.shape}"
         self._initial: list[Entry] = []
         store_revision = call.server.store.revision
         if plan.initial:
             namespace = call.route.namespace if call.info.namespaced else ""
             # Taken here, together with the subscription: nothing may happen between the two.
-            self._initial = call.server.store.range(call.info.group_resource, call.cluster, namespace).entries
+            self._initial = call.server.store.range(call.info.stored_as, call.cluster, namespace).entries
         self._start = store_revision
         self._frames = self._run()
 
@@ -182,17 +195,17 @@ class _Stream:
         """The event as this watcher sees it; b"" when it does not."""
         if self._chosen.all:
             if not self._plain:
-                return self._encode(event.type, event.entry)
+                return self._shared(event.type, event)
             line = event.frames.get("")
             if line is None:
                 line = event.frames[""] = frame(event.type, event.entry.value)
             return line
         before = event.previous is not None and self._chosen.matches(event.previous)
         if event.deleted:
-            return self._encode("DELETED", event.entry) if before else b""
+            return self._shared("DELETED", event) if before else b""
         after = self._chosen.matches(event.entry)
         if after:
-            return self._encode("MODIFIED" if before else "ADDED", event.entry)
+            return self._shared("MODIFIED" if before else "ADDED", event)
         if before and event.previous is not None:
             # It left the selection: the watcher sees the state that it knew vanish, at this event's revision.
             gone_object = event.previous.load()
@@ -200,11 +213,21 @@ class _Stream:
             return self._encode("DELETED", Entry(event.revision, orjson.dumps(gone_object)))
         return b""
 
+    def _shared(self, kind: str, event: Event) -> bytes:
+        """An event's frame, encoded once for all who want this form of it."""
+        if self._plain or not self._form:
+            return self._encode(kind, event.entry)
+        form = f"{kind} {self._form}"
+        line = event.frames.get(form)
+        if line is None:
+            line = event.frames[form] = self._encode(kind, event.entry)
+        return line
+
     def _encode(self, kind: str, entry: Entry) -> bytes:
         if self._plain:
             return frame(kind, entry.value)
         obj = served(self._call.info, entry.load())
-        return frame(kind, orjson.dumps(self._shape(obj)))
+        return _frame_of(self._call, kind, self._shape(obj))
 
     def _shape(self, obj: Object) -> Object:
         wanted = self._call.wanted
@@ -227,4 +250,4 @@ class _Stream:
             obj["metadata"] = {"resourceVersion": str(revision)}
         elif self._call.wanted.shape:
             obj = partial(obj, self._call.wanted.version)
-        return frame("BOOKMARK", orjson.dumps(obj))
+        return _frame_of(self._call, "BOOKMARK", obj)
