@@ -1,0 +1,137 @@
+"""The listening socket and all its connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+
+from glebe.apiserver.http import responses
+from glebe.apiserver.http.limits import Limits
+from glebe.apiserver.http.protocol import HttpProtocol
+from glebe.apiserver.http.requests import Refusal
+from glebe.kube.transport import Request, Response
+
+log = logging.getLogger("glebe.apiserver.http")
+
+_BACKLOG = 1024
+#: A peer that vanished is found out after about a minute of silence, or when what was sent to it is not acknowledged.
+_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+
+
+class HttpServer:
+    """Listens on one address.
+
+    :param handle: the server's coroutine from request to response; it never raises for what a client can cause.
+    :param tls: serve HTTPS; the client's certificate, if it shows one, goes into ``Request.peer_certificate``.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[Request], Awaitable[Response]],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.handle = handle
+        self.limits = limits or Limits()
+        self.closing = False
+        self.port = 0
+        """The port that is listened on, once started."""
+        self._host = host
+        self._wanted_port = port
+        self._tls = tls
+        self._server: asyncio.Server | None = None
+        self._connections: set[HttpProtocol] = set()
+        self._checking: asyncio.TimerHandle | None = None
+        self._dates = responses.Dates()
+
+    @property
+    def url(self) -> str:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections)
+
+    async def start(self) -> None:
+        """Listen.
+
+        :raises OSError: the address cannot be had.
+        """
+        self._loop = asyncio.get_running_loop()
+        handshake = self.limits.handshake_seconds if self._tls is not None else None
+        self._server = await self._loop.create_server(
+            lambda: HttpProtocol(self),
+            self._host,
+            self._wanted_port,
+            ssl=self._tls,
+            backlog=_BACKLOG,
+            ssl_handshake_timeout=handshake,
+        )
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        self._check()
+
+    async def close(self) -> None:
+        """Stop listening, end the streams, let requests in flight finish."""
+        self.closing = True
+        if self._server is not None:
+            self._server.close()
+        if self._checking is not None:
+            self._checking.cancel()
+        for connection in tuple(self._connections):
+            connection.finish()
+        tasks = [c.task for c in self._connections if c.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.limits.drain_seconds)
+        for connection in tuple(self._connections):
+            connection.transport.close()
+        await asyncio.sleep(0)
+        for connection in tuple(self._connections):
+            connection.transport.abort()
+
+    def date(self) -> bytes:
+        return self._dates.line(self._loop.time())
+
+    # -- told by the connections -----------------------------------------------------------------------------------
+
+    def joined(self, connection: HttpProtocol) -> None:
+        """A connection is open (TLS included); one too many is told so."""
+        _keep_alive(connection.transport)
+        if len(self._connections) >= self.limits.connections or self.closing:
+            busy = Refusal(503, "ServiceUnavailable", "the server has too many open connections")
+            connection.transport.write(responses.refusal(busy, self.date()))
+            connection.transport.close()
+            return
+        self._connections.add(connection)
+
+    def left(self, connection: HttpProtocol) -> None:
+        self._connections.discard(connection)
+
+    def _check(self) -> None:
+        """Look at all deadlines: one timer for all connections costs less than one for each request."""
+        now = self._loop.time()
+        for connection in tuple(self._connections):
+            connection.check(now)
+        self._checking = self._loop.call_later(self.limits.check_seconds, self._check)
+
+
+def _keep_alive(transport: asyncio.Transport) -> None:
+    """Let the kernel find out peers that vanished without a word."""
+    raw = transport.get_extra_info("socket")
+    if raw is None:
+        return
+    with contextlib.suppress(OSError):
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE:
+            if hasattr(socket, name):
+                raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
