@@ -126,6 +126,8 @@ class ApiServer:
         self.ready = False
         self._now = ("", -1)
         self.concerned: dict[str, admitting.Concerned] = {}
+        self.on_close: tuple[Callable[[], None], ...] = ()
+        """Called before the store closes: whoever works on his own stops."""
         self.assembled: tuple[object, ...] = ()
         """What :mod:`glebe.apiserver.assembly` has put in."""
         assembly.complete(self)
@@ -141,6 +143,8 @@ class ApiServer:
     async def close(self) -> None:
         """End all watches and close the store."""
         self.ready = False
+        for stop in self.on_close:
+            stop()
         await self.dialer.close()
         await self.store.close()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from glebe.apiserver.admission.nodes import TaintNodesByCondition
 from glebe.apiserver.admission.nodeselector import PodNodeSelector
 from glebe.apiserver.admission.priority import Priority
+from glebe.apiserver.admission.quota.plugin import ResourceQuota
 from glebe.apiserver.admission.runtimeclass import RuntimeClass
 from glebe.apiserver.admission.serviceaccount import ServiceAccount
 from glebe.apiserver.admission.storage import (
@@ -16,6 +17,7 @@ from glebe.apiserver.admission.storage import (
     StorageObjectInUseProtection,
 )
 from glebe.apiserver.admission.tolerations import DefaultTolerationSeconds, ExtendedResourceToleration
+from glebe.kube.inprocess import InProcessTransport
 
 if TYPE_CHECKING:
     from glebe.apiserver.admission.base import BuiltinPlugin
@@ -39,5 +41,9 @@ def contribute(assembly: Assembly) -> None:
         StorageObjectInUseProtection(),
         PersistentVolumeClaimResize(read),
     )
+    if options.is_on(ResourceQuota.name):
+        quota = ResourceQuota(server.store, server.env.clock, InProcessTransport(server.handle))
+        server.on_close += (quota.status.close,)
+        plugins += (quota,)
     for plugin in plugins:
         assembly.plugin(plugin.name, plugin)
