@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from itertools import product
 
-from glebe.apiserver.store import Key, Make, Mismatch, Store
+from glebe.apiserver.store import EVERY_CLUSTER, Key, Make, Mismatch, Store
 from glebe.kube.clock import Env, parse_time
 from glebe.kube.objects import Object
 
@@ -24,11 +23,12 @@ class EventExpiry:
         self._env = env
         self._queue: deque[tuple[float, Key]] = deque()
 
-    def load(self, clusters: list[str]) -> None:
+    def load(self) -> None:
         """Take up what a store held at the start."""
         found = []
-        for cluster, resource in product(clusters, RESOURCES):
-            for entry in self._store.range(resource, cluster).entries:
+        for resource in RESOURCES:
+            page = self._store.range(resource, EVERY_CLUSTER)
+            for entry, cluster in zip(page.entries, page.clusters or (), strict=True):
                 meta = entry.view()["metadata"]
                 key = Key(resource, cluster, meta.get("namespace", ""), meta["name"])
                 found.append((parse_time(meta["creationTimestamp"]) + TTL, key))

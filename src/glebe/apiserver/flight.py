@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from glebe.apiserver.request.routing import Route
 from glebe.kube.transport import Request, Response, User
+
+if TYPE_CHECKING:
+    from glebe.apiserver.clusters.logical import LogicalCluster
 
 
 @dataclass(slots=True)
@@ -25,6 +28,8 @@ class Flight:
     """Whose rights count: the impersonated user, when there is one."""
     impersonator: User | None = None
     """Who really asked, when ``user`` is impersonated."""
+    tenant: LogicalCluster | None = None
+    """The logical cluster, once it is known that it exists."""
     warnings: list[str] = field(default_factory=list)
     annotations: dict[str, str] = field(default_factory=dict)
     """For the audit log: whoever decides something about the request may note why."""

@@ -13,7 +13,8 @@ from glebe.apiserver import assembly, event_expiry, health
 from glebe.apiserver.admission.base import AdmissionPlugin, ValidatingPlugin
 from glebe.apiserver.auth import impersonation
 from glebe.apiserver.auth.tokenrequest import TokenIssuer
-from glebe.apiserver.clusters import Clusters
+from glebe.apiserver.clusters import Clusters, wildcard
+from glebe.apiserver.clusters import serving as logical_clusters
 from glebe.apiserver.custom import removal as custom_kinds
 from glebe.apiserver.dialing import Dialer
 from glebe.apiserver.flight import Filter, Flight, chain
@@ -22,7 +23,7 @@ from glebe.apiserver.pods.operations import PodLogs
 from glebe.apiserver.request import media, routing
 from glebe.apiserver.request.call import Call, respond
 from glebe.apiserver.request.routing import Route
-from glebe.apiserver.store import Compacted, Entry, Key, Store, StoreUnavailable
+from glebe.apiserver.store import EVERY_CLUSTER, Compacted, Entry, Key, Store, StoreUnavailable
 from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
 from glebe.apiserver.verbs import admitting, deleting, patching, reading, watching, writing
 from glebe.apiserver.verbs.subresources import subresource_handler
@@ -136,7 +137,7 @@ class ApiServer:
         """Open the store and register the clusters given at construction."""
         await self.store.start()
         await self.clusters.start()
-        self.event_expiry.load(self.clusters.names())
+        self.event_expiry.load()
         await custom_kinds.resume(self)
         self.ready = True
 
@@ -146,6 +147,7 @@ class ApiServer:
         for stop in self.on_close:
             stop()
         await self.dialer.close()
+        await self.clusters.close()
         await self.store.close()
 
     # -- for the rooms inside the server -------------------------------------------------------------------------
@@ -224,15 +226,18 @@ class ApiServer:
     async def _serve(self, flight: Flight) -> Response:
         """The server's own answer to a request that may be asked."""
         route, request = flight.route, flight.request
-        if route.cluster and not self.clusters.exists(route.cluster):  # said last: strangers do not learn who is there
-            raise errors.not_found("glebe.dev", "clusters", route.cluster)
         if not route.cluster or request.path == "/clusters":
-            return await self.clusters.serve(request, flight.user)
+            return await logical_clusters.serve(self, request, flight.user)
+        flight.tenant = self.clusters.get(route.cluster)
+        if flight.tenant is None and route.cluster != EVERY_CLUSTER:  # said last: strangers do not learn who is there
+            raise errors.not_found("glebe.dev", "clusters", route.cluster)
         if not route.resource:
             return self._discovery(request, route)
         info = self.registry.lookup(route.cluster, route.group, route.version, route.resource)
         if info is None:
             raise errors.path_not_found()
+        if route.cluster == EVERY_CLUSTER:
+            wildcard.check_route(route)
         return await self._dispatch(flight, info)
 
     async def _dispatch(self, flight: Flight, info: ResourceInfo) -> Response:
@@ -243,6 +248,7 @@ class ApiServer:
         if request.param("pretty") in ("true", "1"):
             wanted = media.Wanted(wanted.media, wanted.shape, wanted.version, True)
         call = Call(self, request, route, info, flight.user, wanted, flight.warnings, annotations=flight.annotations)
+        call.tenant = flight.tenant
         try:
             return await self._perform(call)
         finally:
@@ -256,7 +262,7 @@ class ApiServer:
             return await pods.bind_by_collection(call)
         if route.subresource:
             return await subresource_handler(call)(call)
-        handler = _VERBS.get(route.verb)
+        handler = (_VERBS if route.cluster != EVERY_CLUSTER else wildcard.VERBS).get(route.verb)
         if handler is None or (info.verbs and route.verb not in info.verbs):
             raise errors.method_not_allowed()
         if route.verb == "create" and route.name:
@@ -291,6 +297,8 @@ class ApiServer:
         user = await self.authenticator.authenticate(request, route.cluster)
         if user is None:
             raise errors.unauthorized()
+        if route.cluster == EVERY_CLUSTER:
+            wildcard.check_user(user)
         if impersonation.is_asked(request.headers):
             effective = await impersonation.effective_user(request, user, route.cluster, self.authorizer)
             return Flight(request, route, effective, user)

@@ -1,29 +1,38 @@
-"""Logical clusters: their register, their first namespaces, their custom kinds."""
+"""The register of logical clusters: how they come into being and go.
+
+A cluster is one stored object. It exists from the write of that object on, and is out of sight from the write of its
+``deletionTimestamp`` on; what it held goes afterwards, in the background. The process may end at any point of that: the
+next start finds the object in one of these states and goes on from there.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import re
+import logging
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
-import orjson
-
-from glebe.apiserver.request import media
+from glebe.apiserver.clusters import logical
+from glebe.apiserver.clusters.budget import BudgetCheck
+from glebe.apiserver.clusters.defaults import Defaults, namespace, template
+from glebe.apiserver.clusters.logical import GROUP, NOWHERE, PLURAL, RESOURCE, LogicalCluster
 from glebe.apiserver.request.routing import ROOT
-from glebe.apiserver.store import Entry, Key, Make, Mismatch
+from glebe.apiserver.store import EVERY_CLUSTER, Event, Follower, Key, Mismatch, StoreUnavailable
 from glebe.apiserver.verbs.namespaces import DEFAULT
 from glebe.kube import errors
 from glebe.kube.objects import Object
-from glebe.kube.transport import Request, Response, User
 
 if TYPE_CHECKING:
     from glebe.apiserver.server import ApiServer
 
-#: Where the register itself is stored: a cluster that no path can name.
-_REGISTER = ("clusters.glebe.dev", "")
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+log = logging.getLogger("glebe.apiserver.clusters")
+
 _CRDS = "customresourcedefinitions.apiextensions.k8s.io"
+_AT_ONCE = 32
+"""So many clusters' contents go at the same time."""
+_RETRY_SECONDS = 2.0
 
 
 class Clusters:
@@ -32,9 +41,61 @@ class Clusters:
     def __init__(self, server: ApiServer, initial: Sequence[str]) -> None:
         self._server = server
         self._initial = initial
-        self._uids: dict[str, str] = {}
+        self._known: dict[str, LogicalCluster] = {}
+        self._doomed: dict[str, asyncio.Future[None]] = {}
+        """Out of sight, but not yet gone."""
         self._created: list[Callable[[str], None]] = []
         self._deleted: list[Callable[[str], None]] = []
+        self._follower: Follower | None = None
+        self._remover: asyncio.Task[None] | None = None
+        self._budget: BudgetCheck | None = None
+        self.root_ca = ""
+        """PEM, published in every namespace of every cluster; set it before the start."""
+
+    async def start(self) -> None:
+        """Read the register, go on with what was interrupted, create what the server was told to have."""
+        store = self._server.store
+        self._follower = store.follow(RESOURCE, self._follow)
+        for entry in store.range(RESOURCE, NOWHERE).entries:
+            self._take(entry.view()["metadata"]["name"])
+        for name in store.clusters():
+            if name != NOWHERE and name not in self._known:
+                self._doom(name)  # nobody's: written while its cluster was going
+        store.give(Defaults(self._known.get, template(self.root_ca)))
+        for name in self._initial:
+            if name not in self._known:
+                await self.create(name)
+        if ROOT in self._known:
+            await self._complete_root()
+        page = store.range(_CRDS, EVERY_CLUSTER)
+        for name, entry in zip(page.clusters or (), page.entries, strict=True):
+            if name in self._known:
+                self._server.registry.set_crd(name, entry.load())
+
+    async def close(self) -> None:
+        """Stop removing; the next start goes on."""
+        if self._follower is not None:
+            self._follower.close()
+        if self._remover is not None:
+            self._remover.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._remover
+
+    # -- who is there --------------------------------------------------------------------------------------------
+
+    def exists(self, name: str) -> bool:
+        return name in self._known
+
+    def get(self, name: str) -> LogicalCluster | None:
+        return self._known.get(name)
+
+    def uid(self, name: str) -> str:
+        """The uid of the LogicalCluster, "" when there is none: a cluster created anew has another one."""
+        found = self._known.get(name)
+        return found.uid if found is not None else ""
+
+    def names(self) -> list[str]:
+        return sorted(self._known)
 
     def on_create(self, callback: Callable[[str], None]) -> None:
         """Call ``callback(name)`` for each cluster that comes into being from now on (also those found at the start).
@@ -47,154 +108,159 @@ class Clusters:
         """Call ``callback(name)`` when a cluster goes out of sight: drop what you keep for it."""
         self._deleted.append(callback)
 
-    def uid(self, name: str) -> str:
-        """The uid of the LogicalCluster, "" when there is none: a cluster created anew has another one."""
-        return self._uids.get(name, "")
+    # -- changes -------------------------------------------------------------------------------------------------
 
-    def _appear(self, name: str, uid: str) -> None:
-        self._uids[name] = uid
-        for callback in self._created:
-            callback(name)
+    async def create(self, name: str, asked: Object | None = None) -> Object:
+        """Register a cluster; when this returns, it can be used.
 
-    def _vanish(self, name: str) -> None:
-        del self._uids[name]
-        for callback in self._deleted:
-            callback(name)
-
-    async def start(self) -> None:
-        """Read the register, create what the server was told to have, serve the custom kinds that are stored."""
-        for entry in self._server.store.range(*_REGISTER).entries:
-            meta = entry.view()["metadata"]
-            self._appear(meta["name"], meta["uid"])
-        for name in self.names():
-            await self._complete(name)
-        for name in self._initial:
-            if name not in self._uids:
-                await self.create(name)
-        for name in self.names():
-            for entry in self._server.store.range(_CRDS, name).entries:
-                self.custom_kind_changed(name, entry, None)
-
-    def exists(self, name: str) -> bool:
-        return name in self._uids
-
-    def names(self) -> list[str]:
-        return sorted(self._uids)
-
-    async def create(self, name: str) -> Object:
-        """Register a cluster and give it its first namespaces.
-
-        :raises ApiError: 409 when it exists, 422 for a bad name.
+        :param asked: labels, annotations and the specification it shall have.
+        :raises ApiError: 409 when it exists, 422 for a bad name or specification.
         """
-        if not _NAME.fullmatch(name):
-            why = "a cluster's name is a DNS label: lower case letters, digits and '-', at most 63"
-            cause = errors.Cause("FieldValueInvalid", f'Invalid value: "{name}": {why}', "metadata.name")
-            raise errors.invalid("glebe.dev", "LogicalCluster", name, [cause])
         server = self._server
-        obj: Object = {
-            "apiVersion": "glebe.dev/v1alpha1",
-            "kind": "LogicalCluster",
-            "metadata": {"name": name, "uid": server.env.new_uid(), "creationTimestamp": server.now_text()},
-        }
-        try:
-            entry = await server.store.put(Key(*_REGISTER, "", name), _stamped(obj), 0)
-        except Mismatch:
-            raise errors.already_exists("glebe.dev", "clusters", name) from None
-        # What an earlier cluster of this name may have left (a write that was on its way when it was deleted) must not
-        # be found by this one.
-        if server.store.resources(name):
-            await server.store.drop(name)
-        await self._complete(name)
-        self._appear(name, obj["metadata"]["uid"])
-        return entry.load()
+        obj = logical.new(name, server.env.new_uid(), server.now_text(), asked or {})
+        while True:
+            while (going := self._doomed.get(name)) is not None:
+                await asyncio.wait([going])  # what an earlier cluster of this name held must not be found by this one
+            try:
+                entry = await server.store.put(logical.key_of(name), logical.stamped(obj, first=True), 0)
+            except Mismatch:
+                if name in self._doomed:
+                    continue
+                raise errors.already_exists(GROUP, PLURAL, name) from None
+            if name == ROOT:
+                await self._complete_root()
+            return entry.load()
 
-    async def _complete(self, name: str) -> None:
-        """Make the first namespaces, unless they are there: a creation may have been interrupted half way."""
-        for namespace in DEFAULT:
-            if self._server.store.get(Key("namespaces", name, "", namespace)) is None:
-                await self._create_namespace(name, namespace)
+    async def change(self, name: str, edit: Callable[[Object], Object]) -> Object:
+        """Store what ``edit`` makes of a copy of the cluster's object.
 
-    async def _create_namespace(self, cluster: str, name: str) -> None:
-        meta = {
-            "name": name,
-            "uid": self._server.env.new_uid(),
-            "creationTimestamp": self._server.now_text(),
-            "labels": {"kubernetes.io/metadata.name": name},
-        }
-        obj = {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": meta,
-            "spec": {"finalizers": ["kubernetes"]},
-            "status": {"phase": "Active"},
-        }
-        with contextlib.suppress(Mismatch):
-            await self._server.store.put(Key("namespaces", cluster, "", name), _stamped(obj), 0)
-
-    async def delete(self, name: str) -> None:
-        """Forget a cluster with everything in it.
-
-        :raises ApiError: 404; 403 for the root cluster.
+        :raises ApiError: 404; 409 for a lost optimistic lock, 422.
         """
-        if name not in self._uids:
-            raise errors.not_found("glebe.dev", "clusters", name)
-        if name == ROOT:
-            raise errors.forbidden("glebe.dev", "clusters", name, "the root cluster may not be deleted")
-        server = self._server
-        # Out of sight first: nothing new may come in while its content goes.
-        self._vanish(name)
-        await server.store.drop(name)
-        key = Key(*_REGISTER, "", name)
-        entry = server.store.get(key)
-        if entry is not None:
-            await server.store.delete(key, _stamped(entry.load()), None)
-        server.registry.remove_cluster(name)
-
-    def custom_kind_changed(self, cluster: str, entry: Entry | None, previous: Entry | None) -> None:
-        """Serve (or stop serving) what a CustomResourceDefinition declares."""
-        if entry is not None:
-            self._server.registry.set_crd(cluster, entry.load())
-        elif previous is not None:
-            self._server.registry.remove_crd(cluster, previous.load())
-
-    async def serve(self, request: Request, user: User) -> Response:
-        """``/clusters`` and ``/clusters/NAME``."""
-        if "system:masters" not in user.groups:
-            raise errors.forbidden(
-                "glebe.dev", "clusters", "", "only members of system:masters manage logical clusters"
-            )
-        name = request.path[len("/clusters/") :]
-        if request.method == "GET" and not name:
-            return self._list()
-        if request.method == "GET":
-            entry = self._server.store.get(Key(*_REGISTER, "", name))
+        store = self._server.store
+        while True:
+            entry = store.get(logical.key_of(name)) if name in self._known else None
             if entry is None:
-                raise errors.not_found("glebe.dev", "clusters", name)
-            return _answer(entry.load())
-        if request.method == "POST" and not name:
-            body = media.decode(request.body, request.headers.get("content-type", ""))
-            asked = (body.get("metadata") or {}).get("name") or body.get("name") or ""
-            return _answer(await self.create(str(asked)), 201)
-        if request.method == "DELETE" and name:
-            await self.delete(name)
-            return _answer({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
-        raise errors.method_not_allowed()
+                raise errors.not_found(GROUP, PLURAL, name)
+            obj = logical.changed(entry.load(), edit(entry.load()))
+            if obj == entry.view():
+                return obj
+            with contextlib.suppress(Mismatch):
+                return (await store.put(logical.key_of(name), logical.stamped(obj), entry.revision)).load()
 
-    def _list(self) -> Response:
-        page = self._server.store.range(*_REGISTER)
-        meta = {"resourceVersion": str(page.revision)}
-        items = [e.load() for e in page.entries]
-        body = {"apiVersion": "glebe.dev/v1alpha1", "kind": "LogicalClusterList", "metadata": meta, "items": items}
-        return _answer(body)
+    async def delete(self, name: str, uid: str = "") -> Object:
+        """Take a cluster out of sight at once; everything in it goes in the background.
 
+        :param uid: only if this is its uid.
+        :raises ApiError: 404; 403 for the root cluster; 409.
+        """
+        if name == ROOT:
+            raise errors.forbidden(GROUP, PLURAL, name, "the root cluster may not be deleted")
+        store = self._server.store
+        while True:
+            entry = store.get(logical.key_of(name)) if name in self._known else None
+            if entry is None:
+                raise errors.not_found(GROUP, PLURAL, name)
+            obj = entry.load()
+            if uid and uid != obj["metadata"]["uid"]:
+                why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {obj['metadata']['uid']}"
+                raise errors.conflict(GROUP, PLURAL, name, why)
+            obj["metadata"]["deletionTimestamp"] = self._server.now_text()
+            with contextlib.suppress(Mismatch):
+                return (await store.put(logical.key_of(name), logical.stamped(obj), entry.revision)).load()
 
-def _stamped(obj: Object) -> Make:
-    def make(revision: int) -> bytes:
-        obj["metadata"]["resourceVersion"] = str(revision)
-        return orjson.dumps(obj)
+    async def gone(self, name: str) -> None:
+        """Wait until nothing is left of a deleted cluster. Returns at once when there is nothing to wait for."""
+        while (going := self._doomed.get(name)) is not None:
+            await asyncio.wait([going])
 
-    return make
+    async def _complete_root(self) -> None:
+        """The root cluster's own namespaces are stored objects; a creation may have been interrupted half way."""
+        server = self._server
+        for name in DEFAULT:
+            key = Key("namespaces", ROOT, "", name)
+            if server.store.get(key) is not None:
+                continue
+            obj = namespace(name)
+            obj["metadata"] |= {"uid": server.env.new_uid(), "creationTimestamp": server.now_text()}
+            with contextlib.suppress(Mismatch):
+                await server.store.put(key, logical.stamped(obj), 0)
 
+    # -- what the register says ----------------------------------------------------------------------------------
 
-def _answer(obj: Object, code: int = 200) -> Response:
-    return Response(code, {"content-type": media.JSON}, orjson.dumps(obj))
+    def _follow(self, event: Event) -> None:
+        """Every change of the register, whoever made it, at the moment when it becomes visible."""
+        if event.cluster == NOWHERE and event.name:
+            self._take(event.name)
+
+    def _take(self, name: str) -> None:
+        entry = self._server.store.get(logical.key_of(name))
+        known = self._known.get(name)
+        if entry is None:
+            if known is not None:
+                self._vanish(known)
+            self._settle(name)
+            return
+        found = logical.read(entry)
+        if known is not None and known.uid != found.uid:
+            self._vanish(known)
+            known = None
+        if "deletionTimestamp" in entry.view()["metadata"]:
+            if known is not None:
+                self._vanish(known)
+            self._doom(name)
+        elif known is None:
+            self._appear(found)
+        else:
+            known.budget = found.budget
+        if found.budget is not None and self._budget is None:
+            self._budget = BudgetCheck(self._known.get, self._server.store.usage)
+            self._server.validating = (*self._server.validating, self._budget)
+
+    def _appear(self, cluster: LogicalCluster) -> None:
+        self._known[cluster.name] = cluster
+        for callback in self._created:
+            callback(cluster.name)
+
+    def _vanish(self, cluster: LogicalCluster) -> None:
+        cluster.alive = False
+        del self._known[cluster.name]
+        self._server.store.end_watches(cluster.name)
+        self._server.registry.remove_cluster(cluster.name)
+        for callback in self._deleted:
+            callback(cluster.name)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _doom(self, name: str) -> None:
+        if name in self._doomed:
+            return
+        self._doomed[name] = asyncio.get_running_loop().create_future()
+        if self._remover is None or self._remover.done():
+            self._remover = asyncio.create_task(self._remove_all(), name="logical clusters: removal")
+
+    def _settle(self, name: str) -> None:
+        done = self._doomed.pop(name, None)
+        if done is not None and not done.done():
+            done.set_result(None)
+
+    async def _remove_all(self) -> None:
+        """One task for all, and none while there is nothing to do."""
+        while self._doomed:
+            batch = list(islice(self._doomed, _AT_ONCE))
+            results = await asyncio.gather(*(self._remove(name) for name in batch), return_exceptions=True)
+            failed = [r for r in results if isinstance(r, BaseException)]
+            for error in failed[:1]:
+                log.warning("deleted clusters cannot be removed yet: %s", error)
+                if isinstance(error, StoreUnavailable) and "closed" in str(error):
+                    return
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _remove(self, name: str) -> None:
+        store = self._server.store
+        await store.drop(name)
+        key = logical.key_of(name)
+        entry = store.get(key)
+        if entry is not None and "deletionTimestamp" in entry.view()["metadata"]:
+            with contextlib.suppress(Mismatch):
+                await store.delete(key, logical.stamped(entry.load()), entry.revision)
+        self._settle(name)

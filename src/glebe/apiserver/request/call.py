@@ -17,6 +17,7 @@ from glebe.kube.transport import Request, Response, User
 
 if TYPE_CHECKING:
     from glebe.apiserver.admission.base import AdmissionAttributes
+    from glebe.apiserver.clusters.logical import LogicalCluster
     from glebe.apiserver.server import ApiServer
 
 _JSON_HEADERS = {"content-type": media.JSON}
@@ -40,6 +41,8 @@ class Call:
     """What admission was asked for this write, until the write is settled."""
     annotations: dict[str, str] = field(default_factory=dict)
     """See ``Flight.annotations``."""
+    tenant: LogicalCluster | None = None
+    """The logical cluster that was there when the request came (there may be another of its name by now)."""
 
     @property
     def cluster(self) -> str:

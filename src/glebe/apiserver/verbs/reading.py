@@ -10,7 +10,7 @@ import orjson
 
 from glebe.apiserver.request import media, selection
 from glebe.apiserver.request.call import Call, partial, respond, respond_entry, served, stored_version, table_of
-from glebe.apiserver.store import Compacted, Entry, FutureRevision, Page
+from glebe.apiserver.store import EVERY_CLUSTER, Compacted, Entry, FutureRevision, Page
 from glebe.kube.errors import ApiError, Cause, bad_request, gone, invalid
 from glebe.kube.objects import Object
 from glebe.kube.transport import Response
@@ -32,7 +32,7 @@ async def get(call: Call) -> Response:
 
 async def list_objects(call: Call) -> Response:
     chosen = selection.parse(call.request, call.info)
-    limit = _number(call, "limit")
+    limit = number(call, "limit")
     entries, revision, token, remaining = find(call, chosen, limit)
     meta: dict[str, Any] = {"resourceVersion": str(revision)}
     if token:
@@ -48,14 +48,14 @@ def find(call: Call, chosen: selection.Selection, limit: int) -> tuple[list[Entr
     """(entries, revision, continue token, remaining items or None when a filter makes that unknown)."""
     store, info = call.server.store, call.info
     namespace = call.route.namespace if info.namespaced else ""
-    revision, after = _start(call)
+    revision, after = start(call)
     if chosen.all and chosen.name == "":
-        page = _range(call, namespace, after, limit, revision)
-        token = _token(page.revision, page.next_key) if page.next_key else ""
-        return page.entries, page.revision, token, page.remaining
+        page = page_of(call, namespace, after, limit, revision)
+        going_on = token(call, page.revision, page.next_key) if page.next_key else ""
+        return page.entries, page.revision, going_on, page.remaining
     found: list[Entry] = []
     while True:
-        page = _range(call, namespace, after, max(limit, 500) if limit else 0, revision)
+        page = page_of(call, namespace, after, max(limit, 500) if limit else 0, revision)
         for entry in page.entries:
             if chosen.name and entry.view()["metadata"]["name"] != chosen.name:
                 continue
@@ -66,13 +66,17 @@ def find(call: Call, chosen: selection.Selection, limit: int) -> tuple[list[Entr
                 meta = entry.view()["metadata"]
                 last = (meta.get("namespace", ""), meta["name"])
                 more = page.next_key is not None or entry is not page.entries[-1]
-                return found, page.revision, _token(page.revision, last) if more else "", None
+                return found, page.revision, token(call, page.revision, last) if more else "", None
         if page.next_key is None:
             return found, page.revision or store.revision, "", None
         after, revision = page.next_key, page.revision
 
 
-def _range(call: Call, namespace: str, after: tuple[str, str] | None, limit: int, revision: int) -> Page:
+def page_of(call: Call, namespace: str, after: tuple[str, ...] | None, limit: int, revision: int) -> Page:
+    """A page of the call's collection.
+
+    :raises ApiError: 410, 504: the revision is too old, or has not happened.
+    """
     try:
         return call.server.store.range(
             call.info.stored_as, call.cluster, namespace, after=after, limit=limit, revision=revision
@@ -95,16 +99,16 @@ def too_large(asked: int, current: int) -> ApiError:
     )
 
 
-def _start(call: Call) -> tuple[int, tuple[str, str] | None]:
+def start(call: Call) -> tuple[int, tuple[str, ...] | None]:
     """(exact revision or 0 for now, key to start after), by the rules of resourceVersion and continue."""
     request = call.request
-    token, version, match = (request.param(n) for n in ("continue", "resourceVersion", "resourceVersionMatch"))
-    if token:
+    given, version, match = (request.param(n) for n in ("continue", "resourceVersion", "resourceVersionMatch"))
+    if given:
         if version and version != "0":
             raise bad_request("specifying resource version is not allowed when using continue")
         if match:
             raise _forbidden_match(call, "resourceVersionMatch is forbidden when continue is provided")
-        return _read_token(token)
+        return _read_token(call, given)
     if match and not version:
         raise _forbidden_match(call, "resourceVersionMatch is forbidden unless resourceVersion is provided")
     if match == "Exact":
@@ -122,7 +126,7 @@ def _start(call: Call) -> tuple[int, tuple[str, str] | None]:
         raise invalid_options([cause])
     _not_older_than(call)
     # Upstream's legacy rule: a limit with a version and no match means exactly that version.
-    if version not in ("", "0") and not match and _number(call, "limit"):
+    if version not in ("", "0") and not match and number(call, "limit"):
         return revision_of(version), None
     return 0, None
 
@@ -152,7 +156,8 @@ def revision_of(text: str) -> int:
     return int(text)
 
 
-def _number(call: Call, name: str) -> int:
+def number(call: Call, name: str) -> int:
+    """A parameter that is a number; 0 when it is not given."""
     text = call.request.param(name)
     try:
         return max(0, int(text)) if text else 0
@@ -160,15 +165,24 @@ def _number(call: Call, name: str) -> int:
         raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
 
-def _token(revision: int, last: tuple[str, str]) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps({"v": "glebe/v1", "rv": revision, "after": last})).decode().rstrip("=")
+def _of_what(call: Call) -> str:
+    """What a continue token is good for: this collection in this logical cluster, and no other."""
+    return f"{call.cluster}/{call.info.stored_as}/{call.route.namespace}"
 
 
-def _read_token(text: str) -> tuple[int, tuple[str, str]]:
+def token(call: Call, revision: int, last: tuple[str, ...]) -> str:
+    """Where a list goes on."""
+    content = {"v": "glebe/v1", "of": _of_what(call), "rv": revision, "after": last}
+    return base64.urlsafe_b64encode(orjson.dumps(content)).decode().rstrip("=")
+
+
+def _read_token(call: Call, text: str) -> tuple[int, tuple[str, ...]]:
     try:
-        token = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        namespace, name = token["after"]
-        return int(token["rv"]), (str(namespace), str(name))
+        content = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        after = tuple(str(part) for part in content["after"])
+        if content["of"] != _of_what(call) or len(after) != (3 if call.cluster == EVERY_CLUSTER else 2):
+            raise ValueError
+        return int(content["rv"]), after
     except (ValueError, KeyError, TypeError):
         raise bad_request(
             "invalid continue token: continue key is not valid: it must be the metadata.continue of an earlier list"

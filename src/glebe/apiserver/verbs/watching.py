@@ -21,7 +21,8 @@ BOOKMARK_SECONDS = 60.0
 #: Watches without a timeout of their own end after this long at least, and twice that at most.
 MIN_TIMEOUT = 1800.0
 
-_INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+#: The annotation of the bookmark after the initial events.
+INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 _TYPES = {"ADDED": b'{"type":"ADDED","object":', "MODIFIED": b'{"type":"MODIFIED","object":'}
 _TYPES["DELETED"] = b'{"type":"DELETED","object":'
 _CHUNK = 256
@@ -32,7 +33,7 @@ async def watch(call: Call) -> Response:
     chosen = selection.parse(call.request, call.info)
     if call.route.name and not chosen.name:
         chosen = _Named(call.route.name, chosen)
-    plan = _Plan(call)
+    plan = Plan(call)
     protobuf = call.wanted.media == media.PROTOBUF
     content_type = f"{media.PROTOBUF};stream=watch" if protobuf else media.JSON
     if call.wanted.shape and not protobuf:
@@ -61,7 +62,7 @@ class _Named:
         return self._inner.matches(entry)
 
 
-class _Plan:
+class Plan:
     """What the watch's parameters mean.
 
     :raises ApiError: 422 for combinations that upstream refuses.
@@ -91,7 +92,7 @@ class _Plan:
             self.timeout = MIN_TIMEOUT * (1.0 + call.server.env.rng.random())
 
 
-def _subscribe(call: Call, plan: _Plan, name: str) -> Subscription:
+def _subscribe(call: Call, plan: Plan, name: str) -> Subscription:
     store = call.server.store
     namespace = call.route.namespace if call.info.namespaced else ""
     start = store.revision if plan.initial or plan.revision == 0 else plan.revision
@@ -119,7 +120,7 @@ def frame(kind: str, value: bytes) -> bytes:
 class _Stream:
     """One watcher's stream. An iterator of its own: a generator that never started would not clean up."""
 
-    def __init__(self, call: Call, plan: _Plan, chosen: selection.Selection, subscription: Subscription) -> None:
+    def __init__(self, call: Call, plan: Plan, chosen: selection.Selection, subscription: Subscription) -> None:
         self._call = call
         self._plan = plan
         self._chosen = chosen
@@ -242,7 +243,7 @@ class _Stream:
     def _bookmark(self, revision: int, initial_end: bool) -> bytes:
         meta: dict[str, Any] = {"resourceVersion": str(revision), "creationTimestamp": None}
         if initial_end:
-            meta["annotations"] = {_INITIAL_EVENTS_END: "true"}
+            meta["annotations"] = {INITIAL_EVENTS_END: "true"}
         obj: Object = {"kind": self._call.info.kind, "apiVersion": self._call.info.api_version, "metadata": meta}
         if self._call.wanted.shape == "Table":
             row = {"cells": [], "object": partial(obj)}

@@ -31,9 +31,11 @@ def encoder(call: Call, obj: Object) -> Make:
         from glebe.apiserver.types.conversion import any_stored  # late: few kinds need it
 
         obj = any_stored(call.info, obj)
-    meta = obj["metadata"]
+    meta, tenant = obj["metadata"], call.tenant
 
     def make(revision: int) -> bytes:
+        if tenant is not None and not tenant.alive:  # deleted while the request was under way
+            raise errors.not_found("glebe.dev", "clusters", tenant.name)
         meta["resourceVersion"] = str(revision)
         return orjson.dumps(obj)
 

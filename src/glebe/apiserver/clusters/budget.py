@@ -1,0 +1,111 @@
+"""How much a logical cluster may hold: exact under concurrency, and nothing to pay where nobody has set a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+
+from glebe.apiserver.admission.base import AdmissionAttributes
+from glebe.kube import errors, quantity
+from glebe.kube.objects import Object
+from glebe.kube.transport import PLATFORM
+
+if TYPE_CHECKING:
+    from glebe.apiserver.clusters.logical import LogicalCluster
+
+_STAMP = 64
+"""What the store may add to an object's bytes (its resource version)."""
+_CREATES, _GROWS = "CREATE", "UPDATE"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """``None`` is without limit."""
+
+    objects: int | None = None
+    bytes: int | None = None
+
+
+class Usage(Protocol):
+    """``Store.usage``: (objects, bytes) that a cluster holds."""
+
+    def __call__(self, cluster: str, /) -> tuple[int, int]: ...
+
+
+def budget_of(obj: Object) -> Budget | None:
+    """``spec.budget`` of a LogicalCluster: ``objects`` is a whole number, ``bytes`` a quantity.
+
+    :raises ValueError: it makes no sense.
+    """
+    budget = (obj.get("spec") or {}).get("budget")
+    if not budget:
+        return None
+    if not isinstance(budget, dict) or set(budget) - {"objects", "bytes"}:
+        raise ValueError("a budget has objects and bytes")
+    return Budget(_number("objects", budget.get("objects")), _number("bytes", budget.get("bytes")))
+
+
+def _number(field: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError
+        amount = quantity.parse(value)
+    except ValueError:
+        raise ValueError(f"{field} must be a whole number or a quantity such as 64Mi, not {value!r}") from None
+    if amount < 0 or amount.denominator != 1:
+        raise ValueError(f"{field} must be a whole number that is not negative, not {value!r}")
+    return int(amount)
+
+
+class BudgetCheck:
+    """Refuses what would not fit. What is on its way to the store counts until it is there, so that a crowd of
+    simultaneous creations cannot pass together. Deletions are always allowed, and so are changes that do not grow and
+    those of the platform's own controllers (a Job at its limit must be able to end)."""
+
+    name = "LogicalClusterBudget"
+
+    def __init__(self, find: Callable[[str], LogicalCluster | None], usage: Usage) -> None:
+        self._find = find
+        self._usage = usage
+
+    async def validate(self, a: AdmissionAttributes) -> None:
+        cluster = self._find(a.cluster)
+        if cluster is None or cluster.budget is None or a.obj is None or a.dry_run:
+            return
+        if a.operation == _CREATES and not a.subresource:
+            self._check(a, cluster, cluster.budget, 1, len(orjson.dumps(a.obj)) + _STAMP)
+        elif (
+            a.operation == _GROWS and a.old is not None and a.user is not PLATFORM and cluster.budget.bytes is not None
+        ):
+            growth = len(orjson.dumps(a.obj)) - len(orjson.dumps(a.old))
+            if growth > 0:
+                self._check(a, cluster, cluster.budget, 0, growth)
+
+    def _check(self, a: AdmissionAttributes, cluster: LogicalCluster, budget: Budget, objects: int, size: int) -> None:
+        used, used_bytes = self._usage(cluster.name)
+        used += cluster.reserved_objects
+        used_bytes += cluster.reserved_bytes
+        if objects and budget.objects is not None and used + objects > budget.objects:
+            raise _over(a, cluster.name, "objects", used, objects, budget.objects)
+        if budget.bytes is not None and used_bytes + size > budget.bytes:
+            raise _over(a, cluster.name, "bytes", used_bytes, size, budget.bytes)
+        cluster.reserved_objects += objects
+        cluster.reserved_bytes += size
+
+        def give_back(stored: bool) -> None:
+            cluster.reserved_objects -= objects
+            cluster.reserved_bytes -= size
+
+        a.afterwards.append(give_back)
+
+
+def _over(a: AdmissionAttributes, cluster: str, what: str, used: int, asked: int, limit: int) -> errors.ApiError:
+    return a.refusal(
+        f'exceeded the budget of logical cluster "{cluster}": requested: {what}={asked}, used: {what}={used}, '
+        f"limited: {what}={limit}; delete something, or have spec.budget.{what} of the LogicalCluster raised"
+    )
