@@ -215,6 +215,10 @@ class StoreFull(StoreUnavailable):
     """No space is left for the write; nothing of it was kept."""
 
 
+class TooLarge(StoreError):
+    """The object is larger than the backend takes."""
+
+
 class Store(Protocol):
     """The contract that all backends pass (``tests/unit/apiserver/test_apiserver_store_contract.py``)."""
 
@@ -311,12 +315,9 @@ class Store(Protocol):
         """Clusters of which anything is in memory."""
         ...
 
-    def end_watches(self, cluster: str) -> None:
-        """End all watches of a cluster (not the wildcard ones)."""
-        ...
-
-    def end_watches(self, resource: str, cluster: str) -> None:
-        """End the watches of one resource in one cluster: it is no longer served as it was (a custom kind changed)."""
+    def end_watches(self, cluster: str, resource: str = "") -> None:
+        """End the watches of a cluster, or of one resource in it that is no longer served as it was (not the wildcard
+        ones)."""
         ...
 
     def compact(self, revision: int) -> None:

@@ -50,11 +50,6 @@ class Mirror:
             return self._tables.shelf(resource).page(namespace, after, limit, revision, self._revision)
         return self._tables.look(resource, cluster).page(namespace, after, limit, revision, self._revision)
 
-    def end_watches(self, resource: str, cluster: str) -> None:
-        table = self._tables.find(resource, cluster)
-        for subscription in tuple(table.subscriptions) if table is not None else ():
-            subscription.end("changed")
-
     def resources(self, cluster: str) -> list[str]:
         return sorted(r for r, table in self._tables.of_cluster(cluster) if len(table.entries) > table.given)
 
@@ -78,11 +73,12 @@ class Mirror:
         """Clusters of which anything is in memory."""
         return self._tables.clusters()
 
-    def end_watches(self, cluster: str) -> None:
-        """End all watches of a cluster (not the wildcard ones)."""
-        for _, table in self._tables.of_cluster(cluster):
-            for subscription in tuple(table.subscriptions):
-                subscription.end("dropped")
+    def end_watches(self, cluster: str, resource: str = "") -> None:
+        """End the watches of a cluster, or of one resource in it (not the wildcard ones)."""
+        for name, table in self._tables.of_cluster(cluster):
+            if not resource or name == resource:
+                for subscription in tuple(table.subscriptions):
+                    subscription.end("changed" if resource else "dropped")
 
     def _whites_out(self, key: Key) -> bool:
         """Whether the deletion of ``key`` must leave a row behind (:data:`WHITEOUT`), so that it does not come back."""

@@ -43,7 +43,7 @@ class Subscription:
         self.name = name
         self.queue: deque[Event] = deque(e for e in backlog if self._wants(e))
         self.ended = ""
-        """Why no more events will come: "slow", "dropped", "closed", "changed" (the kind), "resync"; "" while it runs."""
+        """Why no more events will come: slow, dropped, closed, changed (the kind), resync; "" while it runs."""
         self._on_close = on_close
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
