@@ -23,6 +23,8 @@ from glebe.apiserver.pods.operations import PodLogs
 from glebe.apiserver.request import media, routing
 from glebe.apiserver.request.call import Call, respond
 from glebe.apiserver.request.routing import Route
+from glebe.apiserver.services.allocation import ServiceAddresses
+from glebe.apiserver.services.pools import SERVICES
 from glebe.apiserver.store import EVERY_CLUSTER, Compacted, Entry, Key, Store, StoreUnavailable
 from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
 from glebe.apiserver.verbs import admitting, deleting, patching, reading, watching, writing
@@ -35,6 +37,8 @@ from glebe.kube.transport import Request, Response, User
 log = logging.getLogger("glebe.apiserver")
 
 Handler = Callable[[Call], Awaitable[Response]]
+Allocator = Callable[[Call, Object, "Object | None"], Awaitable[None]]
+"""(call, new object, old object or None): takes what the object needs, right before it is written."""
 Follower = Callable[[Call, "Entry | None", "Entry | None"], None]
 """(call, new state or None, old state or None)."""
 
@@ -116,6 +120,8 @@ class ApiServer:
         """Around authorization, outermost first (:mod:`glebe.apiserver.flight`)."""
         self.inner_filters: tuple[Filter, ...] = ()
         """Between authorization and the server's own answer."""
+        self.allocators: dict[str, Allocator] = {SERVICES: ServiceAddresses(self)}
+        """By group resource: gives objects what there is only once, such as addresses."""
         self.followers: tuple[Follower, ...] = ()
         """Told of every acknowledged write; they must be quick and must not raise."""
         self.pod_logs = pod_logs

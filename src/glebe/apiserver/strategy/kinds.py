@@ -5,6 +5,7 @@ from __future__ import annotations
 from glebe.apiserver.strategy.base import Strategy, forbidden
 from glebe.apiserver.strategy.job import JobStrategy
 from glebe.apiserver.strategy.pod import PodStrategy
+from glebe.apiserver.strategy.service import ServiceStrategy
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object, set_condition
@@ -120,6 +121,7 @@ KINDS: dict[str, type[Strategy]] = {
     "configmaps": DataStrategy,
     "secrets": DataStrategy,
     "replicationcontrollers": OrphaningStrategy,
+    "services": ServiceStrategy,
     "persistentvolumes": PersistentVolumeStrategy,
     "persistentvolumeclaims": PersistentVolumeStrategy,
 }

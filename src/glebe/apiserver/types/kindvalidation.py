@@ -94,9 +94,12 @@ def service(obj: Object, old: Object | None) -> list[Cause]:
             causes.extend(n.invalid(f"{where}.targetPort", target, fault) for fault in port_name_faults(target))
     causes += n.labels("spec.selector", spec.get("selector"))
     before = (old or {}).get("spec") or {}
-    address = before.get("clusterIP")
-    if address and kind != "ExternalName" and before.get("type") != "ExternalName" and spec.get("clusterIP") != address:
-        causes.append(n.invalid("spec.clusterIP", spec.get("clusterIP", ""), "field is immutable"))
+    if before and kind != "ExternalName" and before.get("type") != "ExternalName":
+        held, wanted = before.get("clusterIPs") or (), spec.get("clusterIPs") or ()
+        if held and not wanted:
+            causes.append(n.invalid("spec.clusterIPs[0]", wanted, "primary clusterIP can not be unset"))
+        elif held and held[0] != wanted[0]:
+            causes.append(n.invalid("spec.clusterIPs[0]", wanted, "may not change once set"))
     return causes
 
 

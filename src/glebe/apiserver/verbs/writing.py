@@ -97,6 +97,8 @@ async def _prepare_create(call: Call, obj: Object, applied: bool) -> None:
         obj["metadata"].pop("managedFields", None)
         schema_steps.own_fields(call, None, obj, "")
     await admitting.judge(call)
+    if (allocate := call.server.allocators.get(call.info.group_resource)) is not None:
+        await allocate(call, obj, None)
 
 
 async def update(call: Call) -> Response:
@@ -197,6 +199,8 @@ async def prepare_update(call: Call, new: Object, old: Object) -> None:
         raise call.invalid(call.route.name, causes)
     schema_steps.validate(call, new, old, subresource)
     await admitting.judge(call)
+    if not subresource and (allocate := call.server.allocators.get(call.info.group_resource)) is not None:
+        await allocate(call, new, old)
 
 
 def unchanged(new: Object, old: Object) -> bool:
