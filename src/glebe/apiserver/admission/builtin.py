@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from glebe.apiserver.admission.limits import LimitRanger
 from glebe.apiserver.admission.nodes import TaintNodesByCondition
 from glebe.apiserver.admission.nodeselector import PodNodeSelector
 from glebe.apiserver.admission.priority import Priority
@@ -29,6 +30,7 @@ def contribute(assembly: Assembly) -> None:
     server, options = assembly.server, assembly.options
     read, read_all = server.read, server.read_all
     plugins: tuple[BuiltinPlugin, ...] = (
+        LimitRanger(read_all),
         ServiceAccount(read, server.env),
         Priority(read, read_all),
         DefaultTolerationSeconds(options.toleration_seconds),
