@@ -180,8 +180,16 @@ class Load:
             connection.close()
         return _rates(label, latencies, taken)
 
-    async def list_pods(self, label: str, page: int) -> Measured:
+    async def list_pods(self, label: str, page: int, times: int = 3) -> Measured:
+        """The quickest of a few lists, and how much it brings."""
         connection = await Connection.open(self.address)
+        lists = [await self._list(connection, page) for _ in range(times)]
+        connection.close()
+        taken, size = min(lists)
+        return {label: 1000 * taken, f"{label} size": size / 2**20}
+
+    async def _list(self, connection: Connection, page: int) -> tuple[float, int]:
+        """(seconds, bytes)."""
         began = time.perf_counter()
         token, size = "", 0
         while True:
@@ -190,11 +198,8 @@ class Load:
             size += len(body)
             found = re.search(rb'"continue":"([^"]+)"', body[:1000]) if page else None
             if found is None:
-                break
+                return time.perf_counter() - began, size
             token = found.group(1).decode()
-        taken = time.perf_counter() - began
-        connection.close()
-        return {label: 1000 * taken, f"{label} size": size / 2**20}
 
     async def watch(self, label: str, watchers: int = 50, rate: int = 200) -> Measured:
         """Watchers of one namespace's ConfigMaps while a writer replaces them at ``rate`` per second."""
