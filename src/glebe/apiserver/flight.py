@@ -33,6 +33,8 @@ class Flight:
     warnings: list[str] = field(default_factory=list)
     annotations: dict[str, str] = field(default_factory=dict)
     """For the audit log: whoever decides something about the request may note why."""
+    reason: str = ""
+    """Why authorization allowed (or refused) it."""
 
     @property
     def trusted(self) -> bool:

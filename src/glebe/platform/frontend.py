@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from glebe.apiserver.auth.assembly import secure
-from glebe.apiserver.auth.bootstrap import store_bootstrap_policy
 from glebe.apiserver.auth.pki import Pki
 from glebe.apiserver.http import HttpServer
 from glebe.apiserver.store.sqlite import SQLiteStore
 from glebe.kube.clock import Env
-from glebe.kube.errors import ApiError
 from glebe.kube.kubeconfig import KubeconfigError, load_kubeconfig, write_kubeconfig
 from glebe.node.fleet import Fleet
 from glebe.platform.collecting import few_full_collections
@@ -51,8 +48,6 @@ async def open_platform(data: DataDir, fleet: Fleet, host: str, port: int) -> As
     )
     async with few_full_collections(), platform:
         front = await _listen(platform, pki, host, [port] if port else [last_port(data, host), 0])
-        # only to be seen: the authorizer knows these roles anyway
-        policy = asyncio.create_task(_store_policy(platform))
         try:
             url = reachable(front.url)
             write_kubeconfig(
@@ -64,16 +59,7 @@ async def open_platform(data: DataDir, fleet: Fleet, host: str, port: int) -> As
             )
             yield url, platform
         finally:
-            policy.cancel()
-            await asyncio.gather(policy, return_exceptions=True)
             await front.close()
-
-
-async def _store_policy(platform: Platform) -> None:
-    try:
-        await store_bootstrap_policy(platform.client)
-    except ApiError as error:
-        log.warning("the bootstrap roles are not all visible: %s", error)
 
 
 async def _listen(platform: Platform, pki: Pki, host: str, ports: list[int]) -> HttpServer:

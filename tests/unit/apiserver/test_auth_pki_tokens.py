@@ -141,7 +141,7 @@ def test_a_service_account_token_names_its_account_in_its_cluster() -> None:
 
 
 def test_a_token_bound_to_a_pod_ends_with_the_pod() -> None:
-    pod = {"metadata": {"name": "p", "namespace": "team", "uid": "pu"}}
+    pod = {"metadata": {"name": "p", "namespace": "team", "uid": "pu"}, "spec": {"serviceAccountName": "robot"}}
     issuer, _, lookup = tokens(("root", "pods", pod))
     request = ask(boundObjectRef={"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "pu"})
     token = issuer.issue("root", account(), request)["status"]["token"]
@@ -172,7 +172,7 @@ async def test_who_asks_is_known_by_certificate_token_or_not_at_all(pki: Pki, tm
     file.write_text('# token,user,uid,groups\ns3cret,ann,7,"research,ops"\n')
     clock = FixedClock()
     issuer, _, _ = tokens()
-    authenticator = Authenticator(clock, ca=pki.ca_certificate, tokens=issuer, static_tokens=read_static_tokens(file))
+    authenticator = Authenticator(clock, cas=[pki.ca_certificate], tokens=issuer, static_tokens=read_static_tokens(file))
 
     async def who(**request: object) -> object:
         return await authenticator.authenticate(Request("GET", "/api", **request), "root")  # type: ignore[arg-type]

@@ -2,29 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from glebe.apiserver.auth.authn import Authenticator
+from glebe.apiserver.auth import issuer
+from glebe.apiserver.auth.authn import Authenticator, TokenUsers
+from glebe.apiserver.auth.authorizer import Authorizers
+from glebe.apiserver.auth.bootstrap import BINDINGS, CLUSTER_BINDINGS, CLUSTER_ROLES, ROLES
+from glebe.apiserver.auth.bootstraptokens import BootstrapTokens
 from glebe.apiserver.auth.escalation import EscalationCheck
+from glebe.apiserver.auth.issuer import IssuerDocuments
+from glebe.apiserver.auth.nodes import NodeAuthorizer
+from glebe.apiserver.auth.options import IdentityOptions
 from glebe.apiserver.auth.pki import Pki
 from glebe.apiserver.auth.rbac import RbacAuthorizer
+from glebe.apiserver.auth.requestheader import RequestHeaders
 from glebe.apiserver.auth.reviews import Reviews
+from glebe.apiserver.auth.seeding import Seeding
 from glebe.apiserver.auth.tokens import ServiceAccountTokens
 from glebe.apiserver.server import ApiServer
 from glebe.kube.clock import Env
-from glebe.kube.transport import User
 
 
-def secure(server: ApiServer, pki: Pki, env: Env, *, static_tokens: Mapping[str, User] | None = None) -> None:
+def secure(server: ApiServer, pki: Pki, env: Env, options: IdentityOptions | None = None) -> ServiceAccountTokens:
     """Give ``server`` an authenticator, an authorizer, a token issuer, reviews and the escalation check.
 
     Requests of trusted in-process transports are not touched by this. Call after ``pki.ensure``.
     """
-    tokens = ServiceAccountTokens(pki.signing_key(), env, server)
-    authenticator = Authenticator(env.clock, ca=pki.ca_certificate, tokens=tokens, static_tokens=static_tokens)
-    authorizer = RbacAuthorizer(server)
+    options = options or IdentityOptions()
+    uid_of = server.clusters.uid
+    tokens = ServiceAccountTokens(
+        (pki.signing_key(), *options.further_keys),
+        env,
+        server,
+        uid_of=uid_of,
+        issuer=options.issuer,
+        longest_life=options.longest_token,
+    )
+    configured = options.authentication
+    anonymous = options.anonymous if configured is None or configured.anonymous is None else configured.anonymous
+    authenticator = Authenticator(
+        env.clock,
+        cas=(pki.ca_certificate, *options.client_cas),
+        tokens=tokens,
+        bootstrap=BootstrapTokens(env.clock, server),
+        static_tokens=options.static_tokens,
+        proxy=RequestHeaders(env.clock, options.proxy) if options.proxy is not None else None,
+        users=_users(env, options),
+        uid_of=uid_of,
+        anonymous=anonymous,
+        anonymous_paths=None if configured is None else configured.anonymous_paths,
+    )
+    rbac = RbacAuthorizer(server)
+    authorizer = Authorizers(rbac, NodeAuthorizer(lambda: server.store))
     server.authenticator = authenticator
     server.authorizer = authorizer
     server.token_issuer = tokens
     server.reviews = Reviews(env.clock, authorizer, authenticator)
-    server.admission = (*server.admission, EscalationCheck(authorizer))
+    server.admission = (*server.admission, EscalationCheck(rbac))
+    seeding = Seeding(server)
+    for resource in (ROLES, CLUSTER_ROLES, BINDINGS, CLUSTER_BINDINGS):
+        server.preparing[resource] = seeding
+    documents = IssuerDocuments(tokens)
+    server.paths[issuer.CONFIGURATION] = documents.configuration
+    server.paths[issuer.KEYS] = documents.keys
+    return tokens
+
+
+def _users(env: Env, options: IdentityOptions) -> TokenUsers | None:
+    if options.authentication is None or not options.authentication.issuers:
+        return None
+    from glebe.apiserver.auth.oidc import OidcUsers  # late: brings an HTTP client
+
+    return OidcUsers(env, options.authentication.issuers)

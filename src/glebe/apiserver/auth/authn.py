@@ -1,26 +1,31 @@
-"""Who asks: client certificate, bearer token (static or service account), or nobody in particular."""
+"""Who asks: the front proxy's word, a client certificate, a bearer token, or nobody in particular."""
 
 from __future__ import annotations
 
 import csv
 import hmac
-from collections import OrderedDict
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from glebe.apiserver.auth.bootstraptokens import BootstrapTokens
+from glebe.apiserver.auth.certificates import AUTHENTICATED, Certificates
+from glebe.apiserver.auth.requestheader import RequestHeaders
+from glebe.apiserver.auth.scope import UidOf, root_identity_holds
 from glebe.apiserver.auth.tokens import ServiceAccountTokens
 from glebe.kube.clock import Clock
 from glebe.kube.transport import Request, User
 
-AUTHENTICATED = "system:authenticated"
 UNAUTHENTICATED = "system:unauthenticated"
 ANONYMOUS = User("system:anonymous", (UNAUTHENTICATED,))
-_REMEMBERED = 256
+
+
+class TokenUsers(Protocol):
+    """Knows the users of an identity provider by their tokens."""
+
+    async def check(self, token: str, cluster: str) -> User | None: ...
 
 
 def read_static_tokens(path: Path) -> dict[str, User]:
@@ -42,78 +47,89 @@ def read_static_tokens(path: Path) -> dict[str, User]:
 
 
 class Authenticator:
-    """Tries certificate, then token. Wrong credentials are refused; none at all make ``system:anonymous``.
+    """Tries them in upstream's order; wrong credentials are refused, none at all make ``system:anonymous``.
 
-    :param ca: who signs client certificates; ``None``: certificates are not accepted.
+    :param cas: who signs client certificates; none: certificates are not accepted.
     :param tokens: service account tokens; ``None``: not accepted.
+    :param static_tokens: good in the root cluster (and everywhere for its ``system:masters``).
+    :param users: an identity provider's users, good in every cluster.
+    :param anonymous: whether requests without credentials are served at all.
+    :param anonymous_paths: when given, only these paths are served without credentials.
     """
 
     def __init__(
         self,
         clock: Clock,
         *,
-        ca: x509.Certificate | None = None,
+        cas: Sequence[x509.Certificate] = (),
         tokens: ServiceAccountTokens | None = None,
+        bootstrap: BootstrapTokens | None = None,
         static_tokens: Mapping[str, User] | None = None,
+        proxy: RequestHeaders | None = None,
+        users: TokenUsers | None = None,
+        uid_of: UidOf = lambda name: "",
         anonymous: bool = True,
+        anonymous_paths: Sequence[str] | None = None,
     ) -> None:
-        self._clock = clock
-        self._ca = ca
+        self._certificates = Certificates(clock, cas, uid_of) if cas else None
         self._tokens = tokens
-        self._static = dict(static_tokens or {})
+        self._bootstrap = bootstrap
+        self._static = [(token.encode(), user) for token, user in (static_tokens or {}).items()]
+        self._proxy = proxy
+        self._users = users
         self._anonymous = anonymous
-        self._certificates: OrderedDict[bytes, tuple[User, float, float]] = OrderedDict()
+        self._anonymous_paths = None if anonymous_paths is None else frozenset(anonymous_paths)
 
     async def authenticate(self, request: Request, cluster: str) -> User | None:
         """The user, or ``None`` when the credentials are not good (401)."""
-        if request.peer_certificate is not None and self._ca is not None:
-            return self._by_certificate(request.peer_certificate)
+        shown = False
+        if self._proxy is not None and (user := self._proxy.check(request, cluster)) is not None:
+            return user
+        if request.peer_certificate is not None and self._certificates is not None:
+            user = self._certificates.check(request.peer_certificate, cluster)
+            if user is not None:
+                return user
+            shown = True
         header = request.headers.get("authorization", "")
-        scheme, _, token = header.partition(" ")
-        if scheme.lower() == "bearer":
-            found = self.check_token(token.strip(), cluster)
-            return found[0] if found else None
-        return ANONYMOUS if self._anonymous else None
+        if header:
+            scheme, _, token = header.partition(" ")
+            if scheme.lower() == "bearer" and (token := token.strip()):
+                found = await self.check_token(token, cluster)
+                return found[0] if found else None
+        if shown or not self._anonymous:
+            return None
+        if self._anonymous_paths is not None and _bare(request.path) not in self._anonymous_paths:
+            return None
+        return ANONYMOUS
 
-    def check_token(self, token: str, cluster: str, audiences: tuple[str, ...] = ()) -> tuple[User, list[str]] | None:
-        """Whose bearer token it is, and for which audiences it is good."""
+    async def check_token(
+        self, token: str, cluster: str, audiences: tuple[str, ...] = ()
+    ) -> tuple[User, list[str]] | None:
+        """Whose bearer token it is, and for which of ``audiences`` (default: this API) it is good."""
         if not token:
             return None
+        if self._tokens is not None and (bound := self._tokens.check(token, cluster, audiences)) is not None:
+            return bound
+        own = self._tokens.issuer_of(cluster) if self._tokens is not None else ""
+        if audiences and own not in audiences:
+            return None  # the other kinds of tokens say nothing of audiences: they are meant for this API
+        user = self._static_user(token, cluster)
+        if user is None and self._bootstrap is not None:
+            user = self._bootstrap.check(token, cluster)
+        if user is None and self._users is not None:
+            user = await self._users.check(token, cluster)
+        return None if user is None else (user, [own] if audiences else [])
+
+    def _static_user(self, token: str, cluster: str) -> User | None:
         asked = token.encode(errors="surrogateescape")  # a header may hold any bytes
-        for known, user in self._static.items():
-            if hmac.compare_digest(known.encode(), asked):
-                return user, list(audiences)
-        return self._tokens.check(token, cluster, audiences) if self._tokens else None
-
-    def _by_certificate(self, der: bytes) -> User | None:
-        known = self._certificates.get(der)
-        if known is None:
-            known = self._read_certificate(der)
-            if known is None:
-                return None
-            self._certificates[der] = known
-            if len(self._certificates) > _REMEMBERED:
-                self._certificates.popitem(last=False)
-        user, first, last = known
-        return user if first <= self._clock.now() <= last else None
-
-    def _read_certificate(self, der: bytes) -> tuple[User, float, float] | None:
-        """The user and the validity; TLS has checked the chain, but this is cheap and needs no trust in the front."""
-        try:
-            certificate = x509.load_der_x509_certificate(der)
-            if self._ca is None:
-                return None
-            certificate.verify_directly_issued_by(self._ca)
-            usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
-            return None
-        names = [str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        if ExtendedKeyUsageOID.CLIENT_AUTH not in usage or not names:
-            return None
-        groups = [str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
-        user = User(names[0], (*groups, AUTHENTICATED))
-        return user, _stamp(certificate.not_valid_before_utc), _stamp(certificate.not_valid_after_utc)
+        for known, user in self._static:
+            if hmac.compare_digest(known, asked):
+                return user if root_identity_holds(user, cluster) else None
+        return None
 
 
-def _stamp(when: datetime) -> float:
-    return when.astimezone(UTC).timestamp()
+def _bare(path: str) -> str:
+    """The path without a cluster's prefix."""
+    if not path.startswith("/clusters/"):
+        return path
+    return "/" + path[len("/clusters/") :].partition("/")[2]

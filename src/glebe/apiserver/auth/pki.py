@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from glebe.apiserver.auth.scope import Scope
 
 CA_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=365)
@@ -32,6 +35,7 @@ SERVICE_NAMES = (
     "kubernetes.default.svc.cluster.local",
 )
 MASTERS = "system:masters"
+LeafKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,20 @@ class KeyPair:
 
     certificate: bytes
     key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LeafRequest:
+    """What a certificate shall say."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    usages: tuple[x509.ObjectIdentifier, ...] = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+    hosts: tuple[str, ...] = ()
+    uris: tuple[str, ...] = ()
+    emails: tuple[str, ...] = ()
+    encipher: bool = False
+    """Key encipherment besides signatures (RSA keys)."""
 
 
 class Pki:
@@ -83,6 +101,17 @@ class Pki:
     def ca_certificate(self) -> x509.Certificate:
         return x509.load_pem_x509_certificate(self.ca_pem)
 
+    def authority(self) -> Pki:
+        """This, ready to sign with what the files hold; for those who did not call :meth:`ensure` themselves.
+
+        :raises FileNotFoundError: there is no CA yet.
+        """
+        key, certificate = _load_key(self.directory / "ca.key"), _load_certificate(self.ca_file)
+        if key is None or certificate is None:
+            raise FileNotFoundError(self.ca_file)
+        self._ca, self._ca_key = certificate, key
+        return self
+
     def signing_key(self) -> ec.EllipticCurvePrivateKey:
         """The key that signs service account tokens."""
         key = _load_key(self.signing_key_file)
@@ -90,13 +119,59 @@ class Pki:
             raise FileNotFoundError(self.signing_key_file)
         return key
 
-    def server_context(self) -> ssl.SSLContext:
-        """TLS for the API server: asks clients for a certificate of this CA, but does not insist."""
+    def server_context(self, further_cas: Sequence[x509.Certificate] = ()) -> ssl.SSLContext:
+        """TLS for the API server: asks clients for a certificate of this CA (or a further one), but does not insist."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.ca_file))
+        for ca in further_cas:
+            context.load_verify_locations(cadata=ca.public_bytes(serialization.Encoding.DER))
         context.load_cert_chain(self.server_file, self.server_key_file)
         context.verify_mode = ssl.CERT_OPTIONAL
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context
+
+    def issue_client(
+        self, name: str, groups: Sequence[str], now: float, *, scope: Scope | None, life: timedelta = LEAF_LIFE
+    ) -> KeyPair:
+        """A client certificate with a new key.
+
+        :param scope: the one logical cluster in which it is good; ``None``: the platform's root cluster.
+        """
+        key = _new_key()
+        request = LeafRequest(name, tuple(groups), uris=(scope.urn(),) if scope is not None else ())
+        signed = self.sign(key.public_key(), request, datetime.fromtimestamp(now, UTC), life)
+        return KeyPair(signed, _key_pem(key))
+
+    def sign(self, key: LeafKey, wanted: LeafRequest, at: datetime, life: timedelta) -> bytes:
+        """A certificate (PEM) of this CA for somebody's public key, from a little before ``at`` for ``life``.
+
+        It does not outlive the CA.
+        """
+        if self._ca is None or self._ca_key is None:
+            raise RuntimeError("call ensure() first")
+        subject = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in wanted.groups]
+        name = x509.Name([*subject, x509.NameAttribute(NameOID.COMMON_NAME, wanted.name)])
+        end = min(at + life, self._ca.not_valid_after_utc)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(at - SKEW)
+            .not_valid_after(end)
+            .issuer_name(self._ca.subject)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(wanted), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(list(wanted.usages)), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._ca_key.public_key()), critical=False
+            )
+        )
+        names: list[x509.GeneralName] = [_general_name(h) for h in wanted.hosts]
+        names += [x509.UniformResourceIdentifier(u) for u in wanted.uris]
+        names += [x509.RFC822Name(e) for e in wanted.emails]
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self._ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     # --- making
 
@@ -136,22 +211,16 @@ class Pki:
     def _sign(
         self, name: str, groups: Sequence[str], hosts: Sequence[str], key: ec.EllipticCurvePrivateKey, at: datetime
     ) -> bytes:
-        if self._ca is None or self._ca_key is None:
-            raise RuntimeError("call ensure() first")
-        subject = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         usage = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
-        builder = (
-            _builder(x509.Name([*subject, x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, at, LEAF_LIFE)
-            .issuer_name(self._ca.subject)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._ca_key.public_key()), critical=False
-            )
-        )
-        if hosts:
-            builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(h) for h in hosts]), False)
-        return builder.sign(self._ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        request = LeafRequest(name, tuple(groups), (usage,), tuple(hosts))
+        return self.sign(key.public_key(), request, at, LEAF_LIFE)
+
+
+def _key_usage(wanted: LeafRequest) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True, content_commitment=False, key_encipherment=wanted.encipher, data_encipherment=False,
+        key_agreement=False, key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
 
 
 def _new_key() -> ec.EllipticCurvePrivateKey:
@@ -164,19 +233,6 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _builder(
-    subject: x509.Name, key: ec.EllipticCurvePrivateKey, at: datetime, life: timedelta
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(at - SKEW)
-        .not_valid_after(at + life)
-    )
-
-
 def _ca_certificate(key: ec.EllipticCurvePrivateKey, at: datetime) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "glebe-ca")])
     usage = x509.KeyUsage(
@@ -184,7 +240,12 @@ def _ca_certificate(key: ec.EllipticCurvePrivateKey, at: datetime) -> x509.Certi
         key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
     )  # fmt: skip
     return (
-        _builder(name, key, at, CA_LIFE)
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(at - SKEW)
+        .not_valid_after(at + CA_LIFE)
         .issuer_name(name)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)

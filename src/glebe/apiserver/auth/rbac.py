@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections import OrderedDict
+from functools import cache
+from typing import Protocol
 
-from glebe.apiserver.auth import Lookup, bootstrap
-from glebe.apiserver.auth.rules import Attributes, Rule, allows
+from glebe.apiserver.auth import bootstrap
+from glebe.apiserver.auth.bootstrap import BINDINGS, CLUSTER_BINDINGS, CLUSTER_ROLES, GROUP, ROLES, Address
+from glebe.apiserver.auth.compiled import Policy
+from glebe.apiserver.auth.rules import Attributes, Rule
+from glebe.apiserver.store import Event, Key, Store
 from glebe.kube.objects import Object
-from glebe.kube.selectors import LabelSelector
 from glebe.kube.transport import User
 
-GROUP = "rbac.authorization.k8s.io"
-ROLES, BINDINGS = f"roles.{GROUP}", f"rolebindings.{GROUP}"
-CLUSTER_ROLES, CLUSTER_BINDINGS = f"clusterroles.{GROUP}", f"clusterrolebindings.{GROUP}"
+__all__ = ["BINDINGS", "CLUSTER_BINDINGS", "CLUSTER_ROLES", "GROUP", "MASTERS", "ROLES", "RbacAuthorizer"]
+
 MASTERS = "system:masters"
+_RESOURCES = (ROLES, CLUSTER_ROLES, BINDINGS, CLUSTER_BINDINGS)
+_MARKERS = "bootstrappolicy.glebe.dev"
+_KEPT = 2048  # clusters whose policy is kept
+
+
+def marker(cluster: str) -> Key:
+    """Where it is written that a cluster holds the bootstrap policy itself (and which version of it)."""
+    return Key(_MARKERS, cluster, "", "rbac")
+
+
+class Holder(Protocol):
+    """Who has the store: the API server."""
+
+    @property
+    def store(self) -> Store: ...
+
+
+@cache
+def _shared() -> Policy:
+    """The policy of all clusters that hold nothing of their own."""
+    base = bootstrap.policy()
+    return Policy(base[ROLES], base[CLUSTER_ROLES], base[BINDINGS], base[CLUSTER_BINDINGS])
 
 
 class RbacAuthorizer:
-    """Reads roles and bindings at each request, so that a change holds from the next request on.
+    """Answers from a compiled policy per cluster; a change of a role or binding holds from the next request on.
 
-    A stored object replaces the bootstrap object of the same name.
+    In a cluster that has not been given the bootstrap objects yet, they hold nevertheless, except where a stored
+    object has the same name.
     """
 
-    def __init__(self, lookup: Lookup) -> None:
-        self._lookup = lookup
+    def __init__(self, holder: Holder) -> None:
+        self._holder = holder
+        self._following = False
+        self._policies: OrderedDict[str, Policy] = OrderedDict()
 
     async def authorize(
         self,
@@ -37,105 +64,67 @@ class RbacAuthorizer:
         namespace: str,
         name: str,
         path: str,
+        fields: str = "",
     ) -> tuple[bool, str]:
         """Whether ``user`` may do it, and which binding says so."""
-        return self.decide(user, cluster, Attributes(verb, group, resource, subresource, namespace, name, path))
+        if subresource:
+            resource = f"{resource}/{subresource}"
+        reason = self.policy(cluster).decide(user, verb, group, resource, namespace, name, path)
+        return (False, "") if reason is None else (True, reason)
 
     def decide(self, user: User, cluster: str, a: Attributes) -> tuple[bool, str]:
-        """The same without the ceremony."""
+        """The same without the ceremony; members of ``system:masters`` may do everything."""
         if MASTERS in user.groups:
             return True, ""
-        for binding, rules in self._bindings(user, cluster, a.namespace):
-            if any(allows(rule, a) for rule in rules):
-                return True, f"RBAC: allowed by {_describe(binding, user)}"
-        return False, ""
+        resource = f"{a.resource}/{a.subresource}" if a.subresource else a.resource
+        reason = self.policy(cluster).decide(user, a.verb, a.group, resource, a.namespace, a.name, a.path)
+        return (False, "") if reason is None else (True, reason)
 
     def rules_of(self, user: User, cluster: str, namespace: str = "") -> list[Rule]:
         """Everything that ``user`` may do in ``namespace`` (or only cluster-wide)."""
         if MASTERS in user.groups:
             return list(bootstrap.EVERYTHING)
-        return [rule for _, rules in self._bindings(user, cluster, namespace) for rule in rules]
+        return self.policy(cluster).rules_of(user, namespace)
 
     def rules_of_role(self, cluster: str, reference: Object, namespace: str) -> list[Rule] | None:
         """The rules of a ``roleRef``; ``None`` when the role does not exist."""
-        if reference.get("kind") == "ClusterRole":
-            role = self._cluster_role(cluster, str(reference.get("name")))
-            return None if role is None else self._effective(cluster, role)
-        role = self._lookup.read(cluster, ROLES, namespace, str(reference.get("name")))
-        return None if role is None else list(role.get("rules") or ())
+        return self.policy(cluster).rules_of_role(reference, namespace)
 
-    # --- evaluation
+    # --- compiling
 
-    def _bindings(self, user: User, cluster: str, namespace: str) -> Iterator[tuple[Object, list[Rule]]]:
-        """The bindings that speak of ``user`` and apply in ``namespace``, with their roles' rules."""
-        for binding in self._cluster_bindings(cluster):
-            if _speaks_of(binding, user, ""):
-                yield binding, self.rules_of_role(cluster, binding["roleRef"], "") or []
-        if not namespace:
-            return
-        for binding in self._lookup.read_all(cluster, BINDINGS, namespace):
-            if _speaks_of(binding, user, namespace):
-                yield binding, self.rules_of_role(cluster, binding["roleRef"], namespace) or []
+    def policy(self, cluster: str) -> Policy:
+        """The present policy of a cluster."""
+        found = self._policies.get(cluster)
+        if found is not None:
+            return found
+        if not self._following:
+            self._following = True
+            for resource in (*_RESOURCES, _MARKERS):
+                self._holder.store.follow(resource, self._changed)
+        found = self._policies[cluster] = _compile(self._holder.store, cluster)
+        if len(self._policies) > _KEPT:
+            self._policies.popitem(last=False)
+        return found
 
-    def _cluster_bindings(self, cluster: str) -> Iterator[Object]:
-        stored = self._lookup.read_all(cluster, CLUSTER_BINDINGS)
-        names = {b["metadata"]["name"] for b in stored}
-        yield from stored
-        for name, binding in bootstrap.cluster_role_bindings().items():
-            if name not in names:
-                yield binding
-
-    def _cluster_role(self, cluster: str, name: str) -> Object | None:
-        return self._lookup.read(cluster, CLUSTER_ROLES, "", name) or bootstrap.cluster_roles().get(name)
-
-    def _effective(self, cluster: str, role: Object) -> list[Rule]:
-        """A role's rules; an aggregated role has those of the roles that its selectors choose."""
-        if not (role.get("aggregationRule") or {}).get("clusterRoleSelectors"):
-            return list(role.get("rules") or ())
-        stored = {r["metadata"]["name"]: r for r in self._lookup.read_all(cluster, CLUSTER_ROLES)}
-        return _aggregated(role, {**bootstrap.cluster_roles(), **stored}, {role["metadata"]["name"]})
+    def _changed(self, event: Event) -> None:
+        self._policies.pop(event.cluster, None)
 
 
-def _aggregated(role: Object, roles: dict[str, Object], seen: set[str]) -> list[Rule]:
-    """The rules of all roles that ``role`` selects, each once: aggregates may contain aggregates (admin > edit > view),
-    also in a circle.
-    """
-    selectors = (role.get("aggregationRule") or {}).get("clusterRoleSelectors")
-    if not selectors:
-        return list(role.get("rules") or ())
-    parsed = [LabelSelector.from_object(s) for s in selectors]
-    out: list[Rule] = []
-    for name, part in sorted(roles.items()):
-        labels = part["metadata"].get("labels") or {}
-        if name not in seen and any(s.matches(labels) for s in parsed):
-            seen.add(name)
-            out += _aggregated(part, roles, seen)
+def _compile(store: Store, cluster: str) -> Policy:
+    stored = {resource: _stored(store, resource, cluster) for resource in _RESOURCES}
+    if store.get(marker(cluster)) is None:
+        if not any(stored.values()):
+            return _shared()
+        base = bootstrap.policy()
+        stored = {resource: {**base[resource], **objects} for resource, objects in stored.items()}
+    return Policy(stored[ROLES], stored[CLUSTER_ROLES], stored[BINDINGS], stored[CLUSTER_BINDINGS])
+
+
+def _stored(store: Store, resource: str, cluster: str) -> dict[Address, Object]:
+    out: dict[Address, Object] = {}
+    for entry in store.range(resource, cluster).entries:
+        obj = entry.load()  # not the shared view: these stay
+        obj["metadata"].pop("managedFields", None)
+        meta = obj["metadata"]
+        out[meta.get("namespace", ""), meta["name"]] = obj
     return out
-
-
-def _speaks_of(binding: Object, user: User, namespace: str) -> bool:
-    return any(_is(subject, user, namespace) for subject in binding.get("subjects") or ())
-
-
-def _is(subject: dict[str, Any], user: User, namespace: str) -> bool:
-    match subject.get("kind"):
-        case "User":
-            return bool(subject.get("name") == user.name)
-        case "Group":
-            return subject.get("name") in user.groups
-        case "ServiceAccount":
-            space = subject.get("namespace") or namespace
-            return bool(space) and user.name == f"system:serviceaccount:{space}:{subject.get('name')}"
-    return False
-
-
-def _describe(binding: Object, user: User) -> str:
-    meta, reference = binding["metadata"], binding["roleRef"]
-    space = meta.get("namespace", "")
-    kind = "RoleBinding" if space else "ClusterRoleBinding"
-    subject = next(s for s in binding["subjects"] if _is(s, user, space))
-    where = f"{meta['name']}/{space}" if space else meta["name"]
-    who = f'{subject["kind"]} "{subject["name"]}"'
-    if subject["kind"] == "ServiceAccount":
-        who = f'ServiceAccount "{subject["name"]}/{subject.get("namespace") or space}"'
-    return f'{kind} "{where}" of {reference["kind"]} "{reference["name"]}" to {who}'

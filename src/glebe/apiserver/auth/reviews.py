@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from glebe.apiserver.auth.authn import Authenticator
-from glebe.apiserver.auth.rbac import RbacAuthorizer
-from glebe.apiserver.auth.rules import Attributes, Rule
+from glebe.apiserver.auth.authorizer import Authorizers
+from glebe.apiserver.auth.reviewfields import check_subject, check_token, question
+from glebe.apiserver.auth.rules import Rule
 from glebe.kube import errors
 from glebe.kube.clock import Clock, format_time
 from glebe.kube.errors import Cause
@@ -15,15 +17,17 @@ from glebe.kube.transport import User
 
 AUTHENTICATION, AUTHORIZATION = "authentication.k8s.io", "authorization.k8s.io"
 
+_Answer = Callable[[str, str, User, Object], Awaitable[Object]]
+
 
 class Reviews:
     """Answers the six review kinds."""
 
-    def __init__(self, clock: Clock, authorizer: RbacAuthorizer, authenticator: Authenticator) -> None:
+    def __init__(self, clock: Clock, authorizer: Authorizers, authenticator: Authenticator) -> None:
         self._clock = clock
         self._authorizer = authorizer
         self._authenticator = authenticator
-        self._kinds = {
+        self._kinds: dict[tuple[str, str], _Answer] = {
             (AUTHORIZATION, "selfsubjectaccessreviews"): self._self_access,
             (AUTHORIZATION, "subjectaccessreviews"): self._access,
             (AUTHORIZATION, "localsubjectaccessreviews"): self._local_access,
@@ -41,86 +45,75 @@ class Reviews:
 
         :raises ApiError: 422 when the question is not complete.
         """
-        status = self._kinds[group, plural](cluster, namespace, user, obj)
+        status = await self._kinds[group, plural](cluster, namespace, user, obj)
         out = {**obj, "status": status}
         if plural == "selfsubjectreviews":
             out["metadata"] = {"creationTimestamp": format_time(self._clock.now())}
         out.setdefault("metadata", {})
         return out
 
-    def _self_access(self, cluster: str, namespace: str, user: User, obj: Object) -> Object:
-        return self._decide(user, cluster, obj)
+    async def _self_access(self, cluster: str, namespace: str, user: User, obj: Object) -> Object:
+        return await self._decide(user, cluster, obj)
 
-    def _access(self, cluster: str, namespace: str, user: User, obj: Object) -> Object:
+    async def _access(self, cluster: str, namespace: str, user: User, obj: Object) -> Object:
+        return await self._decide(check_subject(obj), cluster, obj)
+
+    async def _local_access(self, cluster: str, namespace: str, user: User, obj: Object) -> Object:
         spec = obj.get("spec") or {}
-        if not spec.get("user") and not spec.get("groups"):
-            cause = Cause(
-                "FieldValueInvalid", 'Invalid value: "": at least one of user or group must be specified', "spec.user"
-            )
-            raise errors.invalid(AUTHORIZATION, str(obj.get("kind")), "", [cause])
-        extra = {k: tuple(v) for k, v in (spec.get("extra") or {}).items()}
-        other = User(spec.get("user", ""), tuple(spec.get("groups") or ()), spec.get("uid", ""), extra)
-        return self._decide(other, cluster, obj)
-
-    def _local_access(self, cluster: str, namespace: str, user: User, obj: Object) -> Object:
-        asked = ((obj.get("spec") or {}).get("resourceAttributes") or {}).get("namespace", "")
+        asked = (spec.get("resourceAttributes") or {}).get("namespace", "")
         if asked != namespace:
             text = f'Invalid value: "{asked}": must match metadata.namespace'
             cause = Cause("FieldValueInvalid", text, "spec.resourceAttributes.namespace")
             raise errors.invalid(AUTHORIZATION, str(obj.get("kind")), "", [cause])
-        return self._access(cluster, namespace, user, obj)
-
-    def _decide(self, user: User, cluster: str, obj: Object) -> Object:
-        spec = obj.get("spec") or {}
-        resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
-        if bool(resource) == bool(path):
-            text = "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"
-            cause = Cause("FieldValueInvalid", text, "spec.resourceAttributes")
+        if spec.get("nonResourceAttributes"):
+            text = "Forbidden: disallowed on this kind of request"
+            cause = Cause("FieldValueForbidden", text, "spec.nonResourceAttributes")
             raise errors.invalid(AUTHORIZATION, str(obj.get("kind")), "", [cause])
-        allowed, reason = self._authorizer.decide(user, cluster, _attributes(resource, path))
+        return await self._access(cluster, namespace, user, obj)
+
+    async def _decide(self, user: User, cluster: str, obj: Object) -> Object:
+        allowed, reason = await self._authorizer.decide(user, cluster, question(obj))
         return {"allowed": allowed, "reason": reason} if reason else {"allowed": allowed}
 
-    def _rules(self, cluster: str, namespace: str, user: User, obj: Object) -> Object:
+    async def _rules(self, cluster: str, namespace: str, user: User, obj: Object) -> Object:
         asked = (obj.get("spec") or {}).get("namespace", "")
         if not asked:
             raise errors.bad_request("no namespace on request")
         rules = self._authorizer.rules_of(user, cluster, asked)
-        return {
+        incomplete = self._authorizer.incomplete(user)
+        answer = {
             "resourceRules": [
                 _shown(r, "apiGroups", "resources", "resourceNames") for r in rules if r.get("resources")
             ],
             "nonResourceRules": [_shown(r, "nonResourceURLs") for r in rules if r.get("nonResourceURLs")],
-            "incomplete": False,
+            "incomplete": bool(incomplete),
         }
+        return {**answer, "evaluationError": incomplete} if incomplete else answer
 
-    def _whoami(self, cluster: str, namespace: str, user: User, obj: Object) -> Object:
+    async def _whoami(self, cluster: str, namespace: str, user: User, obj: Object) -> Object:
         return {"userInfo": user_info(user)}
 
-    def _token(self, cluster: str, namespace: str, user: User, obj: Object) -> Object:
-        spec = obj.get("spec") or {}
-        found = self._authenticator.check_token(spec.get("token", ""), cluster, tuple(spec.get("audiences") or ()))
+    async def _token(self, cluster: str, namespace: str, user: User, obj: Object) -> Object:
+        token, audiences = check_token(obj)
+        found = await self._authenticator.check_token(token, cluster, audiences)
         if found is None:
             return {"user": {}, "error": "[invalid bearer token]"}
-        return {"authenticated": True, "user": user_info(found[0]), "audiences": found[1]}
+        answer = {"authenticated": True, "user": user_info(found[0])}
+        return {**answer, "audiences": found[1]} if found[1] else answer
 
 
 def user_info(user: User) -> Object:
     """``authentication.k8s.io`` UserInfo."""
-    out: Object = {"username": user.name, "groups": list(user.groups)}
+    out: Object = {"username": user.name}
     if user.uid:
         out["uid"] = user.uid
+    if user.groups:
+        out["groups"] = list(user.groups)
     if user.extra:
         out["extra"] = {k: list(v) for k, v in user.extra.items()}
     return out
 
 
-def _attributes(resource: dict[str, Any] | None, path: dict[str, Any] | None) -> Attributes:
-    if not resource:
-        path = path or {}
-        return Attributes(path.get("verb", ""), path=path.get("path", "") or "/")
-    fields = ("verb", "group", "resource", "subresource", "namespace", "name")
-    return Attributes(**{f: str(resource.get(f) or "") for f in fields})
-
-
 def _shown(rule: Rule, *fields: str) -> Object:
-    return {f: list(rule[f]) for f in ("verbs", *fields) if rule.get(f)}
+    out: dict[str, Any] = {f: list(rule[f]) for f in ("verbs", *fields) if rule.get(f)}
+    return out

@@ -22,6 +22,8 @@ class Attributes:
     namespace: str = ""
     name: str = ""
     path: str = ""
+    fields: str = ""
+    """The field selector of a list or a watch."""
 
 
 def allows(rule: Rule, a: Attributes) -> bool:
