@@ -20,7 +20,7 @@ from glebe.apiserver.dialing import Dialer
 from glebe.apiserver.flight import Filter, Flight, chain
 from glebe.apiserver.pods import operations as pods
 from glebe.apiserver.pods.operations import PodLogs
-from glebe.apiserver.request import media, routing
+from glebe.apiserver.request import media, routing, selection
 from glebe.apiserver.request.call import Call, respond
 from glebe.apiserver.request.routing import Route
 from glebe.apiserver.services.allocation import ServiceAddresses
@@ -37,12 +37,14 @@ from glebe.kube.transport import Request, Response, User
 log = logging.getLogger("glebe.apiserver")
 
 Handler = Callable[[Call], Awaitable[Response]]
+Preparation = Callable[[Flight], Awaitable[None]]
 Allocator = Callable[[Call, Object, "Object | None"], Awaitable[None]]
 """(call, new object, old object or None): takes what the object needs, right before it is written."""
 Follower = Callable[[Call, "Entry | None", "Entry | None"], None]
 """(call, new state or None, old state or None)."""
 
 _MASTERS = "system:masters"
+_SELECTING = ("list", "watch")
 _VERBS: dict[str, Handler] = {
     "get": reading.get,
     "list": reading.list_objects,
@@ -73,8 +75,9 @@ class Authorizer(Protocol):
         namespace: str,
         name: str,
         path: str,
+        fields: str = "",
     ) -> tuple[bool, str]:
-        """(allowed, reason)."""
+        """(allowed, reason). ``fields`` is a list's or a watch's field selector."""
         ...
 
 
@@ -124,6 +127,12 @@ class ApiServer:
         """By group resource: gives objects what there is only once, such as addresses."""
         self.followers: tuple[Follower, ...] = ()
         """Told of every acknowledged write; they must be quick and must not raise."""
+        self.preparing: dict[str, Preparation] = {}
+        """By group resource: awaited before a request for it is served."""
+        self.paths: dict[str, Callable[[Flight], Response]] = {}
+        """What is served at paths that are no resource's, in every cluster (the issuer's keys)."""
+        self.refused: Callable[[Request, Route, User | None, errors.ApiError], None] | None = None
+        """Told of requests that end before the filters: nobody believed who asks, or for whom (audit)."""
         self.pod_logs = pod_logs
         self.token_issuer = token_issuer
         self.reviews: Reviewer | None = None
@@ -142,6 +151,7 @@ class ApiServer:
     async def start(self) -> None:
         """Open the store and register the clusters given at construction."""
         await self.store.start()
+        self.store.follow(custom_kinds.DEFINITIONS, lambda event: custom_kinds.definition_changed(self, event))
         await self.clusters.start()
         self.event_expiry.load()
         await custom_kinds.resume(self)
@@ -177,9 +187,7 @@ class ApiServer:
     def written(self, call: Call, entry: Entry | None, previous: Entry | None) -> None:
         """A write was acknowledged (``entry`` None: deleted): follow it up inside the server."""
         resource = call.info.group_resource
-        if resource == custom_kinds.DEFINITIONS:
-            self.clusters.custom_kind_changed(call.cluster, entry, previous)
-        elif resource in event_expiry.RESOURCES and entry is not None and previous is None:
+        if resource in event_expiry.RESOURCES and entry is not None and previous is None:
             self.event_expiry.note(call.key(entry.view()["metadata"]["name"]))
         for follower in self.followers:
             follower(call, entry, previous)
@@ -221,12 +229,17 @@ class ApiServer:
         route = routing.parse(request)
         if not route.resource and health.is_health(route.path):
             return health.answer(self, route.path, request)
-        flight = await self._identify(request, route)
+        try:
+            flight = await self._identify(request, route)
+        except errors.ApiError as error:
+            if self.refused is not None:
+                self.refused(request, route, None, error)
+            raise
         flight.warnings = warnings
         return await chain(self.filters, self._authorized)(flight)
 
     async def _authorized(self, flight: Flight) -> Response:
-        await self._authorize(flight.user, flight.route)
+        await self._authorize(flight.user, flight.route, flight)
         return await chain(self.inner_filters, self._serve)(flight)
 
     async def _serve(self, flight: Flight) -> Response:
@@ -238,7 +251,9 @@ class ApiServer:
         if flight.tenant is None and route.cluster != EVERY_CLUSTER:  # said last: strangers do not learn who is there
             raise errors.not_found("glebe.dev", "clusters", route.cluster)
         if not route.resource:
-            return self._discovery(request, route)
+            if route.path in self.paths and request.method == "GET":
+                return self.paths[route.path](flight)
+            return await self._discovery(request, route)
         info = self.registry.lookup(route.cluster, route.group, route.version, route.resource)
         if info is None:
             raise errors.path_not_found()
@@ -250,6 +265,8 @@ class ApiServer:
         request, route = flight.request, flight.route
         if route.namespace and not info.namespaced and info.group_resource != "namespaces":
             raise errors.path_not_found()
+        if info.group_resource in self.preparing:
+            await self.preparing[info.group_resource](flight)
         wanted = media.negotiate_for(request.headers.get("accept", ""), info.api_version, info.kind)
         if request.param("pretty") in ("true", "1"):
             wanted = media.Wanted(wanted.media, wanted.shape, wanted.version, True)
@@ -267,11 +284,14 @@ class ApiServer:
         if info.group_resource == "bindings":
             return await pods.bind_by_collection(call)
         if route.subresource:
-            return await subresource_handler(call)(call)
+            response = await subresource_handler(call)(call)
+            if info.group_resource == custom_kinds.DEFINITIONS:
+                await custom_kinds.clean_up(call)
+            return response
         handler = (_VERBS if route.cluster != EVERY_CLUSTER else wildcard.VERBS).get(route.verb)
         if handler is None or (info.verbs and route.verb not in info.verbs):
             raise errors.method_not_allowed()
-        if route.verb == "create" and route.name:
+        if route.verb == "create" and (route.name or (info.custom is not None and info.custom.terminating)):
             raise errors.method_not_allowed()
         if info.namespaced and not route.namespace and route.verb not in ("list", "watch"):
             raise errors.method_not_allowed()
@@ -317,9 +337,13 @@ class ApiServer:
         """
         await self._authorize(call.user, replace(call.route, verb=verb))
 
-    async def _authorize(self, user: User, route: Route) -> None:
+    async def _authorize(self, user: User, route: Route, flight: Flight | None = None) -> None:
         if self.authorizer is None or _MASTERS in user.groups:
             return
+        fields, name = "", route.name
+        if flight is not None and route.verb in _SELECTING and flight.request.query:
+            fields = flight.request.param("fieldSelector")
+            name = name or selection.pinned_name(fields)
         allowed, reason = await self.authorizer.authorize(
             user,
             route.cluster,
@@ -328,16 +352,19 @@ class ApiServer:
             route.resource,
             route.subresource,
             route.namespace,
-            route.name,
+            name,
             "" if route.resource else route.path,
+            fields,
         )
+        if flight is not None:
+            flight.reason = reason
         if not allowed:
             raise _denied(user, route, reason)
 
-    def _discovery(self, request: Request, route: Route) -> Response:
+    async def _discovery(self, request: Request, route: Route) -> Response:
         from glebe.apiserver.discovery.browsing import browse  # late: discovery and OpenAPI are big and rarely asked
 
-        return browse(self, request, route)
+        return await browse(self, request, route)
 
 
 def _denied(user: User, route: Route, reason: str) -> errors.ApiError:
