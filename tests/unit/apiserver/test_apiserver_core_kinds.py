@@ -58,6 +58,8 @@ def widget(name: str, **meta: Any) -> dict[str, Any]:
 async def test_a_custom_kind_is_served_at_once_and_ends_with_its_definition() -> None:
     _, client = await serve()
     made = await client.create(CUSTOM_RESOURCE_DEFINITIONS, definition())
+    assert made["status"] == {"storedVersions": ["v1"]}
+    made = await client.get(CUSTOM_RESOURCE_DEFINITIONS, made["metadata"]["name"])
     assert {c["type"]: c["status"] for c in made["status"]["conditions"]} == {
         "NamesAccepted": "True",
         "Established": "True",

@@ -74,6 +74,7 @@ CRD: dict[str, Any] = {
             }
         ],
     },
+    "status": {"conditions": [{"type": "Established", "status": "True"}]},
 }
 REGISTRY = TypeRegistry()
 FOOS = REGISTRY.set_crd("root", CRD)[0]
@@ -185,10 +186,10 @@ def test_two_versions_are_served_and_go_with_their_definition() -> None:
     assert found is not None
     assert found.storage_version == "v1"
     assert registry.lookup("root", "x.io", "v1", "foos") is None
-    before = registry.generation("team")
+    before = registry.fingerprint("team")
     registry.remove_crd("team", crd)
     assert registry.lookup("team", "x.io", "v1", "foos") is None
-    assert registry.generation("team") != before
+    assert registry.fingerprint("team") != before
 
 
 def test_printer_columns() -> None:

@@ -51,6 +51,8 @@ class Clusters:
         self._budget: BudgetCheck | None = None
         self.root_ca = ""
         """PEM, published in every namespace of every cluster; set it before the start."""
+        self.first_objects: Sequence[tuple[str, Object]] = ()
+        """(group resource, object) of what else every cluster has from the beginning; set it before the start."""
 
     async def start(self) -> None:
         """Read the register, go on with what was interrupted, create what the server was told to have."""
@@ -61,7 +63,7 @@ class Clusters:
         for name in store.clusters():
             if name != NOWHERE and name not in self._known:
                 self._doom(name)  # nobody's: written while its cluster was going
-        store.give(Defaults(self._known.get, template(self.root_ca)))
+        store.give(Defaults(self._known.get, [*template(self.root_ca), *self.first_objects]))
         for name in self._initial:
             if name not in self._known:
                 await self.create(name)
@@ -174,16 +176,19 @@ class Clusters:
             await asyncio.wait([going])
 
     async def _complete_root(self) -> None:
-        """The root cluster's own namespaces are stored objects; a creation may have been interrupted half way."""
+        """What the root cluster has from the beginning are stored objects; what is missing of it is made."""
         server = self._server
-        for name in DEFAULT:
-            key = Key("namespaces", ROOT, "", name)
-            if server.store.get(key) is not None:
-                continue
-            obj = namespace(name)
-            obj["metadata"] |= {"uid": server.env.new_uid(), "creationTimestamp": server.now_text()}
-            with contextlib.suppress(Mismatch):
-                await server.store.put(key, logical.stamped(obj), 0)
+        wanted = [*(("namespaces", namespace(name)) for name in DEFAULT), *self.first_objects]
+
+        async def complete(resource: str, obj: Object) -> None:
+            meta = obj["metadata"]
+            key = Key(resource, ROOT, meta.get("namespace", ""), meta["name"])
+            if server.store.get(key) is None:
+                stamps = {"uid": server.env.new_uid(), "creationTimestamp": server.now_text()}
+                with contextlib.suppress(Mismatch):
+                    await server.store.put(key, logical.stamped({**obj, "metadata": {**meta, **stamps}}), 0)
+
+        await asyncio.gather(*(complete(*each) for each in wanted))
 
     # -- what the register says ----------------------------------------------------------------------------------
 

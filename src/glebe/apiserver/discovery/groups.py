@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
-from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
+from glebe.apiserver.types.registry import ResourceInfo, SubresourceInfo, TypeRegistry
 
-_DISCOVERY = "apidiscovery.k8s.io/v2"
+#: Kinds that upstream stores in another form than the served one, and says so in ``storageVersionHash``.
+_STORED_AS: dict[tuple[str, str], tuple[str, str]] = {
+    ("events.k8s.io", "Event"): ("", "v1"),
+    ("autoscaling", "HorizontalPodAutoscaler"): ("autoscaling", "v2"),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"): ("admissionregistration.k8s.io", "v1beta1"),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"): ("admissionregistration.k8s.io", "v1beta1"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): ("apiextensions.k8s.io", "v1beta1"),
+}
+#: What a custom kind that is being removed still answers.
+_ENDING_VERBS = ["delete", "deletecollection", "get", "list", "watch"]
+
+
+@lru_cache(maxsize=1024)
+def _hash_of(group: str, version: str, kind: str) -> str:
+    return base64.b64encode(hashlib.sha256(f"{group}/{version}/{kind}".encode()).digest()[:8]).decode()
+
+
+def storage_version_hash(info: ResourceInfo) -> str:
+    """Tells clients when the stored form of a resource changes; "" for what is not stored or stored elsewhere."""
+    if "list" not in info.verbs or "create" not in info.verbs:
+        return ""
+    if info.custom is not None and not any(i.version == info.storage_version for i in info.custom.served):
+        return ""
+    group, version = _STORED_AS.get((info.group, info.kind), (info.group, info.storage_version))
+    return _hash_of(group, version, info.kind)
+
+
+def verbs_of(info: ResourceInfo) -> list[str]:
+    """What may be asked of a collection and its objects."""
+    return _ENDING_VERBS if info.custom is not None and info.custom.terminating else list(info.verbs)
 
 
 def groups(registry: TypeRegistry, cluster: str) -> dict[str, dict[str, list[ResourceInfo]]]:
@@ -68,12 +100,14 @@ def resource_list(registry: TypeRegistry, cluster: str, group: str, version: str
             "singularName": info.singular,
             "namespaced": info.namespaced,
             "kind": info.kind,
-            "verbs": list(info.verbs),
+            "verbs": verbs_of(info),
         }
         if info.short_names:
             entry["shortNames"] = list(info.short_names)
         if info.categories:
             entry["categories"] = list(info.categories)
+        if stored := storage_version_hash(info):
+            entry["storageVersionHash"] = stored
         entries.append(entry)
         for sub in info.subresource_infos.values():
             below: dict[str, Any] = {
@@ -86,12 +120,8 @@ def resource_list(registry: TypeRegistry, cluster: str, group: str, version: str
             if (sub.group, sub.version) != (group, version):
                 below |= {"group": sub.group, "version": sub.version}
             entries.append(below)
-    return {
-        "kind": "APIResourceList",
-        "apiVersion": "v1",
-        "groupVersion": f"{group}/{version}" if group else version,
-        "resources": entries,
-    }
+    head = {"kind": "APIResourceList", "apiVersion": "v1"} if group else {"kind": "APIResourceList"}
+    return {**head, "groupVersion": f"{group}/{version}" if group else version, "resources": entries}
 
 
 def aggregated(registry: TypeRegistry, cluster: str, *, core: bool, version: str = "v2") -> dict[str, Any]:
@@ -104,19 +134,20 @@ def aggregated(registry: TypeRegistry, cluster: str, *, core: bool, version: str
             {"version": v, "resources": [_aggregated_resource(i) for i in infos], "freshness": "Current"}
             for v, infos in versions.items()
         ]
-        metadata = {"name": name, "creationTimestamp": None} if name else {"creationTimestamp": None}
-        items.append({"metadata": metadata, "versions": entries})
+        items.append({"metadata": {"name": name} if name else {}, "versions": entries})
     api = f"apidiscovery.k8s.io/{version}"
     return {"kind": "APIGroupDiscoveryList", "apiVersion": api, "metadata": {}, "items": items}
 
 
 def _aggregated_resource(info: ResourceInfo) -> dict[str, Any]:
+    # Upstream leaves group and version of built-in kinds empty: they are those of the document's version.
+    group, version = (info.group, info.version) if info.is_custom else ("", "")
     out: dict[str, Any] = {
         "resource": info.plural,
-        "responseKind": {"group": info.group, "version": info.version, "kind": info.kind},
+        "responseKind": {"group": group, "version": version, "kind": info.kind},
         "scope": "Namespaced" if info.namespaced else "Cluster",
         "singularResource": info.singular,
-        "verbs": list(info.verbs),
+        "verbs": verbs_of(info),
     }
     if info.short_names:
         out["shortNames"] = list(info.short_names)
@@ -126,12 +157,18 @@ def _aggregated_resource(info: ResourceInfo) -> dict[str, Any]:
         out["subresources"] = [
             {
                 "subresource": sub.name,
-                "responseKind": {"group": sub.group, "version": sub.version, "kind": sub.kind},
+                "responseKind": _response_kind(info, sub),
                 "verbs": list(sub.verbs),
             }
             for sub in info.subresource_infos.values()
         ]
     return out
+
+
+def _response_kind(info: ResourceInfo, sub: SubresourceInfo) -> dict[str, str]:
+    if not info.is_custom and (sub.group, sub.version) == (info.group, info.version):
+        return {"group": "", "version": "", "kind": sub.kind}
+    return {"group": sub.group, "version": sub.version, "kind": sub.kind}
 
 
 def media_type(accept: str) -> str:

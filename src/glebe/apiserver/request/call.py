@@ -87,6 +87,33 @@ def served(info: ResourceInfo, obj: Object) -> Object:
     return any_served(info, obj)
 
 
+async def presented(call: Call, entry: Entry) -> Entry:
+    """A stored entry as the call's version shows it: for custom kinds whose objects may need conversion or defaults."""
+    if not call.info.converts:
+        return entry
+    from glebe.apiserver.custom.versions import present_one  # late: most kinds need it never
+
+    return await present_one(call, entry)
+
+
+async def to_be_stored(call: Call, obj: Object) -> Object:
+    """An object of the call's version as it is to be kept (the counterpart of :func:`presented`)."""
+    if not call.info.converts:
+        return obj
+    from glebe.apiserver.custom.versions import to_stored
+
+    return await to_stored(call, obj)
+
+
+def is_stale(call: Call, entry: Entry) -> bool:
+    """Is the entry stored in another form than it would be stored in now?"""
+    if not call.info.converts:
+        return False
+    from glebe.apiserver.custom.versions import is_old
+
+    return is_old(call, entry)
+
+
 def value_of(call: Call, entry: Entry) -> bytes:
     """The object's JSON in the requested version; the stored bytes themselves whenever possible."""
     if stored_version(call.info):

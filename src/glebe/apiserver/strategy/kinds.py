@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from glebe.apiserver.strategy.base import Strategy, forbidden
+from glebe.apiserver.strategy.definition import DefinitionStrategy
 from glebe.apiserver.strategy.job import JobStrategy
 from glebe.apiserver.strategy.pod import PodStrategy
 from glebe.apiserver.strategy.service import ServiceStrategy
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.kube.errors import Cause
-from glebe.kube.objects import Object, set_condition
+from glebe.kube.objects import Object
 
 
 class NodeStrategy(Strategy):
@@ -77,39 +78,6 @@ class PersistentVolumeStrategy(Strategy):
     def prepare_create(self, obj: Object, now: str) -> None:
         obj["status"] = {"phase": "Pending"}
 
-
-class DefinitionStrategy(Strategy):
-    """CustomResourceDefinition: served at once, and held until its objects are gone."""
-
-    def prepare_create(self, obj: Object, now: str) -> None:
-        obj["status"] = {}
-
-    def before_delete(self, obj: Object) -> None:
-        meta = obj["metadata"]
-        if "deletionTimestamp" not in meta:
-            meta["finalizers"] = [*(f for f in meta.get("finalizers") or () if f != CLEANUP), CLEANUP]
-
-    def after_defaults(self, obj: Object, now: str) -> None:
-        spec, status = obj.get("spec") or {}, obj.setdefault("status", {})
-        conditions = list(status.get("conditions") or ())
-        conditions = set_condition(conditions, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now)
-        why = "the initial names have been accepted"
-        status["conditions"] = set_condition(conditions, "Established", "True", "InitialNamesAccepted", why, now)
-        status["acceptedNames"] = spec.get("names") or {}
-        stored = list(status.get("storedVersions") or ())
-        stored += [v["name"] for v in spec.get("versions") or () if v.get("storage") and v["name"] not in stored]
-        status["storedVersions"] = stored
-
-    def on_delete(self, obj: Object, now: str) -> None:
-        status = obj.setdefault("status", {})
-        why = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon"
-        status["conditions"] = set_condition(
-            list(status.get("conditions") or ()), "Terminating", "True", "InstanceDeletionPending", why, now
-        )
-
-
-#: The finalizer by which a definition waits for its objects.
-CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 
 KINDS: dict[str, type[Strategy]] = {
     "pods": PodStrategy,

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from glebe.kube.objects import Object
+from glebe.kube.objects import EVERY, Object
 from glebe.kube.resources import Resource
 
 if TYPE_CHECKING:
+    from glebe.apiserver.custom.sharing import ClusterTypes, CustomKind
     from glebe.apiserver.types.conversion import Conversion
     from glebe.apiserver.types.schema import Schema
 
@@ -86,6 +87,8 @@ class ResourceInfo:
     )
     #: a custom resource's own openAPIV3Schema
     raw_schema: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    #: the definition that a custom resource is one version of
+    custom: CustomKind | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def api_version(self) -> str:
@@ -127,6 +130,11 @@ class ResourceInfo:
     def has_status(self) -> bool:
         """Status is written through its own subresource only."""
         return "status" in self.subresources
+
+    @cached_property
+    def converts(self) -> bool:
+        """Stored objects may have to be converted or defaulted before they can be read in this version."""
+        return self.custom is not None and self.custom.converts(self)
 
     def subresource(self, name: str) -> SubresourceInfo | None:
         return self.subresource_infos.get(name)
@@ -176,34 +184,24 @@ def _builtin_kinds() -> dict[tuple[str, str, str], ResourceInfo]:
     return {(i.group, i.version, i.kind): i for i in builtins()}
 
 
-class _ClusterTypes:
-    """The custom resources of one logical cluster."""
-
-    __slots__ = ("by_crd", "generation", "index", "kinds")
-
-    def __init__(self) -> None:
-        self.by_crd: dict[str, tuple[ResourceInfo, ...]] = {}
-        self.index: dict[tuple[str, str, str], ResourceInfo] = {}
-        self.kinds: dict[tuple[str, str, str], ResourceInfo] = {}
-        self.generation = 0
-
-    def replace(self, name: str, infos: tuple[ResourceInfo, ...]) -> None:
-        for old in self.by_crd.pop(name, ()):
-            self.index.pop((old.group, old.version, old.plural), None)
-            self.kinds.pop((old.group, old.version, old.kind), None)
-        if infos:
-            self.by_crd[name] = infos
-        for info in infos:
-            self.index[(info.group, info.version, info.plural)] = info
-            self.kinds[(info.group, info.version, info.kind)] = info
-
-
 class TypeRegistry:
-    """The resources of one server. Built-ins are shared; custom resources belong to a logical cluster."""
+    """The resources of one server. Built-ins are shared; custom resources belong to a logical cluster, and clusters
+    whose definitions have the same content share what was made of them.
+    """
 
     def __init__(self) -> None:
-        self._clusters: dict[str, _ClusterTypes] = {}
-        self._changes = 0
+        self._clusters: dict[str, ClusterTypes] = {}
+        self._changed_at: dict[tuple[str, str], int] = {}
+        self._together: dict[tuple[str, str, str], ResourceInfo] | None = None
+
+    def _every(self) -> dict[tuple[str, str, str], ResourceInfo]:
+        """The custom resources of all clusters (``*``): of several under one name any will do."""
+        if self._together is None:
+            found: dict[tuple[str, str, str], ResourceInfo] = {}
+            for types in {id(t): t for t in self._clusters.values()}.values():
+                found |= types.index
+            self._together = dict(sorted(found.items()))
+        return self._together
 
     def lookup(self, cluster: str, group: str, version: str, plural: str) -> ResourceInfo | None:
         """The resource behind ``/apis/GROUP/VERSION/PLURAL`` in ``cluster``, or None."""
@@ -211,43 +209,75 @@ class TypeRegistry:
         found = _builtin_index().get(key)
         if found is None and (own := self._clusters.get(cluster)) is not None:
             found = own.index.get(key)
+        elif found is None and cluster == EVERY:
+            found = self._every().get(key)
         return found
 
     def resources(self, cluster: str) -> Iterable[ResourceInfo]:
         """Everything served in ``cluster``: built-ins in discovery's order, then custom ones by group and name."""
         yield from builtins()
         if (own := self._clusters.get(cluster)) is not None:
-            for key in sorted(own.index):
-                yield own.index[key]
+            yield from own.infos
+        elif cluster == EVERY:
+            yield from self._every().values()
 
-    def generation(self, cluster: str) -> int:
-        """Changes whenever the cluster's custom resources do: a key for caches of discovery and OpenAPI."""
+    def custom_kinds(self, cluster: str) -> tuple[CustomKind, ...]:
+        """The established definitions of a cluster, by name."""
         own = self._clusters.get(cluster)
-        return own.generation if own is not None else 0
+        return own.kinds if own is not None else ()
+
+    def custom_kind(self, cluster: str, name: str) -> CustomKind | None:
+        """What the definition called ``name`` makes the cluster serve; None while it is not established."""
+        return next((k for k in self.custom_kinds(cluster) if k.name == name), None)
+
+    def fingerprint(self, cluster: str) -> str:
+        """Of the content of the cluster's custom resources: a key for caches of discovery and OpenAPI; "" for none."""
+        own = self._clusters.get(cluster)
+        if own is None and cluster == EVERY:
+            return str(sorted({t.fingerprint for t in self._clusters.values()}))
+        return own.fingerprint if own is not None else ""
+
+    def changed_at(self, cluster: str, group_resource: str) -> int:
+        """Objects of a custom resource with this revision or an older one may have been stored under another schema."""
+        return self._changed_at.get((cluster, group_resource), 0)
 
     def set_crd(self, cluster: str, crd: Object) -> tuple[ResourceInfo, ...]:
-        """Serve what a CustomResourceDefinition declares, if its names are accepted; replaces what it served before."""
-        from glebe.apiserver.custom.definitions import (
-            resource_infos,  # late: only clusters with custom resources need it
-        )
+        """Serve what a CustomResourceDefinition declares if it is established; replaces what it served before."""
+        from glebe.apiserver.custom.definitions import custom_kind  # late: only clusters with custom resources need it
 
-        infos = resource_infos(crd)
-        self._replace(cluster, crd["metadata"]["name"], infos)
-        return infos
+        kind = custom_kind(crd)
+        name = crd["metadata"]["name"]
+        self._replace(cluster, name, kind)
+        if kind is not None and kind.dated:
+            self._changed_at[(cluster, name)] = int(crd["metadata"].get("resourceVersion") or 0)
+        else:
+            self._changed_at.pop((cluster, name), None)
+        return kind.served if kind is not None else ()
 
-    def _replace(self, cluster: str, name: str, infos: tuple[ResourceInfo, ...]) -> None:
-        own = self._clusters.setdefault(cluster, _ClusterTypes())
-        own.replace(name, infos)
-        # Counted for all clusters together: a later cluster of the same name must not meet an earlier one's numbers.
-        self._changes += 1
-        own.generation = self._changes
+    def _replace(self, cluster: str, name: str, kind: CustomKind | None) -> None:
+        from glebe.apiserver.custom.sharing import cluster_types
+
+        self._together = None
+        own = self._clusters.get(cluster)
+        kept = [k for k in own.kinds if k.name != name] if own is not None else []
+        if kind is not None:
+            kept.append(kind)
+        if kept:
+            self._clusters[cluster] = cluster_types(kept)
+        else:
+            self._clusters.pop(cluster, None)
 
     def remove_crd(self, cluster: str, crd: Object | str) -> None:
         """Stop serving a CustomResourceDefinition (the object or its name)."""
         name = crd if isinstance(crd, str) else crd["metadata"]["name"]
+        self._changed_at.pop((cluster, name), None)
         if cluster in self._clusters:
-            self._replace(cluster, name, ())
+            self._replace(cluster, name, None)
 
     def remove_cluster(self, cluster: str) -> None:
         """Forget a logical cluster's custom resources."""
-        self._clusters.pop(cluster, None)
+        own = self._clusters.pop(cluster, None)
+        if own is not None:
+            self._together = None
+        for kind in own.kinds if own is not None else ():
+            self._changed_at.pop((cluster, kind.name), None)

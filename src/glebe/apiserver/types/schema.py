@@ -44,6 +44,7 @@ class Schema:
         "check",
         "custom",
         "default",
+        "defaulted",
         "definition",
         "embedded",
         "enum",
@@ -70,6 +71,7 @@ class Schema:
     check: Any  # glebe.apiserver.types.prune compiles it
     validator: Any  # glebe.apiserver.types.structural compiles it
     branches: dict[int, Schema]  # its junctors' branches, by the identity of their raw form; structural fills it
+    defaulted: bool  # a default stands at or below this node of a custom resource's schema
     ruled: bool  # a CEL rule stands at or below this node; glebe.apiserver.types.celrules looks
 
     def __init__(self, raw: dict[str, Any], *, custom: bool = False, definition: str = "") -> None:
@@ -138,6 +140,8 @@ class Schema:
             value = compile_validator(self)
         elif name == "branches":
             value = {}
+        elif name == "defaulted":
+            value = self.custom and ("default" in self.raw or any(c.defaulted for c in self._children()))
         elif name == "ruled":
             from glebe.apiserver.types.celrules import look_for_rules
 
@@ -146,6 +150,10 @@ class Schema:
             raise AttributeError(name)
         setattr(self, name, value)
         return value
+
+    def _children(self) -> Iterator[Schema]:
+        yield from self.fields.values()
+        yield from (child for child in (self.items, self.additional) if child is not None)
 
     def _fields(self) -> dict[str, Schema]:
         fields = {name: self._child(raw) for name, raw in self.raw.get("properties", {}).items()}

@@ -6,13 +6,23 @@ import asyncio
 from typing import Any
 
 from glebe.apiserver.request import options, selection
-from glebe.apiserver.request.call import Call, object_of, respond, respond_entry, respond_object, served, view_of
+from glebe.apiserver.request.call import (
+    Call,
+    object_of,
+    presented,
+    respond,
+    respond_entry,
+    respond_object,
+    served,
+    to_be_stored,
+    view_of,
+)
 from glebe.apiserver.request.options import DeleteOptions
 from glebe.apiserver.store import Entry, Key, Mismatch
 from glebe.apiserver.strategy import strategy_for
 from glebe.apiserver.verbs import admitting
 from glebe.apiserver.verbs.namespaces import IMMORTAL
-from glebe.apiserver.verbs.reading import find
+from glebe.apiserver.verbs.reading import find_shown
 from glebe.apiserver.verbs.writing import ATTEMPTS, encoder
 from glebe.kube import errors
 from glebe.kube.clock import format_time
@@ -36,7 +46,7 @@ async def delete_collection(call: Call) -> Response:
     """Delete everything that the selectors choose; answers with the list of what was there."""
     chosen = options.delete_options(call.request)
     call.dry_run = chosen.dry_run
-    entries, revision, _, _ = find(call, selection.parse(call.request, call.info), 0)
+    entries, revision, _, _ = await find_shown(call, selection.parse(call.request, call.info), 0)
     for i, entry in enumerate(entries):
         if i % _BREATHE == _BREATHE - 1:
             await asyncio.sleep(0)  # thousands of deletions must not hold up everybody else
@@ -64,6 +74,7 @@ async def delete_one(call: Call, key: Key, chosen: DeleteOptions) -> Response:
         entry = store.get(key)
         if entry is None:
             raise call.not_found(key.name)
+        entry = await presented(call, entry)
         _check_preconditions(call, entry, chosen, key.name)
         if info.group_resource == "namespaces" and key.name in IMMORTAL:
             raise errors.forbidden("", "namespaces", key.name, "this namespace may not be deleted")
@@ -83,18 +94,19 @@ async def _attempt(call: Call, key: Key, entry: Entry, chosen: DeleteOptions) ->
     store, server = call.server.store, call.server
     if ends_now:
         if not call.dry_run:
-            entry = await store.delete(key, encoder(call, obj), entry.revision)
+            entry = await store.delete(key, encoder(call, await to_be_stored(call, obj)), entry.revision)
             admitting.settle(call, True)
             server.written(call, None, entry)
+            entry = await presented(call, entry)
         return _deleted(call, obj, entry)
     if obj == before:
         return respond_entry(call, entry)
     if call.dry_run:
         return respond_object(call, obj)
-    done = await store.put(key, encoder(call, obj), entry.revision)
+    done = await store.put(key, encoder(call, await to_be_stored(call, obj)), entry.revision)
     admitting.settle(call, True)
     server.written(call, done, entry)
-    return respond_entry(call, done)
+    return respond_entry(call, await presented(call, done))
 
 
 def mark(call: Call, obj: Object, chosen: DeleteOptions) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from glebe.apiserver.request.call import Call, object_of, view_of
+from glebe.apiserver.request.call import Call, object_of, presented, to_be_stored, view_of
 from glebe.apiserver.store import Entry, Mismatch
 from glebe.apiserver.verbs.writing import ATTEMPTS, encoder
 from glebe.kube import errors
@@ -22,6 +22,7 @@ async def modify(call: Call, edit: Callable[[Object], bool | None]) -> tuple[Ent
         entry = store.get(call.key())
         if entry is None:
             raise call.not_found()
+        entry = await presented(call, entry)
         obj = object_of(call, entry)
         gone = edit(obj)
         if call.dry_run:
@@ -30,10 +31,10 @@ async def modify(call: Call, edit: Callable[[Object], bool | None]) -> tuple[Ent
             return entry, obj
         try:
             if gone:
-                done = await store.delete(call.key(), encoder(call, obj), entry.revision)
+                done = await store.delete(call.key(), encoder(call, await to_be_stored(call, obj)), entry.revision)
                 call.server.written(call, None, entry)
             else:
-                done = await store.put(call.key(), encoder(call, obj), entry.revision)
+                done = await store.put(call.key(), encoder(call, await to_be_stored(call, obj)), entry.revision)
                 call.server.written(call, done, entry)
         except Mismatch:
             continue

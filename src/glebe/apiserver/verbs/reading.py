@@ -9,7 +9,16 @@ from typing import Any
 import orjson
 
 from glebe.apiserver.request import media, selection
-from glebe.apiserver.request.call import Call, partial, respond, respond_entry, served, stored_version, table_of
+from glebe.apiserver.request.call import (
+    Call,
+    partial,
+    presented,
+    respond,
+    respond_entry,
+    served,
+    stored_version,
+    table_of,
+)
 from glebe.apiserver.store import EVERY_CLUSTER, Compacted, Entry, FutureRevision, Page
 from glebe.kube.errors import ApiError, Cause, bad_request, gone, invalid
 from glebe.kube.objects import Object
@@ -27,13 +36,15 @@ async def get(call: Call) -> Response:
     if entry is None:
         raise call.not_found()
     _not_older_than(call)
+    if call.info.converts:
+        entry = await presented(call, entry)
     return respond_entry(call, entry)
 
 
 async def list_objects(call: Call) -> Response:
     chosen = selection.parse(call.request, call.info)
     limit = number(call, "limit")
-    entries, revision, token, remaining = find(call, chosen, limit)
+    entries, revision, token, remaining = await find_shown(call, chosen, limit)
     meta: dict[str, Any] = {"resourceVersion": str(revision)}
     if token:
         meta["continue"] = token
@@ -42,6 +53,15 @@ async def list_objects(call: Call) -> Response:
     if call.wanted.media == media.PROTOBUF and not call.wanted.shape:
         return await _respond_protobuf(call, entries, meta)
     return _respond_list(call, entries, meta)
+
+
+async def find_shown(call: Call, chosen: selection.Selection, limit: int) -> tuple[list[Entry], int, str, int | None]:
+    """:func:`find`, with the entries as the call's version shows them."""
+    if not call.info.converts:
+        return find(call, chosen, limit)
+    from glebe.apiserver.custom import versions  # late: most kinds need it never
+
+    return await versions.find(call, chosen, limit)
 
 
 def find(call: Call, chosen: selection.Selection, limit: int) -> tuple[list[Entry], int, str, int | None]:

@@ -12,7 +12,7 @@ from glebe.apiserver.request import media, selection
 from glebe.apiserver.request.call import Call, partial, served, stored_version, table_of
 from glebe.apiserver.store import Compacted, Entry, Event, Subscription
 from glebe.apiserver.verbs.reading import invalid_options, revision_of
-from glebe.kube.errors import Cause, gone
+from glebe.kube.errors import ApiError, Cause, gone
 from glebe.kube.objects import Object
 from glebe.kube.transport import Response
 
@@ -155,6 +155,11 @@ class _Stream:
         end = loop.time() + plan.timeout
         next_mark = loop.time() + BOOKMARK_SECONDS if plan.bookmarks else end
         try:
+            converts = self._call.info.converts
+            if converts:
+                from glebe.apiserver.custom.versions import present, present_event  # late: most kinds need it never
+
+                self._initial = await present(self._call, self._initial)
             for chunk in self._initial_chunks():
                 yield chunk
             queue = subscription.queue
@@ -162,7 +167,10 @@ class _Stream:
                 if queue:
                     frames: list[bytes] = []
                     while queue and len(frames) < _CHUNK:
-                        line = self._frame(queue.popleft())
+                        event = queue.popleft()
+                        if converts:
+                            event = await present_event(self._call, event)
+                        line = self._frame(event)
                         if line:
                             frames.append(line)
                     if frames:
@@ -176,6 +184,8 @@ class _Stream:
                     yield self._bookmark(self._call.server.store.revision, False)
                     continue
                 await subscription.wait(min(end, next_mark))
+        except ApiError as error:
+            yield _frame_of(self._call, "ERROR", error.status())
         finally:
             subscription.close()
 

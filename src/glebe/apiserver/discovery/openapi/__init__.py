@@ -1,0 +1,1 @@
+"""OpenAPI documents of a logical cluster: what ``kubectl explain`` and clients' validation read."""
