@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from etcd_peer import shared_etcd
 
 from glebe.apiserver.store import (
     Compacted,
@@ -18,8 +19,9 @@ from glebe.apiserver.store import (
     SQLiteStore,
     Store,
 )
+from glebe.apiserver.store.etcd import EtcdOptions, EtcdStore
 
-pytestmark = [pytest.mark.realtime, pytest.mark.parametrize("backend", ["memory", "sqlite"])]
+pytestmark = [pytest.mark.realtime, pytest.mark.parametrize("backend", ["memory", "sqlite", "etcd"])]
 
 
 def text(value: str):  # type: ignore[no-untyped-def]
@@ -32,7 +34,13 @@ def key(name: str, namespace: str = "ns", cluster: str = "root", resource: str =
 
 @asynccontextmanager
 async def opened(backend: str, tmp_path: Path, **options: int) -> AsyncIterator[Store]:
-    store: Store = MemoryStore(**options) if backend == "memory" else SQLiteStore(tmp_path / "db", **options)
+    store: Store
+    if backend == "memory":
+        store = MemoryStore(**options)
+    elif backend == "sqlite":
+        store = SQLiteStore(tmp_path / "db", **options)
+    else:
+        store = EtcdStore(EtcdOptions((shared_etcd().url,), prefix=f"/{tmp_path.name}/"), **options)
     await store.start()
     try:
         yield store

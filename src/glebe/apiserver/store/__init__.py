@@ -18,6 +18,7 @@ from glebe.apiserver.store.base import (
     StoreFull,
     StoreLocked,
     StoreUnavailable,
+    TooLarge,
 )
 from glebe.apiserver.store.memory import MemoryStore
 from glebe.apiserver.store.sqlite import SQLiteStore
@@ -45,4 +46,5 @@ __all__ = [
     "StoreLocked",
     "StoreUnavailable",
     "Subscription",
+    "TooLarge",
 ]

@@ -87,6 +87,10 @@ class History:
             self._unlink(event, table)
             event = following
 
+    def clear(self) -> None:
+        while self.oldest is not None:
+            self.forget(self.oldest)
+
     def compact(self, revision: int) -> None:
         while self.oldest is not None and self.oldest.revision <= revision:
             self.forget(self.oldest)

@@ -50,6 +50,10 @@ class Shelf:
         del self.tables[table.cluster]
         self._order = None
 
+    def clear(self) -> None:
+        self.tables.clear()
+        self._order = None
+
     def tidy(self, table: Table) -> None:
         """The last watcher of an empty table left."""
         self._owner.tidy(self.resource, table)

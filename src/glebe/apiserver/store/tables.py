@@ -127,6 +127,16 @@ class Tables:
         if not tables:
             del self._clusters[table.cluster]
 
+    def reset(self, revision: int) -> None:
+        """Hold nothing, with no history up to ``revision``; followers stay, watches end."""
+        self.end_all("resync")
+        self.history.clear()
+        self.floor = revision
+        self._clusters.clear()
+        self._whiteouts.clear()
+        for shelf in self._shelves.values():
+            shelf.clear()
+
     def end_all(self, why: str) -> None:
         """End every subscription."""
         for table in list(self.all()):
