@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import TypeAlias
 
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
-from glebe.kube.objects import Object, cluster_of, key_of
+from glebe.kube.objects import EVERY, Object, ObjectKey, cluster_of, key_of
 from glebe.kube.reflector import Reflector, ReflectorStats, Timing
 from glebe.kube.resources import Resource
 from glebe.kube.store import Indexer, Store
@@ -54,6 +55,8 @@ class Informer:
         self.store = Store(dict(indexers or {}))
         self._transform = transform
         self._handlers: list[Handler] = []
+        self._members: dict[str, dict[ObjectKey, None]] | None = {} if client.cluster == EVERY else None
+        """Keys by cluster, for the end of a cluster; only when there are many."""
         self._synced = asyncio.Event()
         self._reflector = Reflector(
             client,
@@ -116,7 +119,7 @@ class Informer:
             self.upsert(item)
         for key, obj in self.store.items():
             if key not in seen:
-                self.store.delete(key)
+                self._delete(key)
                 self._notify(obj, None)
         self._synced.set()
 
@@ -125,6 +128,8 @@ class Informer:
         key = key_of(new, self.cluster)
         old = self.store.set(key, new)
         if old is None:
+            if self._members is not None:
+                self._members.setdefault(key.cluster, {})[key] = None
             self._notify(None, new)
             return
         before, after = old["metadata"], new["metadata"]
@@ -137,9 +142,22 @@ class Informer:
             self._notify(old, new)
 
     def remove(self, obj: Object) -> None:
-        old = self.store.delete(key_of(obj, self.cluster))
-        if old is not None:
+        if self._delete(key_of(obj, self.cluster)) is not None:
             self._notify(self._transform(obj), None)
+
+    def forget(self, cluster: str, limit: int) -> bool:
+        members = self._members if self._members is not None else {}
+        for key in list(islice(members.get(cluster, ()), limit)):
+            if (old := self._delete(key)) is not None:
+                self._notify(old, None)
+        return cluster in members
+
+    def _delete(self, key: ObjectKey) -> Object | None:
+        if self._members is not None and (members := self._members.get(key.cluster)) is not None:
+            members.pop(key, None)
+            if not members:
+                del self._members[key.cluster]
+        return self.store.delete(key)
 
     def _notify(self, old: Object | None, new: Object | None) -> None:
         for handler in tuple(self._handlers):

@@ -18,7 +18,7 @@ from glebe.kube.backoff import Backoff
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
-from glebe.kube.objects import Object
+from glebe.kube.objects import Object, cluster_of
 from glebe.kube.resources import Resource
 from glebe.kube.transport import ConnectionLost
 from glebe.kube.wire import Selectors, WatchEvent
@@ -38,6 +38,10 @@ class Sink(Protocol):
     def upsert(self, obj: Object) -> None: ...
 
     def remove(self, obj: Object) -> None: ...
+
+    def forget(self, cluster: str, limit: int) -> bool:
+        """Drop up to ``limit`` objects of a logical cluster that is gone; whether there are more."""
+        ...
 
 
 @dataclass(slots=True)
@@ -171,7 +175,10 @@ class Reflector:
         try:
             async with asyncio.timeout_at(armed + timing.silence) as watchdog, aclosing(stream) as events:
                 async for event in events:
-                    self._take(event)
+                    if event.type == "DROPPED":
+                        await self._drop(event.object)
+                    else:
+                        self._take(event)
                     if self.stats.events % _BATCH == 0:  # a stream that always has more ready never gives way
                         await asyncio.sleep(0)
                     if loop.time() - armed > timing.silence / 8:  # not at each event: re-arming costs a timer
@@ -196,6 +203,13 @@ class Reflector:
         self.stats.events += 1
         if version:
             self.version = version
+
+    async def _drop(self, mark: Object) -> None:
+        """A whole logical cluster is gone. However much it held, others get their turn in between."""
+        self.stats.events += 1
+        while self._sink.forget(cluster_of(mark), _BATCH):
+            await asyncio.sleep(0)
+        self.version = mark["metadata"]["resourceVersion"]
 
     async def _pause(self, problem: Exception | None, *, quiet: bool = False) -> None:
         self.stats.failures += 1

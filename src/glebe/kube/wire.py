@@ -32,7 +32,10 @@ class ObjectList:
 
 @dataclass(slots=True)
 class WatchEvent:
-    """``type`` is ADDED, MODIFIED, DELETED or BOOKMARK (then ``object`` has only kind and resourceVersion)."""
+    """``type`` is ADDED, MODIFIED, DELETED or BOOKMARK (then ``object`` has only kind and resourceVersion).
+
+    Over all logical clusters also DROPPED: everything of ``cluster_of(object)`` is gone; ``object`` is as in a BOOKMARK.
+    """
 
     type: str
     object: Object

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _STAMP = 64
 """What the store may add to an object's bytes (its resource version)."""
+_PATIENCE, _MOMENT = 200, 0.005
+"""How often and how long (seconds) a write waits for others to settle before it is refused."""
 _CREATES, _GROWS = "CREATE", "UPDATE"
 
 
@@ -78,22 +81,31 @@ class BudgetCheck:
         if cluster is None or cluster.budget is None or a.obj is None or a.dry_run:
             return
         if a.operation == _CREATES and not a.subresource:
-            self._check(a, cluster, cluster.budget, 1, len(orjson.dumps(a.obj)) + _STAMP)
+            await self._take(a, cluster, cluster.budget, 1, len(orjson.dumps(a.obj)) + _STAMP)
         elif (
             a.operation == _GROWS and a.old is not None and a.user is not PLATFORM and cluster.budget.bytes is not None
         ):
             growth = len(orjson.dumps(a.obj)) - len(orjson.dumps(a.old))
             if growth > 0:
-                self._check(a, cluster, cluster.budget, 0, growth)
+                await self._take(a, cluster, cluster.budget, 0, growth)
 
-    def _check(self, a: AdmissionAttributes, cluster: LogicalCluster, budget: Budget, objects: int, size: int) -> None:
-        used, used_bytes = self._usage(cluster.name)
-        used += cluster.reserved_objects
-        used_bytes += cluster.reserved_bytes
-        if objects and budget.objects is not None and used + objects > budget.objects:
-            raise _over(a, cluster.name, "objects", used, objects, budget.objects)
-        if budget.bytes is not None and used_bytes + size > budget.bytes:
-            raise _over(a, cluster.name, "bytes", used_bytes, size, budget.bytes)
+    async def _take(
+        self, a: AdmissionAttributes, cluster: LogicalCluster, budget: Budget, objects: int, size: int
+    ) -> None:
+        """Reserve what a write needs.
+
+        :raises ApiError: 403: it does not fit.
+        """
+        for _ in range(_PATIENCE):
+            refusal = self._refusal(a, cluster, budget, objects, size)
+            if refusal is None:
+                break
+            if not cluster.reserved_bytes:
+                raise refusal
+            # Others are on their way to the store: some may fail, and those that have just arrived count twice.
+            await asyncio.sleep(_MOMENT)
+        else:
+            raise refusal
         cluster.reserved_objects += objects
         cluster.reserved_bytes += size
 
@@ -102,6 +114,18 @@ class BudgetCheck:
             cluster.reserved_bytes -= size
 
         a.afterwards.append(give_back)
+
+    def _refusal(
+        self, a: AdmissionAttributes, cluster: LogicalCluster, budget: Budget, objects: int, size: int
+    ) -> errors.ApiError | None:
+        used, used_bytes = self._usage(cluster.name)
+        used += cluster.reserved_objects
+        used_bytes += cluster.reserved_bytes
+        if objects and budget.objects is not None and used + objects > budget.objects:
+            return _over(a, cluster.name, "objects", used, objects, budget.objects)
+        if budget.bytes is not None and used_bytes + size > budget.bytes:
+            return _over(a, cluster.name, "bytes", used_bytes, size, budget.bytes)
+        return None
 
 
 def _over(a: AdmissionAttributes, cluster: str, what: str, used: int, asked: int, limit: int) -> errors.ApiError:
