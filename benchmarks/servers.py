@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import compileall
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
+import glebe
 from embedded import resident_mb
 from glebe.apiserver.auth.pki import Pki
 from glebe.kube.kubeconfig import ClientConfig, load_kubeconfig, write_kubeconfig
@@ -93,6 +95,7 @@ class Ours(Server):
         self._directory.mkdir(parents=True)
         fleet = self._directory / "fleet.yaml"
         fleet.write_text(_FLEET, encoding="utf-8")
+        compileall.compile_dir(str(Path(glebe.__file__).parent), quiet=2)  # as pip does when it installs
         port = free_port()
         data = self._directory / "data"
         began = time.perf_counter()
