@@ -9,7 +9,7 @@ from typing import Protocol
 
 import orjson
 
-from glebe.apiserver import assembly, event_expiry, health
+from glebe.apiserver import assembly, event_expiry, health, replicas
 from glebe.apiserver.admission.base import AdmissionPlugin, ValidatingPlugin
 from glebe.apiserver.auth import impersonation
 from glebe.apiserver.auth.tokenrequest import TokenIssuer
@@ -25,7 +25,7 @@ from glebe.apiserver.request.call import Call, respond
 from glebe.apiserver.request.routing import Route
 from glebe.apiserver.services.allocation import ServiceAddresses
 from glebe.apiserver.services.pools import SERVICES
-from glebe.apiserver.store import EVERY_CLUSTER, Compacted, Entry, Key, Store, StoreUnavailable
+from glebe.apiserver.store import EVERY_CLUSTER, Compacted, Entry, Key, Store, StoreUnavailable, TooLarge
 from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
 from glebe.apiserver.verbs import admitting, deleting, patching, reading, watching, writing
 from glebe.apiserver.verbs.subresources import subresource_handler
@@ -198,9 +198,14 @@ class ApiServer:
         """Answer one request; never raises for anything a client can cause."""
         warnings: list[str] = []
         try:
-            response = await self._route(request, warnings)
+            if self.store.lags:
+                response = await replicas.serve(self.store, request, warnings, self._route)
+            else:
+                response = await self._route(request, warnings)
         except errors.ApiError as error:
             response = self._failure(error)
+        except TooLarge as error:
+            response = self._failure(errors.ApiError(413, "RequestEntityTooLarge", str(error)))
         except StoreUnavailable as error:
             log.error("storage: %s", error)
             response = self._failure(errors.ApiError(503, "ServiceUnavailable", str(error), retry_after=5))

@@ -83,6 +83,22 @@ class Shelf:
     def _unsubscribe(self, gone: Subscription | Follower) -> None:
         self.watchers = [w for w in self.watchers if w is not gone] or ()
 
+    def tell_difference(self, before: dict[str, dict[tuple[str, str], Entry]], revision: int) -> None:
+        """Everything was replaced: tell followers what is not as they knew it (who watches has been ended)."""
+        events = []
+        for cluster in sorted({*before, *self.tables}):
+            table = self.tables.get(cluster)
+            old, new = before.get(cluster, {}), table.entries if table is not None else {}
+            for key in sorted({*old, *new}):
+                was, entry = old.get(key), new.get(key)
+                if was is not None and entry is None:
+                    events.append(Event(cluster, *key, Entry(revision, was.value), was, True))
+                elif entry is not None and (was is None or was.revision != entry.revision):
+                    events.append(Event(cluster, *key, entry, was, False))
+        for watcher in tuple(self.watchers):
+            for event in events:
+                watcher.push(event)
+
     def _check(self, revision: int) -> None:
         floor = max(self.floor, self.compacted)
         if revision < floor:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from glebe.apiserver.store.base import Given, Key
+from glebe.apiserver.store.base import Entry, Given, Key
 from glebe.apiserver.store.history import Bounds, History
 from glebe.apiserver.store.shelf import Shelf
+from glebe.apiserver.store.subscription import Follower
 from glebe.apiserver.store.table import Table
 
 #: Of so many dropped clusters it is remembered when they were dropped; of others, that it was before a revision.
@@ -126,6 +127,11 @@ class Tables:
         del tables[resource]
         if not tables:
             del self._clusters[table.cluster]
+
+    def followed(self) -> list[tuple[Shelf, dict[str, dict[tuple[str, str], Entry]]]]:
+        """What is about to be replaced, of resources that somebody follows: by cluster and key."""
+        shelves = [shelf for shelf in self._shelves.values() if any(isinstance(w, Follower) for w in shelf.watchers)]
+        return [(shelf, {cluster: table.entries for cluster, table in shelf.tables.items()}) for shelf in shelves]
 
     def reset(self, revision: int) -> None:
         """Hold nothing, with no history up to ``revision``; followers stay, watches end."""

@@ -3,7 +3,7 @@
 Keys are ``PREFIX CLUSTER / RESOURCE / NAMESPACE / NAME``, so that a cluster is one range. Keys that begin with "!" (no
 cluster's name does) are the store's own. An object carries its revision (``metadata.resourceVersion``), which etcd
 gives out only when it has the value; so the value is stored without the number and says where the number belongs:
-``OFFSET[,OFFSET...]\\nBYTES``.
+``@OFFSET[,OFFSET...]\\nBYTES``.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def pack(make: Make) -> bytes:
     for part in parts[:-1]:
         total += len(part)
         offsets.append(b"%d" % total)
-    return b",".join(offsets) + b"\n" + b"".join(parts)
+    return b"@" + b",".join(offsets) + b"\n" + b"".join(parts)
 
 
 def _places(text: bytes, digits: bytes) -> list[int]:
@@ -87,8 +87,10 @@ def unpack(value: bytes, revision: int) -> bytes:
 
     :raises ValueError: it is not a value that :func:`pack` made.
     """
+    if value[:1] != b"@":
+        raise ValueError("no value of ours")
     line = value.index(b"\n")
-    head = value[:line]
+    head = value[1:line]
     if not head:
         return value[line + 1 :]
     digits = b"%d" % revision

@@ -134,7 +134,7 @@ class EtcdStore(Mirror):
             ]
         }
         answer = await self._gateway.write("/kv/txn", body)
-        await self._reach(revision_of(answer))
+        await self._reach(revision_of(answer), ours=True)
 
     def _refuse_stale(self, key: Key, expected: int | None) -> None:
         """The mirror knows better already. (That it does *not* know of a change says nothing.)"""
@@ -149,9 +149,10 @@ class EtcdStore(Mirror):
         :raises Mismatch: a comparison failed; the mirror then has whatever made it fail.
         """
         answer = await self._gateway.write("/kv/txn", body)
-        await self._reach(revision_of(answer))
         if not answer.get("succeeded"):
+            await self._reach(revision_of(answer))
             raise Mismatch(key, self.get(key))
+        await self._reach(revision_of(answer), ours=True)
         return revision_of(answer)
 
     # -- being up to date ----------------------------------------------------------------------------------------
@@ -185,8 +186,8 @@ class EtcdStore(Mirror):
             if asked is not None and not asked.done():
                 asked.cancel()
 
-    async def _reach(self, revision: int) -> None:
-        """Wait until the mirror shows ``revision``.
+    async def _reach(self, revision: int, *, ours: bool = False) -> None:
+        """Wait until the mirror shows ``revision`` (``ours``: our watch brings something of just that revision).
 
         :raises StoreUnavailable: the watch does not bring it.
         """
@@ -194,10 +195,11 @@ class EtcdStore(Mirror):
             return
         arrival = asyncio.ensure_future(self._wait(revision))
         try:
-            await asyncio.wait([arrival], timeout=_TICK_AFTER)
-            if not arrival.done():
-                await self._tick()
-                await asyncio.wait([arrival], timeout=self._options.timeout / 2)
+            if not ours:
+                await asyncio.wait([arrival], timeout=_TICK_AFTER)
+                if not arrival.done():
+                    self._tick()
+            await asyncio.wait([arrival], timeout=self._options.timeout / 2)
             if not arrival.done():
                 self._feed.reconnect()
                 await asyncio.wait([arrival], timeout=self._options.timeout / 2)
@@ -208,7 +210,7 @@ class EtcdStore(Mirror):
         finally:
             arrival.cancel()
 
-    async def _tick(self) -> None:
+    def _tick(self) -> None:
         """Others may write to this etcd, which our watch does not see: an event of our own shows where we are."""
         if "tick" not in self._tasks:
             task = asyncio.create_task(self._put_tick())
@@ -274,6 +276,8 @@ class EtcdStore(Mirror):
     def _replace(self, items: list[Item], revision: int) -> None:
         """Show a whole state; what led to it is not known, so watches end and older revisions answer Compacted."""
         loaded = [(key, at, value if value[:1] == WHITEOUT else self._open(key, value, at)) for key, at, value in items]
+        self._revision = revision
+        followed = self._tables.followed()
         self._tables.reset(revision)
         self._whiteouts.clear()
         for key, at, value in loaded:
@@ -282,6 +286,8 @@ class EtcdStore(Mirror):
             self._load_row(key, Entry(at, value))
         for table in self._tables.all():
             table.sort()
+        for shelf, before in followed:
+            shelf.tell_difference(before, revision)
         self._show(revision, [])
 
     def _open(self, key: Key, value: bytes, revision: int) -> bytes:
