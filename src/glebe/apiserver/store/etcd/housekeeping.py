@@ -20,13 +20,13 @@ async def compact_regularly(gateway: Gateway, layout: Layout, interval: float) -
     """
     seen, revision = 0, 0
     while True:
+        await asyncio.sleep(interval)
         try:
             seen, revision, won = await _turn(gateway, layout, seen, revision)
             if won:
                 log.info("etcd was compacted up to revision %d", won)
         except StoreUnavailable as error:
             log.warning("etcd was not compacted: %s", error)
-        await asyncio.sleep(interval)
 
 
 async def _turn(gateway: Gateway, layout: Layout, seen: int, revision: int) -> tuple[int, int, int]:
