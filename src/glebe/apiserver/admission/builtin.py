@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from glebe.apiserver.admission.limits import LimitRanger
 from glebe.apiserver.admission.nodes import TaintNodesByCondition
 from glebe.apiserver.admission.nodeselector import PodNodeSelector
+from glebe.apiserver.admission.podsecurity.plugin import PodSecurity
 from glebe.apiserver.admission.priority import Priority
 from glebe.apiserver.admission.quota.plugin import ResourceQuota
 from glebe.apiserver.admission.runtimeclass import RuntimeClass
@@ -32,6 +33,7 @@ def contribute(assembly: Assembly) -> None:
     plugins: tuple[BuiltinPlugin, ...] = (
         LimitRanger(read_all),
         ServiceAccount(read, server.env),
+        PodSecurity(read, read_all, options.pod_security),
         Priority(read, read_all),
         DefaultTolerationSeconds(options.toleration_seconds),
         ExtendedResourceToleration(),
