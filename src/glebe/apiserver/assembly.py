@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from glebe.apiserver.admission import builtin
+from glebe.apiserver.admission import builtin, registered
 from glebe.apiserver.admission.base import AdmissionPlugin, ValidatingPlugin
+from glebe.apiserver.auth import csradmission
 from glebe.apiserver.flight import Filter
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Assembly:
 
 Contribute: TypeAlias = Callable[[Assembly], None]
 
-CONTRIBUTORS: tuple[Contribute, ...] = (builtin.contribute,)
+CONTRIBUTORS: tuple[Contribute, ...] = (builtin.contribute, csradmission.contribute, registered.contribute)
 """One function per owner; it must not import anything big."""
 
 

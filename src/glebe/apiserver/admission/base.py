@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.kube import errors
 from glebe.kube.objects import Object
-from glebe.kube.transport import User
+from glebe.kube.transport import Request, User
+
+
+@dataclass(slots=True)
+class Reinvocation:
+    """Whether the mutating plugins are asked a second time: who has changed the object after others were asked, wants
+    it. There is one second round at most."""
+
+    round: int = 0
+    wanted: bool = False
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What plugins remember from the first round."""
 
 
 @dataclass(slots=True)
@@ -34,6 +45,16 @@ class AdmissionAttributes:
     """Notes something for the audit log."""
     afterwards: list[Callable[[bool], None]] = field(default_factory=list)
     """Called once when the request is over, with whether the write was stored: who took something gives it back."""
+    request: Request | None = None
+    """What was asked, for who wants to know its options."""
+    reinvocation: Reinvocation | None = None
+    """Made by :meth:`rounds` when somebody wants it."""
+
+    def rounds(self) -> Reinvocation:
+        """The state of reinvocation."""
+        if self.reinvocation is None:
+            self.reinvocation = Reinvocation()
+        return self.reinvocation
 
     def refusal(self, why: str) -> errors.ApiError:
         """403 in the words that upstream's ``admission.NewForbidden`` uses."""

@@ -19,8 +19,32 @@ _KNOWN = 2000
 
 async def mutate(call: Call, operation: str, obj: Object | None, old: Object | None) -> None:
     """Let the plugins change ``obj`` in place; what they were told is kept for :func:`judge`."""
-    name = obj["metadata"].get("name", "") if obj is not None else call.route.name
-    a = AdmissionAttributes(
+    settle(call, False)  # an attempt before this one lost its race
+    call.admission = a = _attributes(call, operation, obj, old)
+    plugins = _concerned(call)[0]
+    for plugin in plugins:
+        await plugin.admit(a)
+    if a.reinvocation is not None and a.reinvocation.wanted:
+        a.reinvocation.round = 1
+        for plugin in plugins:
+            await plugin.admit(a)
+
+
+async def connect(call: Call, options: Object) -> None:
+    """Ask all plugins about a connection (exec, attach, port-forward, proxy); ``options`` is e.g. a PodExecOptions.
+
+    :raises ApiError: somebody refuses.
+    """
+    await mutate(call, "CONNECT", options, None)
+    await judge(call)
+
+
+def _attributes(call: Call, operation: str, obj: Object | None, old: Object | None) -> AdmissionAttributes:
+    name = call.route.name
+    for known in (obj, old):
+        if not name and known is not None:
+            name = (known.get("metadata") or {}).get("name") or ""
+    return AdmissionAttributes(
         operation,
         call.cluster,
         call.info,
@@ -33,11 +57,8 @@ async def mutate(call: Call, operation: str, obj: Object | None, old: Object | N
         call.dry_run,
         call.warn,
         annotate=call.annotate,
+        request=call.request,
     )
-    settle(call, False)  # an attempt before this one lost its race
-    call.admission = a
-    for plugin in _concerned(call)[0]:
-        await plugin.admit(a)
 
 
 async def judge(call: Call) -> None:
@@ -46,7 +67,7 @@ async def judge(call: Call) -> None:
     plugins = _concerned(call)[1]
     if a is None or not plugins:
         return
-    a.name = a.name or (a.obj["metadata"].get("name", "") if a.obj is not None else "")
+    a.name = a.name or ((a.obj.get("metadata") or {}).get("name") or "" if a.obj is not None else "")
     for plugin in plugins:
         await plugin.validate(a)
 
