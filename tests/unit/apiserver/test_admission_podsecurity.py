@@ -193,9 +193,6 @@ async def test_a_stricter_policy_warns_of_pods_that_are_there() -> None:
     await label(api, enforce="baseline")
     assert warnings == [
         'existing pods in namespace "default" violate the new PodSecurity enforce level "baseline:latest"',
-        "a0 (and 2 other pods): host namespaces",
-    ] or warnings == [
-        'existing pods in namespace "default" violate the new PodSecurity enforce level "baseline:latest"',
         "a0 (and 3 other pods): host namespaces",
     ]
 
@@ -209,7 +206,7 @@ async def test_wrong_labels_are_invalid() -> None:
         f'Namespace "n" is invalid: metadata.labels[{LABEL}enforce]: Invalid value: "odd": '
         "must be one of privileged, baseline, restricted"
     )
-    with pytest.raises(ApiError, match='must be "latest" or "v1.x"'):
+    with pytest.raises(ApiError, match=r'must be "latest" or "v1\.x"'):
         await label(api, enforce_version="2")
 
 
@@ -223,14 +220,8 @@ async def test_defaults_and_exemptions() -> None:
     await api.create(PODS, pod("p", "kube-system", hostPID=True))
     system = {"metadata": {"labels": {f"{LABEL}enforce": "restricted"}}}
     await api.patch(NAMESPACES, "kube-system", system)
-    assert (
-        warnings
-        == [
-            'namespace "kube-system" is exempt from Pod Security, and the policy (enforce=restricted:latest, '
-            "warn=restricted:latest) will be ignored"
-        ]
-        or "enforce=restricted:latest) will be ignored" in warnings[0]
-    )
+    text = "the policy (enforce=restricted:latest) will be ignored"
+    assert warnings == [f'namespace "kube-system" is exempt from Pod Security, and {text}']
 
 
 async def test_updates_count_when_images_or_debuggers_change() -> None:
