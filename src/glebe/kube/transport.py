@@ -54,6 +54,15 @@ class Request:
         return default
 
 
+class StreamSink(Protocol):
+    """Where a server's front writes a stream; a stream with a method ``push_to(sink)`` may write there by itself."""
+
+    full: bool
+    """The client takes less than it is given: nothing may be pushed now."""
+
+    def write(self, chunk: bytes) -> None: ...
+
+
 @dataclass(slots=True)
 class Response:
     """An HTTP response: either ``body`` is whole, or ``stream`` yields chunks until the end.

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
+import orjson
 import pytest
 
 from glebe.apiserver.http import HttpServer
@@ -82,6 +83,23 @@ async def test_closing_ends_watches_cleanly() -> None:
         async with asyncio.timeout(5):
             await front.close()
             assert await answer.content.read() == b""
+
+
+async def test_watchers_get_every_event_once_and_in_order_whether_they_read_or_not() -> None:
+    async with serving() as front, aiohttp.ClientSession() as session:
+        client = Client(HttpTransport(front.url))
+        url = f"{front.url}/api/v1/namespaces/default/configmaps?watch=1&resourceVersion=1"
+        async with session.get(url) as quick, session.get(f"{url}&fieldSelector=metadata.name!=m7") as slow:
+            fat = {"data": {"text": "x" * 20_000}}
+            for i in range(300):  # 6 MB: more than all buffers of the slow one hold
+                await client.create(CONFIGMAPS, {**config_map(f"m{i}"), **fat})
+            for answer, names in ((quick, range(300)), (slow, [i for i in range(300) if i != 7])):
+                seen = []
+                async with asyncio.timeout(10):
+                    while len(seen) < len(names):
+                        seen.append(orjson.loads(await answer.content.readuntil(b"}\n"))["object"]["metadata"]["name"])
+                assert seen == [f"m{i}" for i in names]
+        await client.close()
 
 
 async def test_a_client_that_goes_away_ends_its_watch() -> None:

@@ -354,6 +354,9 @@ class HttpProtocol(asyncio.Protocol):
         self._streaming = self._interruptible = True
         try:
             self.transport.write(stream_head)
+            push_to = getattr(response.stream, "push_to", None)
+            if push_to is not None:
+                push_to(self.sink)
             async for chunk in response.stream:
                 self.sink.write(chunk)
                 if self.sink.full:

@@ -34,7 +34,18 @@ class Subscription:
     Must be closed by whoever opened it.
     """
 
-    __slots__ = ("_deadline", "_loop", "_on_close", "_timer", "_waiter", "ended", "name", "namespace", "queue")
+    __slots__ = (
+        "_deadline",
+        "_loop",
+        "_on_close",
+        "_timer",
+        "_waiter",
+        "ended",
+        "name",
+        "namespace",
+        "on_event",
+        "queue",
+    )
 
     def __init__(
         self, namespace: str, name: str, backlog: list[Event], on_close: Callable[[Subscription], None]
@@ -44,6 +55,8 @@ class Subscription:
         self.queue: deque[Event] = deque(e for e in backlog if self._wants(e))
         self.ended = ""
         """Why no more events will come: slow, dropped, closed, changed (the kind), resync; "" while it runs."""
+        self.on_event: Callable[[], None] | None = None
+        """Called instead of waking the reader that waits, who then is a callback's business (see :meth:`wake`)."""
         self._on_close = on_close
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -65,14 +78,17 @@ class Subscription:
             self.end("slow")
             return
         self.queue.append(event)
-        self._wake()
+        if self.on_event is not None:
+            self.on_event()
+        else:
+            self.wake()
 
     def end(self, why: str) -> None:
         """Let the reader finish what is queued and then stop."""
         if not self.ended:
             self.ended = why
             self._on_close(self)
-        self._wake()
+        self.wake()
 
     def close(self) -> None:
         self.queue.clear()
@@ -81,7 +97,13 @@ class Subscription:
             self._timer.cancel()
             self._timer = None
 
-    def _wake(self) -> None:
+    @property
+    def waiting(self) -> bool:
+        """Is the reader in :meth:`wait`, and not woken yet?"""
+        return self._waiter is not None and not self._waiter.done()
+
+    def wake(self) -> None:
+        """Let the reader go on, if it waits."""
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -109,4 +131,4 @@ class Subscription:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._wake()
+        self.wake()
