@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from glebe.apiserver.types import fieldsets as fs
+from glebe.apiserver.types.completion import blank
 from glebe.apiserver.types.merging import merge, take_back
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.apiserver.types.schema import Schema
@@ -36,7 +37,9 @@ def update_managed_fields(
     if schema is None:
         return
     base = _base_entries(live, new)
-    changed, removed = fs.changes(schema, live or {}, new)
+    changed, removed = fs.changes(schema, live or blank(info), new)
+    if not subresource and info.has_status and not info.is_custom:
+        changed.pop("f:status", None)  # the main resource does not write it
     if not changed and not removed:
         _set_entries(new, base)
         return

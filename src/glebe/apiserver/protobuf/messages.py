@@ -53,6 +53,12 @@ def names() -> list[str]:
 
 
 @cache
+def names_set() -> frozenset[str]:
+    """:func:`names`, to look in."""
+    return frozenset(names())
+
+
+@cache
 def fields(name: str) -> dict[int, Field]:
     """Number -> field of a message by its full name, e.g. ``io.k8s.api.core.v1.PodSpec``."""
     package, _, short = name.rpartition(".")

@@ -15,6 +15,7 @@ from glebe.kube.objects import Object
 _WITH_GENERATION = frozenset(
     {
         "pods",
+        "podtemplates",
         "replicationcontrollers",
         "deployments.apps",
         "statefulsets.apps",
@@ -37,7 +38,8 @@ _WITH_GENERATION = frozenset(
         "mutatingadmissionpolicies.admissionregistration.k8s.io",
         "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
         "endpointslices.discovery.k8s.io",
-        "podschedulingcontexts.resource.k8s.io",
+        "deviceclasses.resource.k8s.io",
+        "resourceslices.resource.k8s.io",
     }
 )
 

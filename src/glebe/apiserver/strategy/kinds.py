@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from glebe.apiserver.strategy.base import Strategy, forbidden
+from glebe.apiserver.strategy.certificate import CertificateStrategy
 from glebe.apiserver.strategy.definition import DefinitionStrategy
 from glebe.apiserver.strategy.job import JobStrategy
 from glebe.apiserver.strategy.pod import PodStrategy
 from glebe.apiserver.strategy.service import ServiceStrategy
+from glebe.apiserver.strategy.workload import DaemonSetStrategy, DeploymentStrategy, EndpointSliceStrategy
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
@@ -42,14 +44,6 @@ class NamespaceStrategy(Strategy):
         return not (obj.get("spec") or {}).get("finalizers")
 
 
-class DeploymentStrategy(Strategy):
-    """Its generation counts changed annotations, too."""
-
-    def spec_changed(self, obj: Object, old: Object) -> bool:
-        notes, before = (o["metadata"].get("annotations") or {} for o in (obj, old))
-        return notes != before or super().spec_changed(obj, old)
-
-
 class DataStrategy(Strategy):
     """ConfigMap and Secret: ``immutable: true`` freezes the data."""
 
@@ -74,15 +68,32 @@ class OrphaningStrategy(Strategy):
         self.default_orphans = True
 
 
-class PersistentVolumeStrategy(Strategy):
+class ClaimStrategy(Strategy):
     def prepare_create(self, obj: Object, now: str) -> None:
         obj["status"] = {"phase": "Pending"}
 
 
+class PersistentVolumeStrategy(Strategy):
+    """Its status says since when it is in its phase."""
+
+    def prepare_create(self, obj: Object, now: str) -> None:
+        obj["status"] = {"phase": "Pending", "lastPhaseTransitionTime": now}
+
+    def prepare_status(self, obj: Object, old: Object, now: str) -> None:
+        super().prepare_status(obj, old, now)
+        status, before = obj.setdefault("status", {}), old.get("status") or {}
+        since, known = status.get("lastPhaseTransitionTime"), before.get("lastPhaseTransitionTime")
+        if status.get("phase") != before.get("phase") and (not since or since == known):
+            status["lastPhaseTransitionTime"] = now
+
+
 KINDS: dict[str, type[Strategy]] = {
+    "certificatesigningrequests.certificates.k8s.io": CertificateStrategy,
     "pods": PodStrategy,
     "jobs.batch": JobStrategy,
     "deployments.apps": DeploymentStrategy,
+    "daemonsets.apps": DaemonSetStrategy,
+    "endpointslices.discovery.k8s.io": EndpointSliceStrategy,
     "nodes": NodeStrategy,
     "namespaces": NamespaceStrategy,
     "customresourcedefinitions.apiextensions.k8s.io": DefinitionStrategy,
@@ -91,5 +102,5 @@ KINDS: dict[str, type[Strategy]] = {
     "replicationcontrollers": OrphaningStrategy,
     "services": ServiceStrategy,
     "persistentvolumes": PersistentVolumeStrategy,
-    "persistentvolumeclaims": PersistentVolumeStrategy,
+    "persistentvolumeclaims": ClaimStrategy,
 }

@@ -209,6 +209,8 @@ def _volume(obj: Object) -> None:
     obj.setdefault("status", {}).setdefault("phase", "Pending")
     spec = _spec(obj)
     spec.setdefault("persistentVolumeReclaimPolicy", "Retain")
+    if "hostPath" in spec:
+        spec["hostPath"].setdefault("type", "")
     spec.setdefault("volumeMode", "Filesystem")
 
 
@@ -283,7 +285,71 @@ def _network_policy(obj: Object) -> None:
 
 
 def _autoscaler(obj: Object) -> None:
-    _spec(obj).setdefault("minReplicas", 1)
+    spec = _spec(obj)
+    spec.setdefault("minReplicas", 1)
+    if obj.get("apiVersion") == "autoscaling/v1":
+        notes = obj["metadata"].get("annotations") or {}
+        if "autoscaling.alpha.kubernetes.io/metrics" not in notes:
+            spec.setdefault("targetCPUUtilizationPercentage", 80)
+        return
+    if not spec.get("metrics"):
+        target = {"type": "Utilization", "averageUtilization": 80}
+        spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    if (behavior := spec.get("behavior")) is not None:
+        up = behavior.setdefault("scaleUp", {})
+        up.setdefault("stabilizationWindowSeconds", 0)
+        _scaling(up, [{"type": "Pods", "value": 4}, {"type": "Percent", "value": 100}])
+        _scaling(behavior.setdefault("scaleDown", {}), [{"type": "Percent", "value": 100}])
+
+
+def _scaling(rules: dict[str, Any], policies: list[dict[str, Any]]) -> None:
+    rules.setdefault("selectPolicy", "Max")
+    if not rules.get("policies"):
+        rules["policies"] = [{**policy, "periodSeconds": 15} for policy in policies]
+
+
+def _flow_schema(obj: Object) -> None:
+    spec = _spec(obj)
+    if not spec.get("matchingPrecedence"):
+        spec["matchingPrecedence"] = 1000
+
+
+def _priority_level(obj: Object) -> None:
+    spec = _spec(obj)
+    if (exempt := spec.get("exempt")) is not None:
+        exempt.setdefault("nominalConcurrencyShares", 0)
+        exempt.setdefault("lendablePercent", 0)
+    if (limited := spec.get("limited")) is not None:
+        limited.setdefault("nominalConcurrencyShares", 30)
+        limited.setdefault("lendablePercent", 0)
+        queuing = (limited.get("limitResponse") or {}).get("queuing")
+        for key, value in (("queues", 64), ("handSize", 8), ("queueLengthLimit", 50)) if queuing is not None else ():
+            queuing[key] = queuing.get(key) or value
+
+
+def _ingress_class(obj: Object) -> None:
+    parameters = (obj.get("spec") or {}).get("parameters")
+    if parameters is not None:
+        parameters.setdefault("scope", "Cluster")
+
+
+def _claim_devices(spec: dict[str, Any]) -> None:
+    for request in (spec.get("devices") or {}).get("requests") or ():
+        for wanted in (request.get("exactly"), *(request.get("firstAvailable") or ())):
+            if wanted is None:
+                continue
+            if wanted.setdefault("allocationMode", "ExactCount") == "ExactCount" and not wanted.get("count"):
+                wanted["count"] = 1
+            for toleration in wanted.get("tolerations") or ():
+                toleration.setdefault("operator", "Equal")
+
+
+def _resource_claim(obj: Object) -> None:
+    _claim_devices(_spec(obj))
+
+
+def _resource_claim_template(obj: Object) -> None:
+    _claim_devices(_spec(obj).setdefault("spec", {}))
 
 
 def _webhooks(obj: Object) -> None:
@@ -360,6 +426,11 @@ DEFAULTERS: dict[tuple[str, str], Defaulter] = {
     ("apps", "ReplicaSet"): _replica_set,
     ("autoscaling", "HorizontalPodAutoscaler"): _autoscaler,
     ("networking.k8s.io", "NetworkPolicy"): _network_policy,
+    ("networking.k8s.io", "IngressClass"): _ingress_class,
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema"): _flow_schema,
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"): _priority_level,
+    ("resource.k8s.io", "ResourceClaim"): _resource_claim,
+    ("resource.k8s.io", "ResourceClaimTemplate"): _resource_claim_template,
     ("scheduling.k8s.io", "PriorityClass"): _priority_class,
     ("storage.k8s.io", "StorageClass"): _storage_class,
     ("storage.k8s.io", "CSIDriver"): _csi_driver,

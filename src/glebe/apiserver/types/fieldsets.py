@@ -170,7 +170,8 @@ def _field_changes(
     if name not in new:
         removed[key] = {}
     elif name not in old:
-        changed[key] = added_set(field_schema(schema, name), new[name], name)
+        there = not schema.custom and name in schema.required and type(new[name]) is list
+        changed[key] = added_set(field_schema(schema, name), new[name], name, always=there)
     elif old[name] != new[name] or type(old[name]) is not type(new[name]):
         _value_changes(field_schema(schema, name), key, old[name], new[name], changed, removed)
 

@@ -32,7 +32,27 @@ from glebe.kube.transport import Response
 _ORPHAN, _FOREGROUND = "orphan", "foregroundDeletion"
 _BREATHE = 50
 #: Kinds whose deletion answers with the object instead of a Status.
-_RETURNED = frozenset({"pods", "serviceaccounts", "resourcequotas", "podtemplates", "persistentvolumes", "services"})
+_RETURNED = frozenset(
+    {
+        "namespaces",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "pods",
+        "podtemplates",
+        "resourcequotas",
+        "serviceaccounts",
+        "services",
+        "deviceclasses.resource.k8s.io",
+        "resourceclaims.resource.k8s.io",
+        "resourceclaimtemplates.resource.k8s.io",
+        "resourceslices.resource.k8s.io",
+        "csidrivers.storage.k8s.io",
+        "csinodes.storage.k8s.io",
+        "storageclasses.storage.k8s.io",
+        "volumeattachments.storage.k8s.io",
+        "volumeattributesclasses.storage.k8s.io",
+    }
+)
 
 
 async def delete(call: Call) -> Response:

@@ -13,6 +13,10 @@ def default(call: Call, obj: Object) -> None:
     from glebe.apiserver.types.defaults import apply_defaults
 
     apply_defaults(call.info, obj)
+    if not call.info.is_custom:
+        from glebe.apiserver.types.completion import complete
+
+        complete(call.info, obj)
 
 
 def prune(call: Call, obj: Object, duplicates: list[str] | None = None) -> None:
