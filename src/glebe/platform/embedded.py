@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from glebe import workloads
+from glebe.apiserver.auth.assembly import Identity
 from glebe.apiserver.pods.operations import PodLogs
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import Store
@@ -33,6 +34,7 @@ from glebe.platform.parts import Part, Parts, Runnable, Wiring
 from glebe.queueing.admission import QueueAdmission
 from glebe.queueing.assembly import Queueing
 from glebe.queueing.planner import InlinePlanner, Planner
+from glebe.workloads import identity
 
 #: Puts something between a part and the server: ``(part, transport) -> transport``.
 WrapTransport = Callable[[str, Transport], Transport]
@@ -72,7 +74,7 @@ class Platform:
         *,
         wrap_transport: WrapTransport | None = None,
         planner: Planner | None = None,
-        secure: Callable[[ApiServer], None] | None = None,
+        secure: Callable[[ApiServer], Identity] | None = None,
     ) -> None:
         self.config = config
         self.env = env
@@ -85,8 +87,7 @@ class Platform:
             store, env, TypeRegistry(), admission=(self._admission,), pod_logs=NodeLogs(self._runtime_of)
         )
         self._admission.read = self.server.read
-        if secure is not None:
-            secure(self.server)
+        self._identity = secure(self.server) if secure is not None else None
         self.client = Client(InProcessTransport(self.server.handle), field_manager="glebe")
         self.parts = Parts(self._parts(), self._transport, env, shared_cache=config.shared_cache)
         self.first_start = False
@@ -152,6 +153,7 @@ class Platform:
             Part(
                 "workloads", lambda w: workloads.controllers(w.client, w.informers, w.env, root_ca=self.config.root_ca)
             ),
+            *([Part("identity", self._identities)] if self._identity is not None else ()),
             Part("queueing", self._queueing),
             Part("metering", lambda w: metering(w.client, w.informers, w.env, self.config.ledger)),
         ]
@@ -160,6 +162,17 @@ class Platform:
         if self.config.fleet.local is not None and self.config.nodes_dir is not None:
             parts.append(Part("local", self._process_node))
         return parts
+
+    def _identities(self, wiring: Wiring) -> Sequence[Runnable]:
+        assert self._identity is not None
+        return identity.controllers(
+            wiring.client,
+            wiring.informers,
+            wiring.env,
+            signer=self._identity.signer,
+            issue_token=self._identity.tokens.issue_legacy,
+            root_ca=self.config.root_ca,
+        )
 
     def _queueing(self, wiring: Wiring) -> Sequence[Runnable]:
         made = Queueing(wiring.client, wiring.informers, wiring.env, self.planner)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from glebe.apiserver.auth import issuer
 from glebe.apiserver.auth.authn import Authenticator, TokenUsers
 from glebe.apiserver.auth.authorizer import Authorizers
 from glebe.apiserver.auth.bootstrap import BINDINGS, CLUSTER_BINDINGS, CLUSTER_ROLES, ROLES
 from glebe.apiserver.auth.bootstraptokens import BootstrapTokens
+from glebe.apiserver.auth.csradmission import Requester
+from glebe.apiserver.auth.csrsigning import Signer
 from glebe.apiserver.auth.escalation import EscalationCheck
 from glebe.apiserver.auth.issuer import IssuerDocuments
 from glebe.apiserver.auth.nodes import NodeAuthorizer
@@ -17,11 +21,20 @@ from glebe.apiserver.auth.requestheader import RequestHeaders
 from glebe.apiserver.auth.reviews import Reviews
 from glebe.apiserver.auth.seeding import Seeding
 from glebe.apiserver.auth.tokens import ServiceAccountTokens
+from glebe.apiserver.request.routing import ROOT
 from glebe.apiserver.server import ApiServer
 from glebe.kube.clock import Env
 
 
-def secure(server: ApiServer, pki: Pki, env: Env, options: IdentityOptions | None = None) -> ServiceAccountTokens:
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the controllers behind identities need of the server's keys."""
+
+    tokens: ServiceAccountTokens
+    signer: Signer
+
+
+def secure(server: ApiServer, pki: Pki, env: Env, options: IdentityOptions | None = None) -> Identity:
     """Give ``server`` an authenticator, an authorizer, a token issuer, reviews and the escalation check.
 
     Requests of trusted in-process transports are not touched by this. Call after ``pki.ensure``.
@@ -56,14 +69,14 @@ def secure(server: ApiServer, pki: Pki, env: Env, options: IdentityOptions | Non
     server.authorizer = authorizer
     server.token_issuer = tokens
     server.reviews = Reviews(env.clock, authorizer, authenticator)
-    server.admission = (*server.admission, EscalationCheck(rbac))
+    server.admission = (*server.admission, Requester(), EscalationCheck(rbac))
     seeding = Seeding(server)
     for resource in (ROLES, CLUSTER_ROLES, BINDINGS, CLUSTER_BINDINGS):
         server.preparing[resource] = seeding
     documents = IssuerDocuments(tokens)
     server.paths[issuer.CONFIGURATION] = documents.configuration
     server.paths[issuer.KEYS] = documents.keys
-    return tokens
+    return Identity(tokens, Signer(pki, env.clock, lambda name: uid_of(name or ROOT)))
 
 
 def _users(env: Env, options: IdentityOptions) -> TokenUsers | None:

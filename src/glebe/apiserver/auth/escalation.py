@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from glebe.apiserver.admission.base import AdmissionAttributes
-from glebe.apiserver.auth.rbac import GROUP, MASTERS, RbacAuthorizer
+from glebe.apiserver.auth.rbac import (
+    BINDINGS,
+    CLUSTER_BINDINGS,
+    CLUSTER_ROLES,
+    GROUP,
+    MASTERS,
+    ROLES,
+    RbacAuthorizer,
+)
 from glebe.apiserver.auth.rules import Attributes, Rule, show, uncovered
 from glebe.kube import errors
 from glebe.kube.objects import Object
@@ -15,6 +23,8 @@ _BINDINGS = ("rolebindings", "clusterrolebindings")
 
 class EscalationCheck:
     """An admission plugin. The verbs ``escalate`` (roles) and ``bind`` (bindings) lift the check."""
+
+    resources = frozenset((ROLES, CLUSTER_ROLES, BINDINGS, CLUSTER_BINDINGS))
 
     def __init__(self, authorizer: RbacAuthorizer) -> None:
         self._authorizer = authorizer

@@ -76,6 +76,7 @@ class Pki:
         self.signing_key_file = directory / "service-account.key"
         self._ca: x509.Certificate | None = None
         self._ca_key: ec.EllipticCurvePrivateKey | None = None
+        self._kubelets: Pki | None = None
 
     def ensure(self, hosts: Sequence[str], now: float) -> None:
         """Make everything good for ``hosts`` (names or addresses, besides the usual local ones) at time ``now``.
@@ -172,6 +173,15 @@ class Pki:
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def kubelet_authority(self, now: float) -> Pki:
+        """The CA of kubelets' serving certificates, in a directory below; made when it is needed first."""
+        if self._kubelets is None:
+            made = Pki(self.directory / "kubelets")
+            made.directory.mkdir(exist_ok=True, mode=0o700)
+            made._ensure_ca(datetime.fromtimestamp(now, UTC))
+            self._kubelets = made
+        return self._kubelets
 
     # --- making
 

@@ -23,6 +23,7 @@ _SPECIAL: dict[tuple[str, str], dict[str, Handler]] = {
     ("pods", "resize"): _STATUS,
     ("namespaces", "finalize"): {"update": finalize.finalize},
     ("serviceaccounts", "token"): {"create": tokens.request},
+    ("certificatesigningrequests.certificates.k8s.io", "approval"): _STATUS,
 }
 
 
