@@ -74,7 +74,7 @@ CRD: dict[str, Any] = {
             }
         ],
     },
-    "status": {"conditions": [{"type": "Established", "status": "True"}]},
+    "status": {"conditions": [{"type": "Established", "status": "True"}], "storedVersions": ["v1"]},
 }
 REGISTRY = TypeRegistry()
 FOOS = REGISTRY.set_crd("root", CRD)[0]
@@ -172,7 +172,7 @@ def test_a_definition_must_be_structural() -> None:
     schema["properties"]["spec"]["properties"]["l"] = {"type": "array"}
     schema["properties"]["spec"]["properties"]["x"] = {}
     fields = [c.field for c in validate(DEFINITIONS, bad)]
-    base = "spec.versions[0].schema.openAPIV3Schema.properties[spec].properties"
+    base = "spec.validation.openAPIV3Schema.properties[spec].properties"
     assert fields == ["metadata.name", f"{base}[l].items", f"{base}[x].type"]
 
 

@@ -10,6 +10,7 @@ import orjson
 
 from glebe.apiserver.custom import sharing
 from glebe.apiserver.custom.sharing import CustomKind
+from glebe.apiserver.types.definitionfacts import has_condition
 from glebe.apiserver.types.registry import PrinterColumn, ResourceInfo, ScalePaths, SubresourceInfo
 from glebe.kube.objects import Object
 
@@ -17,12 +18,6 @@ from glebe.kube.objects import Object
 _VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 _SUB_VERBS = ("get", "patch", "update")
 _NO_CONVERSION = {"strategy": "None"}
-
-
-def has_condition(crd: Object, kind: str) -> bool:
-    """Is the condition ``kind`` of a definition True?"""
-    conditions = (crd.get("status") or {}).get("conditions") or ()
-    return any(c.get("type") == kind and c.get("status") == "True" for c in conditions)
 
 
 def resource_infos(crd: Object) -> tuple[ResourceInfo, ...]:

@@ -10,21 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import orjson
 
-from glebe.apiserver.custom.definitions import has_condition
 from glebe.apiserver.request.call import Call
 from glebe.apiserver.store import Entry, Key, Mismatch
+from glebe.apiserver.types.definitionfacts import approval_state, has_condition, is_protected
 from glebe.kube.objects import Object, set_condition
 
 if TYPE_CHECKING:
     from glebe.apiserver.server import ApiServer
 
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
-APPROVED = "api-approved.kubernetes.io"
-_PULL = "see https://github.com/kubernetes/enhancements/pull/1111"
 #: name in spec.names -> reason of the condition when somebody else has it; kinds are told apart from resources
 _SINGLE = (
     ("plural", "PluralConflict", "resources"),
@@ -50,16 +47,12 @@ async def settle(call: Call) -> None:
     for entry in server.store.range(DEFINITIONS, cluster).entries:
         obj = entry.view()
         other = obj["metadata"]["name"]
-        if other not in done and (not group or obj["spec"]["group"] == group) and not _is_settled(obj):
+        if other not in done and (not group or obj["spec"]["group"] == group) and not is_settled(obj):
             await _settle_one(call, other)
 
 
-async def settle_all(server: ApiServer, call: Call) -> None:
-    """The same for every definition of the call's cluster (a process may have ended half way)."""
-    await settle(replace(call, route=replace(call.route, name="")))
-
-
-def _is_settled(obj: Object) -> bool:
+def is_settled(obj: Object) -> bool:
+    """Has the definition the names that it asks for?"""
     status = obj.get("status") or {}
     return (
         status.get("acceptedNames") == obj["spec"]["names"]
@@ -189,33 +182,6 @@ def _compare(
     else:
         names.pop("categories", None)
     return names, reason, message
-
-
-# ---------------------------------------------------------------------------------------------- groups of Kubernetes
-
-
-def is_protected(group: str) -> bool:
-    """Does the group belong to the Kubernetes community?"""
-    return any(group == domain or group.endswith(f".{domain}") for domain in ("k8s.io", "kubernetes.io"))
-
-
-def approval_state(annotations: dict[str, str] | None) -> tuple[str, str]:
-    """(``approved``, ``bypassed``, ``missing`` or ``invalid``, why) of a definition in a protected group."""
-    text = (annotations or {}).get(APPROVED, "")
-    if not text:
-        return "missing", f'protected groups must have approval annotation "{APPROVED}", {_PULL}'
-    if text.startswith("unapproved"):
-        return "bypassed", f'not approved: "{text}"'
-    try:
-        url = urlsplit(text)
-    except ValueError:
-        url = urlsplit("")
-    if url.scheme and url.netloc:
-        return "approved", f"approved in {text}"
-    return "invalid", (
-        f'protected groups must have approval annotation "{APPROVED}" with either a URL or a reason starting with '
-        f'"unapproved", {_PULL}'
-    )
 
 
 _APPROVALS = {

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import orjson
 
 from glebe.apiserver.custom import naming
-from glebe.apiserver.custom.definitions import has_condition
 from glebe.apiserver.custom.naming import DEFINITIONS
 from glebe.apiserver.request.call import Call
 from glebe.apiserver.request.options import DeleteOptions
 from glebe.apiserver.request.routing import Route
-from glebe.apiserver.store import Entry, Event, Key, Mismatch
+from glebe.apiserver.store import EVERY_CLUSTER, Entry, Event, Key, Mismatch
 from glebe.apiserver.strategy.definition import CLEANUP
+from glebe.apiserver.types.definitionfacts import has_condition
 from glebe.apiserver.verbs.deleting import delete_one
 from glebe.apiserver.verbs.writing import encoder
 from glebe.kube import errors
@@ -72,11 +72,13 @@ async def _go_on(call: Call, name: str) -> None:
 
 async def resume(server: ApiServer) -> None:
     """Go on with what the end of the process interrupted: names to settle, definitions that were ending."""
-    for cluster in server.clusters.names():
+    page = server.store.range(DEFINITIONS, EVERY_CLUSTER)
+    found: dict[str, list[Entry]] = {}
+    for cluster, entry in zip(page.clusters or (), page.entries, strict=True):
+        found.setdefault(cluster, []).append(entry)
+    for cluster, entries in sorted(found.items()):
         info = server.registry.lookup(cluster, "apiextensions.k8s.io", "v1", "customresourcedefinitions")
-        assert info is not None
-        entries = server.store.range(DEFINITIONS, cluster).entries
-        if not entries:
+        if info is None or not server.clusters.exists(cluster) or not any(_unfinished(e.view()) for e in entries):
             continue
         route = Route(cluster, "", "delete", info.group, info.version, info.plural)
         call = Call(server, Request("DELETE", "", [], {}, b"", PLATFORM), route, info, PLATFORM)
@@ -87,6 +89,10 @@ async def resume(server: ApiServer) -> None:
                 await _go_on(replace(call, route=replace(route, name=name)), name)
             except errors.ApiError as error:
                 log.warning("%s in cluster %s cannot end yet: %s", name, cluster, error)
+
+
+def _unfinished(crd: Object) -> bool:
+    return "deletionTimestamp" in crd["metadata"] or not naming.is_settled(crd)
 
 
 def definition_changed(server: ApiServer, event: Event) -> None:

@@ -155,6 +155,13 @@ def prune(info: ResourceInfo, obj: Object) -> list[str]:
     return unknown
 
 
+def unknown_fields(schema: Schema, value: Any) -> list[str]:
+    """The paths of a custom resource's ``value`` (or a part of it) that pruning drops; it is changed in place."""
+    unknown: list[str] = []
+    _prune_custom(schema, value, "", unknown)
+    return unknown
+
+
 def cannot_be_handled(info: ResourceInfo, why: str) -> ApiError:
     """The 400 for a body that cannot be decoded as its kind."""
     return bad_request(f'{info.kind} in version "{info.version}" cannot be handled as a {info.kind}: {why}')

@@ -5,13 +5,12 @@ Validation runs in two steps like decoding: a compiled yes/no check, and only fo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from typing import Any
 
 import orjson
 
+from glebe.apiserver import regex
 from glebe.apiserver.types.formats import FORMATS
 from glebe.apiserver.types.schema import Schema
 from glebe.kube.errors import Cause
@@ -21,10 +20,11 @@ from glebe.kube.errors import Cause
 Validator = Callable[[Any], bool]
 
 
-@lru_cache(maxsize=4096)
-def _pattern(text: str) -> re.Pattern[str]:
-    # Go's RE2 classes that Python writes otherwise
-    return re.compile(text.replace("\\z", "\\Z").replace("[[:alnum:]]", "[0-9A-Za-z]").replace("\\pL", "[^\\W\\d_]"))
+def _matches(pattern: str, text: str) -> bool:
+    try:
+        return regex.compile(pattern).search(text) is not None
+    except regex.BadPattern:
+        return True  # no definition with such a pattern is accepted: an earlier version of this server let it in
 
 
 def compile_validator(schema: Schema) -> Validator:
@@ -247,7 +247,7 @@ def _string_faults(schema: Schema, value: Any, path: str) -> Iterable[Cause]:
         yield Cause("FieldValueTooLong", f"Too long: may not be more than {high} bytes", path)
     if (low := raw.get("minLength")) is not None and len(value) < low:
         yield _invalid(path, value, f"should be at least {low} chars long")
-    if (pattern := raw.get("pattern")) is not None and _pattern(pattern).search(value) is None:
+    if (pattern := raw.get("pattern")) is not None and not _matches(pattern, value):
         yield _invalid(path, value, f"should match '{pattern}'")
     test = FORMATS.get(schema.format)
     if test is not None and not test(value):
