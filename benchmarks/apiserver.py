@@ -309,9 +309,16 @@ async def measure(servers: list[Server], options: argparse.Namespace) -> list[Ro
         Row("cold start to ready", "s", Bar(1 / 3)),
         Row("idle memory, controllers included", "MiB", Bar(1 / 4)),
     )
-    for server in servers:
-        start.values.append(await server.start())
-        idle.values.append(await server.idle_mib(options.idle))
+    best_start: list[float | None] = [None] * len(servers)
+    for last in [False] * (options.starts - 1) + [True]:
+        for number, server in enumerate(servers):
+            taken, best_so_far = await server.start(), best_start[number]
+            best_start[number] = taken if taken is None or best_so_far is None else min(taken, best_so_far)
+            if last:
+                idle.values.append(await server.idle_mib(options.idle))
+            else:
+                server.stop()
+    start.values = best_start
     rows = [start, idle]
     loads = [Load(server, options.seconds, options.pods) for server in servers]
     for label, bar, unit, step in steps():
@@ -388,12 +395,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="1 round of 1 s instead of 3 of 1.5 s; 1,000 pods")
     parser.add_argument("--rounds", type=int, help="how often each row is measured")
     parser.add_argument("--seconds", type=float, help="how long each crowd asks")
+    parser.add_argument("--starts", type=int, help="how often each server is started, with nothing stored")
     parser.add_argument("--pods", type=int, help="how many are created and listed")
     parser.add_argument("--idle", type=float, default=8.0, help="seconds before the idle memory is read")
     parser.add_argument("--only", default="", metavar="REGEX", help="only the rows whose label matches")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else 3)
+    options.starts = options.starts or (1 if options.quick else 3)
     options.seconds = options.seconds or (1.0 if options.quick else 1.5)
     options.pods = options.pods or (1000 if options.quick else 5000)
     try:

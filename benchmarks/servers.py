@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import compileall
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -92,6 +93,7 @@ class Ours(Server):
         self._directory = directory
 
     async def start(self) -> float:
+        shutil.rmtree(self._directory, ignore_errors=True)
         self._directory.mkdir(parents=True)
         fleet = self._directory / "fleet.yaml"
         fleet.write_text(_FLEET, encoding="utf-8")
@@ -118,6 +120,7 @@ class Upstream(Server):
 
     async def start(self) -> float:
         directory = self._directory
+        shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         pki = Pki(directory / "pki")
         pki.ensure(["127.0.0.1"], time.time())
