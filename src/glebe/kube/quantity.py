@@ -144,12 +144,16 @@ def canonical(text: str | int | float) -> str:
 
     :raises QuantityError: ``text`` is not a quantity.
     """
-    amount = parse(text)
-    if isinstance(text, str):
-        if text.endswith("i"):
-            return format_binary(amount)
-        if "e" in text or text.rstrip("0123456789").endswith(("E+", "E-")) or re.search(r"E\d", text):
-            return _format_exponent(amount)
+    return _canonical_text(text) if isinstance(text, str) else format_decimal(parse(text))
+
+
+@lru_cache(maxsize=4096)
+def _canonical_text(text: str) -> str:
+    amount = _parse_text(text)
+    if text.endswith("i"):
+        return format_binary(amount)
+    if "e" in text or text.rstrip("0123456789").endswith(("E+", "E-")) or re.search(r"E\d", text):
+        return _format_exponent(amount)
     return format_decimal(amount)
 
 

@@ -207,7 +207,9 @@ class Reflector:
     async def _drop(self, mark: Object) -> None:
         """A whole logical cluster is gone. However much it held, others get their turn in between."""
         self.stats.events += 1
-        while self._sink.forget(cluster_of(mark), _BATCH):
+        more = True
+        while more:
+            more = self._sink.forget(cluster_of(mark), _BATCH)
             await asyncio.sleep(0)
         self.version = mark["metadata"]["resourceVersion"]
 

@@ -34,7 +34,7 @@ class ObjectList:
 class WatchEvent:
     """``type`` is ADDED, MODIFIED, DELETED or BOOKMARK (then ``object`` has only kind and resourceVersion).
 
-    Over all logical clusters also DROPPED: everything of ``cluster_of(object)`` is gone; ``object`` is as in a BOOKMARK.
+    Over all logical clusters also DROPPED: everything in ``cluster_of(object)`` is gone (``object`` as in a BOOKMARK).
     """
 
     type: str

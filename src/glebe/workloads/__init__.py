@@ -5,13 +5,20 @@ from __future__ import annotations
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.controller import Controller
-from glebe.kube.informer import Informers
+from glebe.kube.informer import Informers, InformersView
+from glebe.kube.objects import EVERY
 
-__all__ = ["controllers"]
+__all__ = ["ROOT", "controllers"]
+
+ROOT = "root"
+"""The logical cluster of bare paths."""
 
 
 def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str = "") -> list[Controller]:
-    """All controllers of one logical cluster, not yet running.
+    """All controllers, not yet running.
+
+    A client over all logical clusters (``EVERY``) makes controllers that serve them all; nodes, and what binds pods to
+    them, are the root cluster's.
 
     :param root_ca: PEM of the API server's CA, published in every namespace as ``kube-root-ca.crt``.
     """
@@ -21,11 +28,15 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
     from glebe.workloads.job import controller as job
     from glebe.workloads.nodes import controller as nodes
 
+    own_client, own_informers = client, informers
+    if client.cluster == EVERY:
+        own_client = client.for_cluster("")
+        own_informers = InformersView(informers, ROOT, own_client)
     return [
         namespaces.build(client, informers, env),
         serviceaccounts.build(client, informers, env, root_ca),
         job.build(client, informers, env),
-        binder.build(client, informers, env),
+        binder.build(own_client, own_informers, env),
         collector.build(client, informers, env),
-        *nodes.build(client, informers, env),
+        *nodes.build(own_client, own_informers, env),
     ]

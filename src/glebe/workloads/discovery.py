@@ -45,6 +45,18 @@ async def _group_versions(client: Client) -> list[tuple[str, str, str]]:
     return out
 
 
+async def served_kinds(client: Client, group: str, version: str) -> list[Object]:
+    """The collections (not subresources) of one group and version; none when it is not served."""
+    path = f"/apis/{group}/{version}" if group else f"/api/{version}"
+    try:
+        listing = await _get(client, path)
+    except ApiError as error:
+        if error.code == 404:
+            return []
+        raise
+    return [entry for entry in listing.get("resources") or () if "/" not in entry["name"]]
+
+
 async def _get(client: Client, path: str) -> Object:
     response = await client.raw("GET", path)
     body: Object = orjson.loads(response.body)

@@ -10,7 +10,7 @@ from glebe.kube.clock import Env, format_time
 from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_conflict, is_not_found
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, is_deleting, set_condition
+from glebe.kube.objects import Object, ObjectKey, cluster_of, is_deleting, set_condition
 from glebe.kube.resources import NAMESPACES, Resource
 from glebe.workloads.discovery import deletable_resources
 
@@ -68,24 +68,24 @@ class NamespaceController:
             return None
         if FINALIZER not in ((namespace.get("spec") or {}).get("finalizers") or ()):
             return None
-        remains = await self._empty(key.name)
+        remains = await self._empty(self._client.at(key.cluster), key.name)
         if remains.instances.total():
             await self._tell(namespace, remains)
             return Result(requeue_after=POLL)
         await self._finalize(namespace)
         return None
 
-    async def _empty(self, name: str) -> Remains:
+    async def _empty(self, client: Client, name: str) -> Remains:
         """Ask for the deletion of all content; what is left afterwards."""
         remains = Remains()
-        for resource in await deletable_resources(self._client):
+        for resource in await deletable_resources(client):
             if not resource.namespaced:
                 continue
             try:
-                items = (await self._client.list_all(resource, name)).items
+                items = (await client.list_all(resource, name)).items
                 if any(not is_deleting(item) for item in items):
-                    await self._client.delete_collection(resource, name, propagation="Background")
-                    items = (await self._client.list_all(resource, name)).items
+                    await client.delete_collection(resource, name, propagation="Background")
+                    items = (await client.list_all(resource, name)).items
             except ApiError as error:
                 if error.code in (404, 405):
                     continue
@@ -101,7 +101,8 @@ class NamespaceController:
             return
         patch = {"status": {"conditions": new}}
         try:
-            await self._client.patch(NAMESPACES, namespace["metadata"]["name"], patch, subresource="status")
+            client = self._client.at(cluster_of(namespace))
+            await client.patch(NAMESPACES, namespace["metadata"]["name"], patch, subresource="status")
         except ApiError as error:
             if not is_not_found(error) and not is_conflict(error):
                 raise
@@ -117,5 +118,5 @@ class NamespaceController:
 
 
 def build(client: Client, informers: Informers, env: Env) -> Controller:
-    """The namespace controller of one logical cluster."""
+    """The namespace controller of what ``client`` reads: one cluster, or all."""
     return NamespaceController(client, informers, env).controller()

@@ -9,7 +9,7 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_already_exists, is_not_found
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, is_deleting
+from glebe.kube.objects import EVERY, Object, ObjectKey, is_deleting, key_of
 from glebe.kube.resources import CONFIGMAPS, NAMESPACES, SERVICE_ACCOUNTS
 
 DEFAULT = "default"
@@ -35,50 +35,53 @@ class ServiceAccountController:
         return controller
 
     def _namespace_of(self, obj: Object) -> Iterable[ObjectKey]:
-        yield ObjectKey(self._client.cluster, "", obj["metadata"]["namespace"])
+        yield key_of(obj, self._client.cluster)._replace(namespace="", name=obj["metadata"]["namespace"])
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
         namespace = self._namespaces.store.get(key)
-        if namespace is None or is_deleting(namespace):
+        if (namespace is None and self._client.cluster != EVERY) or (namespace is not None and is_deleting(namespace)):
             return None
+        client = self._client.at(key.cluster)
         try:
-            await self._ensure_account(key.name)
-            await self._ensure_certificate(key.name)
+            if namespace is None and is_deleting(await client.get(NAMESPACES, key.name)):
+                return None  # over all clusters, a namespace that every cluster has is not seen before it is changed
+            await self._ensure_account(client, key)
+            await self._ensure_certificate(client, key)
         except ApiError as error:
             # The namespace ends at this moment: its own deletion event follows.
             if not is_not_found(error) and "being terminated" not in error.message:
                 raise
         return None
 
-    async def _ensure_account(self, namespace: str) -> None:
-        if ObjectKey(self._client.cluster, namespace, DEFAULT) in self._accounts.store:
+    async def _ensure_account(self, client: Client, namespace: ObjectKey) -> None:
+        if ObjectKey(namespace.cluster, namespace.name, DEFAULT) in self._accounts.store:
             return
-        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": DEFAULT, "namespace": namespace}}
+        meta = {"name": DEFAULT, "namespace": namespace.name}
         try:
-            await self._client.create(SERVICE_ACCOUNTS, account)
+            await client.create(SERVICE_ACCOUNTS, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
         except ApiError as error:
             if not is_already_exists(error):
                 raise
 
-    async def _ensure_certificate(self, namespace: str) -> None:
+    async def _ensure_certificate(self, client: Client, namespace: ObjectKey) -> None:
         if not self._root_ca:
             return
-        old = self._certificates.store.get(ObjectKey(self._client.cluster, namespace, ROOT_CA))
+        old = self._certificates.store.get(ObjectKey(namespace.cluster, namespace.name, ROOT_CA))
         if old is not None and (old.get("data") or {}).get("ca.crt") == self._root_ca:
             return
         text = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints"
-        meta = {"name": ROOT_CA, "namespace": namespace, "annotations": {"kubernetes.io/description": text}}
+        meta = {"name": ROOT_CA, "namespace": namespace.name, "annotations": {"kubernetes.io/description": text}}
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"ca.crt": self._root_ca}}
         if old is not None:
-            await self._client.update(CONFIGMAPS, {**old, "data": config["data"]})
+            await client.update(CONFIGMAPS, {**old, "data": config["data"]})
             return
         try:
-            await self._client.create(CONFIGMAPS, config)
+            await client.create(CONFIGMAPS, config)
         except ApiError as error:
             if not is_already_exists(error):
                 raise
 
 
 def build(client: Client, informers: Informers, env: Env, root_ca: str = "") -> Controller:
-    """The controller of one logical cluster; without ``root_ca`` (PEM) no ConfigMap is made."""
+    """The controller of what ``client`` reads: one cluster, or all; without ``root_ca`` (PEM) no ConfigMap is made."""
     return ServiceAccountController(client, informers, env, root_ca).controller()

@@ -233,6 +233,9 @@ class FakeClient:
         self.api = api
         self.fault = fault or (lambda *_: None)
 
+    def at(self, cluster: str) -> FakeClient:
+        return self
+
     async def _do(self, verb: str, resource: Resource, name: str, act: Callable[[], Object]) -> Object:
         await asyncio.sleep(0)
         error = self.fault(verb, resource, name)

@@ -96,16 +96,13 @@ class BudgetCheck:
 
         :raises ApiError: 403: it does not fit.
         """
-        for _ in range(_PATIENCE):
-            refusal = self._refusal(a, cluster, budget, objects, size)
-            if refusal is None:
-                break
-            if not cluster.reserved_bytes:
+        patience = _PATIENCE
+        while (refusal := self._refusal(a, cluster, budget, objects, size)) is not None:
+            if not cluster.reserved_bytes or not patience:
                 raise refusal
             # Others are on their way to the store: some may fail, and those that have just arrived count twice.
+            patience -= 1
             await asyncio.sleep(_MOMENT)
-        else:
-            raise refusal
         cluster.reserved_objects += objects
         cluster.reserved_bytes += size
 

@@ -10,20 +10,23 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.informer import Informer, Informers
-from glebe.kube.objects import Object, ObjectKey
+from glebe.kube.objects import EVERY, Object, ObjectKey, key_of
 from glebe.kube.resources import CUSTOM_RESOURCE_DEFINITIONS, Resource
-from glebe.workloads.discovery import deletable_resources
+from glebe.workloads.discovery import deletable_resources, served_kinds
 from glebe.workloads.garbage.graph import Graph, Item, Owner, item_of
 from glebe.workloads.garbage.judge import OwnerState, Verdict, judge
 
 DISCOVER = "discover"  # the key that stands for "look what kinds there are"; no uid reads so
+SETTLE = 0.2
+"""Seconds for which changes of custom kinds are gathered before discovery is asked once for all of them."""
 REDISCOVER = 300.0
 RETRY = 1.0
+_DISCOVERY = ObjectKey("", "", DISCOVER)
 _ABSENT_REMEMBERED = 10_000
 
 
 class GarbageCollector:
-    """One logical cluster's collector.
+    """The collector of what ``client`` reads: one cluster, or all of them (each for itself).
 
     An object is deleted only after the API itself said of each owner that it is gone (a uid never comes back), and
     only in the version in which its owners were read.
@@ -37,17 +40,21 @@ class GarbageCollector:
         self._monitors: dict[str, Informer] = {}
         self._served: frozenset[str] = frozenset()
         self._kinds: dict[tuple[str, str], Resource] = {}  # (group, kind)
-        self._absent: OrderedDict[str, None] = OrderedDict()
+        self._absent: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._controller = Controller("garbage", self.reconcile, env, workers=4)
 
     def controller(self) -> Controller:
         crds = self._informers.get(CUSTOM_RESOURCE_DEFINITIONS)
-        self._controller.watch(crds, lambda _: (self._key(DISCOVER),))
-        self._controller.queue.add(self._key(DISCOVER))
+        crds.add_handler(self._kinds_changed)
+        self._controller.watch(crds, lambda _: ())
+        self._controller.queue.add(_DISCOVERY)
         return self._controller
 
-    def _key(self, uid: str) -> ObjectKey:
-        return ObjectKey(self._client.cluster, "", uid)
+    def _kinds_changed(self, old: Object | None, new: Object | None) -> None:
+        self._controller.queue.add_after(_DISCOVERY, SETTLE)
+
+    def _look_at(self, uid: str, cluster: str) -> None:
+        self._controller.queue.add(ObjectKey(cluster, "", uid))
 
     # --- the graph
 
@@ -63,11 +70,13 @@ class GarbageCollector:
         return Result(requeue_after=REDISCOVER)
 
     def _handler(self, resource: Resource) -> Callable[[Object | None, Object | None], None]:
+        cluster = self._client.cluster
+
         def handle(old: Object | None, new: Object | None) -> None:
             if new is not None:
-                self._seen(item_of(resource, new))
+                self._seen(item_of(resource, new, key_of(new, cluster).cluster))
             elif old is not None:
-                self._gone(old["metadata"]["uid"])
+                self._gone(old["metadata"]["uid"], key_of(old, cluster).cluster)
 
         return handle
 
@@ -81,29 +90,29 @@ class GarbageCollector:
         if not changed:
             return
         if item.owners or item.in_foreground or item.orphaning:
-            self._controller.queue.add(self._key(item.uid))
+            self._look_at(item.uid, item.cluster)
         self._wake_waiting_owners(item, old)
 
-    def _gone(self, uid: str) -> None:
-        self._remember_absent(uid)
-        dependents = list(self.graph.dependents(uid))
-        old = self.graph.drop(uid)
+    def _gone(self, uid: str, cluster: str) -> None:
+        self._remember_absent(uid, cluster)
+        dependents = list(self.graph.dependents(uid, cluster))
+        old = self.graph.drop(uid, cluster)
         for dependent in dependents:
-            self._controller.queue.add(self._key(dependent.uid))
+            self._look_at(dependent.uid, cluster)
         self._wake_waiting_owners(None, old)
 
     def _wake_waiting_owners(self, *items: Item | None) -> None:
-        for owner in [o for item in items if item for o in item.owners]:
-            found = self.graph.get(owner.uid)
+        for cluster, owner in [(item.cluster, o) for item in items if item for o in item.owners]:
+            found = self.graph.get(owner.uid, cluster)
             if found is not None and (found.in_foreground or found.orphaning):
-                self._controller.queue.add(self._key(owner.uid))
+                self._look_at(owner.uid, cluster)
 
     # --- one object
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
-        if key.name == DISCOVER:
+        if key == _DISCOVERY:
             return await self._discover()
-        item = self.graph.get(key.name)
+        item = self.graph.get(key.name, key.cluster)
         if item is None:
             return None
         owners: dict[str, OwnerState] = {}
@@ -121,27 +130,40 @@ class GarbageCollector:
         return bool(monitors) and all(m.has_synced for m in monitors)
 
     async def _state(self, item: Item, owner: Owner) -> OwnerState:
-        found = self.graph.get(owner.uid)
+        found = self.graph.get(owner.uid, item.cluster)
         if found is not None:
             return OwnerState.WAITING if found.in_foreground else OwnerState.SOLID
-        if owner.uid in self._absent:
+        if (item.cluster, owner.uid) in self._absent:
             return OwnerState.ABSENT
-        group = owner.api_version.rpartition("/")[0]
-        resource = self._kinds.get((group, owner.kind))
+        resource = await self._resource_of(item, owner)
         if resource is None or (resource.namespaced and not item.namespace):
             return OwnerState.SOLID  # a kind we do not know, or a reference that cannot be: never a reason to delete
         try:
-            live = await self._client.get(resource, owner.name, item.namespace if resource.namespaced else None)
+            client = self._client.at(item.cluster)
+            live = await client.get(resource, owner.name, item.namespace if resource.namespaced else None)
         except ApiError as error:
             if not is_not_found(error):
                 raise
-            return self._remember_absent(owner.uid)
+            return self._remember_absent(owner.uid, item.cluster)
         if live["metadata"]["uid"] != owner.uid:
-            return self._remember_absent(owner.uid)
+            return self._remember_absent(owner.uid, item.cluster)
         return OwnerState.SOLID
 
-    def _remember_absent(self, uid: str) -> OwnerState:
-        self._absent[uid] = None
+    async def _resource_of(self, item: Item, owner: Owner) -> Resource | None:
+        """The collection in which the owner would be; ``None`` for a kind that its cluster does not serve.
+
+        Over all clusters that cluster itself is asked: in another one the kind may have another name or scope.
+        """
+        group, _, version = owner.api_version.rpartition("/")
+        if self._client.cluster != EVERY:
+            return self._kinds.get((group, owner.kind))
+        for entry in await served_kinds(self._client.at(item.cluster), group, version):
+            if entry["kind"] == owner.kind:
+                return Resource(group, version, entry["name"], entry["kind"], bool(entry.get("namespaced")))
+        return None
+
+    def _remember_absent(self, uid: str, cluster: str) -> OwnerState:
+        self._absent[cluster, uid] = None
         if len(self._absent) > _ABSENT_REMEMBERED:
             self._absent.popitem(last=False)
         return OwnerState.ABSENT
@@ -150,9 +172,9 @@ class GarbageCollector:
 
     async def _carry_out(self, item: Item, verdict: Verdict) -> None:
         for uid in verdict.look_at:
-            self._controller.queue.add(self._key(uid))
+            self._look_at(uid, item.cluster)
         for uid in verdict.release:
-            dependent = self.graph.get(uid)
+            dependent = self.graph.get(uid, item.cluster)
             if dependent is not None:
                 await self._forget_owners(dependent, frozenset((item.uid,)))
         if verdict.drop_owners:
@@ -165,7 +187,7 @@ class GarbageCollector:
 
     async def _delete(self, item: Item, policy: str) -> None:
         """In this very version: a conflict (raised, so tried again) means that the cache will soon show more."""
-        request = self._client.delete(
+        request = self._client.at(item.cluster).delete(
             item.resource,
             item.name,
             item.namespace or None,
@@ -177,7 +199,7 @@ class GarbageCollector:
 
     async def _forget_owners(self, item: Item, uids: frozenset[str]) -> None:
         live = self._monitors[item.resource.group_resource].store.get(
-            ObjectKey(self._client.cluster, item.namespace, item.name)
+            ObjectKey(item.cluster, item.namespace, item.name)
         )
         if live is None or live["metadata"]["uid"] != item.uid:
             return
@@ -186,7 +208,8 @@ class GarbageCollector:
 
     async def _patch(self, item: Item, metadata: Object) -> None:
         body = {"metadata": {"uid": item.uid, "resourceVersion": item.version, **metadata}}
-        await _gone_is_fine(self._client.patch(item.resource, item.name, body, item.namespace or None))
+        client = self._client.at(item.cluster)
+        await _gone_is_fine(client.patch(item.resource, item.name, body, item.namespace or None))
 
 
 async def _gone_is_fine(request: Awaitable[Object]) -> None:
@@ -198,5 +221,5 @@ async def _gone_is_fine(request: Awaitable[Object]) -> None:
 
 
 def build(client: Client, informers: Informers, env: Env) -> Controller:
-    """The garbage collector of one logical cluster."""
+    """The garbage collector of what ``client`` reads: one cluster, or all."""
     return GarbageCollector(client, informers, env).controller()

@@ -1,4 +1,7 @@
-"""Who owns whom: a small picture of every object in a cluster, by uid."""
+"""Who owns whom: a small picture of every object, by cluster and uid.
+
+An owner is looked for in the dependent's own cluster only: a uid of another cluster names nobody.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,7 @@ class Item:
     owners: tuple[Owner, ...]
     deleting: bool
     finalizers: tuple[str, ...]
+    cluster: str = ""
 
     @property
     def in_foreground(self) -> bool:
@@ -47,7 +51,7 @@ class Item:
         return self.deleting and ORPHAN in self.finalizers
 
 
-def item_of(resource: Resource, obj: Object) -> Item:
+def item_of(resource: Resource, obj: Object, cluster: str = "") -> Item:
     meta = obj["metadata"]
     owners = tuple(
         Owner(r["uid"], r["apiVersion"], r["kind"], r["name"], bool(r.get("blockOwnerDeletion")))
@@ -62,6 +66,7 @@ def item_of(resource: Resource, obj: Object) -> Item:
         owners,
         "deletionTimestamp" in meta,
         tuple(meta.get("finalizers") or ()),
+        cluster,
     )
 
 
@@ -69,40 +74,42 @@ class Graph:
     """Items and the edges between them. An edge may point to an owner that is not (or no longer) there."""
 
     def __init__(self) -> None:
-        self._items: dict[str, Item] = {}
-        self._dependents: dict[str, dict[str, None]] = {}
+        self._items: dict[tuple[str, str], Item] = {}
+        self._dependents: dict[tuple[str, str], dict[str, None]] = {}
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def get(self, uid: str) -> Item | None:
-        return self._items.get(uid)
+    def get(self, uid: str, cluster: str = "") -> Item | None:
+        return self._items.get((cluster, uid))
 
-    def dependents(self, uid: str) -> Iterator[Item]:
-        """Everything that names ``uid`` as an owner, in the order in which it was first seen."""
-        for dependent in list(self._dependents.get(uid, ())):
-            yield self._items[dependent]
+    def dependents(self, uid: str, cluster: str = "") -> Iterator[Item]:
+        """Everything in ``cluster`` that names ``uid`` as an owner, in the order in which it was first seen."""
+        for dependent in list(self._dependents.get((cluster, uid), ())):
+            yield self._items[cluster, dependent]
 
     def put(self, item: Item) -> Item | None:
         """Add or replace; returns what it replaces."""
-        old = self._items.get(item.uid)
-        self._items[item.uid] = item
+        old = self._items.get((item.cluster, item.uid))
+        self._items[item.cluster, item.uid] = item
         if old is None or old.owners != item.owners:
             self._unlink(old)
             for owner in item.owners:
-                self._dependents.setdefault(owner.uid, {})[item.uid] = None
+                self._dependents.setdefault((item.cluster, owner.uid), {})[item.uid] = None
         return old
 
-    def drop(self, uid: str) -> Item | None:
+    def drop(self, uid: str, cluster: str = "") -> Item | None:
         """Remove; returns what was there."""
-        old = self._items.pop(uid, None)
+        old = self._items.pop((cluster, uid), None)
         self._unlink(old)
         return old
 
     def _unlink(self, item: Item | None) -> None:
-        for owner in item.owners if item else ():
-            known = self._dependents.get(owner.uid)
+        if item is None:
+            return
+        for owner in item.owners:
+            known = self._dependents.get((item.cluster, owner.uid))
             if known is not None:
-                known.pop(item.uid if item else "", None)
+                known.pop(item.uid, None)
                 if not known:
-                    del self._dependents[owner.uid]
+                    del self._dependents[item.cluster, owner.uid]

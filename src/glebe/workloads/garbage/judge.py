@@ -62,14 +62,14 @@ def _policy(item: Item) -> str:
 
 
 def _orphan(graph: Graph, item: Item, complete: bool) -> Verdict:
-    dependents = tuple(d.uid for d in graph.dependents(item.uid))
+    dependents = tuple(d.uid for d in graph.dependents(item.uid, item.cluster))
     if dependents:
         return Verdict(release=dependents, reason="its dependents shall stay")
     return Verdict(drop_finalizer=ORPHAN, reason="no dependent names it any more") if complete else NOTHING
 
 
 def _foreground(graph: Graph, item: Item, complete: bool) -> Verdict:
-    dependents = list(graph.dependents(item.uid))
+    dependents = list(graph.dependents(item.uid, item.cluster))
     blocking = [d for d in dependents if any(o.uid == item.uid and o.blocks for o in d.owners)]
     look_at = tuple(d.uid for d in dependents if not d.deleting)
     if blocking or not complete:

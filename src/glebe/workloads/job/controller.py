@@ -11,7 +11,7 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_already_exists, is_conflict, is_not_found
 from glebe.kube.events import EventRecorder
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, controller_of, labels_of
+from glebe.kube.objects import EVERY, Object, ObjectKey, cluster_of, controller_of, labels_of
 from glebe.kube.resources import JOBS, PODS
 from glebe.kube.transport import ConnectionLost
 from glebe.workloads.expectations import Expectations
@@ -31,16 +31,21 @@ PARALLEL = 32
 
 
 def job_of(pod: Object) -> list[str]:
-    """``NAMESPACE/NAME`` of the Job that controls ``pod`` (an index of the pod informer).
+    """``CLUSTER/NAMESPACE/NAME`` of the Job that controls ``pod`` (an index of the pod informer); the cluster is empty
+    where there is only one.
 
     A pod that was orphaned before its finalizer was removed is found by its label.
     """
     owner = controller_of(pod)
     if owner is None and is_tracked(pod) and (name := labels_of(pod).get(JOB_NAME)):
-        return [f"{pod['metadata'].get('namespace', '')}/{name}"]
+        return [_place(cluster_of(pod), pod, name)]
     if owner is None or owner.get("kind") != "Job" or not str(owner.get("apiVersion", "")).startswith("batch/"):
         return []
-    return [f"{pod['metadata'].get('namespace', '')}/{owner['name']}"]
+    return [_place(cluster_of(pod), pod, owner["name"])]
+
+
+def _place(cluster: str, pod: Object, job: str) -> str:
+    return f"{cluster}/{pod['metadata'].get('namespace', '')}/{job}"
 
 
 class JobController:
@@ -65,19 +70,24 @@ class JobController:
 
     def _keys(self, pod: Object) -> Iterable[ObjectKey]:
         for owner in job_of(pod):
-            yield ObjectKey(self._client.cluster, *owner.split("/"))
+            cluster, namespace, name = owner.split("/")
+            yield ObjectKey(cluster or self._client.cluster, namespace, name)
+
+    def _index(self, key: ObjectKey) -> str:
+        """What :func:`job_of` says of the pods of a Job."""
+        return f"{key.cluster if self._client.cluster == EVERY else ''}/{key.namespace}/{key.name}"
 
     def _observe(self, old: Object | None, new: Object | None) -> None:
         for key in self._keys(new or old or {}):
             self._expectations.observed(key, old, new)
-            pods = self._pods.store.count(POD_INDEX, f"{key.namespace}/{key.name}")
+            pods = self._pods.store.count(POD_INDEX, self._index(key))
             self._controller.queue.add_after(key, min(LONGEST_BATCH, pods * BATCH_PER_POD))
 
     # --- one reconciliation
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
         job = self._jobs.store.get(key)
-        pods = self._pods.store.by_index(POD_INDEX, f"{key.namespace}/{key.name}")
+        pods = self._pods.store.by_index(POD_INDEX, self._index(key))
         await self._release_strays(key, pods, "" if job is None else uid_of(job))
         if job is None:
             self._expectations.forget(key)
@@ -103,7 +113,7 @@ class JobController:
                 self._expectations.created_not(key, name)
                 continue
             try:
-                await self._client.get(PODS, name, key.namespace)
+                await self._client.at(key.cluster).get(PODS, name, key.namespace)
             except ApiError as error:
                 if not is_not_found(error):
                     raise
@@ -122,7 +132,9 @@ class JobController:
         await self._create_all(key, job, plan.create)
         if plan.delete_job:
             await _gone_is_fine(
-                self._client.delete(JOBS, key.name, key.namespace, uid=uid_of(job), propagation="Foreground")
+                self._client.at(key.cluster).delete(
+                    JOBS, key.name, key.namespace, uid=uid_of(job), propagation="Foreground"
+                )
             )
 
     async def _write_status(self, key: ObjectKey, job: Object, status: Object) -> None:
@@ -137,7 +149,7 @@ class JobController:
         if not strays:
             return
         try:
-            live = uid_of(await self._client.get(JOBS, key.name, key.namespace))
+            live = uid_of(await self._client.at(key.cluster).get(JOBS, key.name, key.namespace))
         except ApiError as error:
             if not is_not_found(error):
                 raise
@@ -153,13 +165,14 @@ class JobController:
         if len(rest) == len(meta.get("finalizers") or ()):
             return
         body = {"metadata": {"uid": uid_of(pod), "resourceVersion": meta.get("resourceVersion"), "finalizers": rest}}
-        await _gone_is_fine(self._client.patch(PODS, name_of(pod), body, meta["namespace"]))
+        client = self._client.at(cluster_of(pod))
+        await _gone_is_fine(client.patch(PODS, name_of(pod), body, meta["namespace"]))
 
     async def _delete(self, key: ObjectKey, job: Object, pod: Object) -> None:
         uid = uid_of(pod)
         self._expectations.deleting(key, uid)
         try:
-            await _gone_is_fine(self._client.delete(PODS, name_of(pod), key.namespace, uid=uid))
+            await _gone_is_fine(self._client.at(key.cluster).delete(PODS, name_of(pod), key.namespace, uid=uid))
         except BaseException:
             self._expectations.deleted_not(key, uid)
             raise
@@ -173,7 +186,7 @@ class JobController:
         name = name_of(pod)
         self._expectations.creating(key, name)
         try:
-            await self._client.create(PODS, pod)
+            await self._client.at(key.cluster).create(PODS, pod)
         except ApiError as error:
             self._expectations.unsure(key, name)  # an error may come after the effect; the look-up is cheap
             if is_already_exists(error):
@@ -210,5 +223,5 @@ async def _gone_is_fine(request: Awaitable[Object]) -> None:
 
 
 def build(client: Client, informers: Informers, env: Env) -> Controller:
-    """The Job controller of one logical cluster."""
+    """The Job controller of what ``client`` reads: one cluster, or all."""
     return JobController(client, informers, env).controller()
