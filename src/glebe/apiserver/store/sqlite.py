@@ -9,41 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
 import threading
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
-from glebe.apiserver.store.base import (
-    WHITEOUT,
-    Entry,
-    Key,
-    Make,
-    Mismatch,
-    StoreCorrupted,
-    StoreFull,
-    StoreUnavailable,
-)
+from glebe.apiserver.store import sqlitefile as file
+from glebe.apiserver.store.base import WHITEOUT, Entry, Key, Make, Mismatch, StoreCorrupted, StoreFull, StoreUnavailable
 from glebe.apiserver.store.lock import DataLock
 from glebe.apiserver.store.mirror import Mirror
+from glebe.apiserver.store.sealing.sealing import Sealing, refuse_sealed
 
 log = logging.getLogger("glebe.apiserver.store")
 
-_APPLICATION_ID = 0x474C4245  # "GLBE"
-_FORMAT = 1
 _BATCH = 2000
-_SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS objects (resource TEXT NOT NULL, cluster TEXT NOT NULL, namespace TEXT NOT NULL,"
-    " name TEXT NOT NULL, revision INTEGER NOT NULL, value BLOB NOT NULL,"
-    " PRIMARY KEY (resource, cluster, namespace, name))",
-    "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL)",
-    "INSERT OR IGNORE INTO meta VALUES ('revision', 0)",
-)
-_PUT = "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?)"
-_DELETE = "DELETE FROM objects WHERE resource = ? AND cluster = ? AND namespace = ? AND name = ?"
-_DROP = "DELETE FROM objects WHERE cluster = ?"
+_SLICE = 500
+"""At most so many rows of a dropped cluster go with one transaction, so that nobody waits for a big cluster's end."""
 
 
 @dataclass(slots=True)
@@ -54,21 +37,29 @@ class _Operation:
     deleted: bool
     drop: bool
     done: asyncio.Future[None]
-    whiteout: bool = False
+    row: bytes | None = None
+    """What to store under the key; None: its row goes."""
+    removed: asyncio.Future[None] | None = None
+    """Of a drop: when its last row is gone."""
 
 
 class SQLiteStore(Mirror):
     """One file, one process.
 
     :param path: the database file; ``PATH.lock`` beside it keeps a second process out.
+    :param sealing: what encrypts rows; rows that are not (or otherwise) encrypted are rewritten at the start.
     """
 
-    def __init__(self, path: Path, **bounds: int) -> None:
+    def __init__(self, path: Path, *, sealing: Sealing | None = None, **bounds: int) -> None:
         super().__init__(**bounds)
         self._path = path
         self._lock = DataLock(path.with_name(path.name + ".lock"))
+        self._acknowledged = file.Acknowledged(path.with_name(path.name + ".acknowledged"))
+        self._sealing = sealing
         self._connection: sqlite3.Connection | None = None
         self._queue: SimpleQueue[_Operation | None] = SimpleQueue()
+        self._drops: deque[_Operation] = deque()
+        """Dropped clusters that still have rows; of the writing thread."""
         self._thread: threading.Thread | None = None
         self._pending: dict[Key, asyncio.Future[None]] = {}
         self._allocated = 0
@@ -80,18 +71,19 @@ class SQLiteStore(Mirror):
 
         :raises StoreLocked: another process uses it.
         :raises StoreCorrupted: it is damaged, or no file of ours.
-        :raises StoreUnavailable: it cannot be opened.
+        :raises StoreUnavailable: it cannot be opened, or not decrypted.
         """
         self._loop = asyncio.get_running_loop()
         self._lock.acquire()
         try:
             rows, self._revision = await asyncio.to_thread(self._open)
         except BaseException:
+            self._acknowledged.close()
             self._lock.release()
             raise
         self._allocated = self._tables.floor = self._revision
-        for resource, cluster, namespace, name, revision, value in rows:
-            self._load_row(Key(resource, cluster, namespace, name), Entry(revision, value))
+        for key, revision, value in rows:
+            self._load_row(key, Entry(revision, value))
         for table in self._tables.all():
             table.sort()
         self._refusal = ""
@@ -109,55 +101,64 @@ class SQLiteStore(Mirror):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._acknowledged.close()
         self._lock.release()
 
     # -- opening ------------------------------------------------------------------------------------------------
 
-    def _open(self) -> tuple[list[tuple[str, str, str, str, int, bytes]], int]:
+    def _open(self) -> tuple[list[file.Row], int]:
+        known = self._path.exists()
+        connection = file.connect(self._path)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Secrets are in it: nobody else reads it (SQLite gives its journal the same mode), whatever the umask.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._path.chmod(0o600)
-            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5.0)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreUnavailable(f"cannot open {self._path}: {error}") from error
-        try:
-            return self._load(connection)
-        except sqlite3.OperationalError as error:
-            connection.close()
-            raise _explain(self._path, error) from error
-        except sqlite3.DatabaseError as error:
-            connection.close()
-            raise _corrupted(self._path, str(error)) from error
+            with file.explained(self._path):
+                revision = file.revision_of(connection)
+                self._check_acknowledged(revision, known)
+                opened = self._unseal(connection)
         except BaseException:
             connection.close()
             raise
-
-    def _load(self, connection: sqlite3.Connection) -> tuple[list[tuple[str, str, str, str, int, bytes]], int]:
-        empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if not empty and application != _APPLICATION_ID:
-            raise StoreCorrupted(f"{self._path} is not a Glebe store; name another data directory")
-        if version > _FORMAT:
-            raise StoreCorrupted(f"{self._path} was written by a newer Glebe (format {version}); upgrade Glebe")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        problems = [row[0] for row in connection.execute("PRAGMA quick_check(5)")]
-        if problems != ["ok"]:
-            raise _corrupted(self._path, "; ".join(problems))
-        if empty:
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {_FORMAT}")
-            connection.execute("COMMIT")
-        rows = connection.execute("SELECT resource, cluster, namespace, name, revision, value FROM objects").fetchall()
-        revision = connection.execute("SELECT value FROM meta WHERE name = 'revision'").fetchone()[0]
         self._connection = connection
-        return rows, revision
+        return opened, revision
+
+    def _check_acknowledged(self, revision: int, known: bool) -> None:
+        """
+        :raises StoreCorrupted: what somebody was told to be written is not there.
+        """
+        try:
+            acknowledged = self._acknowledged.open()
+        except OSError as error:
+            raise StoreUnavailable(f"cannot open {self._path}.acknowledged: {error}") from error
+        if known and revision < acknowledged:
+            raise StoreCorrupted(
+                f"{self._path} ends at revision {revision}, but writes up to {acknowledged} were acknowledged: its "
+                f"log ({self._path.name}-wal) was lost or cut, or an older copy took its place; restore a snapshot, or "
+                f"remove {self._path.name}.acknowledged to go on without these writes"
+            )
+        self._acknowledged.note(revision)
+
+    def _unseal(self, connection: sqlite3.Connection) -> list[file.Row]:
+        """All rows, decrypted; those that would be stored otherwise today are rewritten under their old revision."""
+        found: list[file.Row] = []
+        stale: list[tuple[str, str, str, str, int, int, bytes]] = []
+        sealing = self._sealing
+        for key, revision, stored in file.rows(connection, self._path):
+            mark, body = (WHITEOUT, stored[1:]) if stored[:1] == WHITEOUT else (b"", stored)
+            if sealing is None:
+                refuse_sealed(key, body)
+            else:
+                body, old = sealing.open(key, body)
+                if old:
+                    stale.append(file.row_of(key, revision, mark + sealing.seal(key, body)))
+            found.append((key, revision, mark + body if mark else body))
+        if stale:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(file.PUT, stale)
+            connection.execute("COMMIT")
+            # What it was before must not be readable in the free parts of the file either.
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            log.warning("%d objects were encrypted anew with the first provider of their resource", len(stale))
+        return found
 
     # -- writing, on the event loop -----------------------------------------------------------------------------
 
@@ -174,9 +175,17 @@ class SQLiteStore(Mirror):
         self._refuse()
         if self._check(key, expected) is None and deleted:
             raise Mismatch(key, None)
-        self._allocated += 1
-        entry = Entry(self._allocated, make(self._allocated))
-        done = self._enqueue(key, entry, deleted, False)
+        revision = self._allocated + 1
+        value = make(revision)
+        row: bytes | None = None
+        if not deleted or self._whites_out(key):
+            row = value if self._sealing is None else self._sealing.seal(key, value)
+            if deleted:
+                row = WHITEOUT + row
+        self._allocated = revision
+        entry = Entry(revision, value)
+        done = self._new_future()
+        self._queue.put(_Operation(key, entry, deleted, False, done, row))
         self._pending[key] = done
         # The write goes on even if its caller is cancelled.
         await asyncio.shield(done)
@@ -187,20 +196,22 @@ class SQLiteStore(Mirror):
             await asyncio.wait(busy)
         self._refuse()
         self._allocated += 1
-        await asyncio.shield(self._enqueue(Key("", cluster, "", ""), Entry(self._allocated, b""), True, True))
+        done, removed = self._new_future(), self._new_future()
+        entry = Entry(self._allocated, b"")
+        self._queue.put(_Operation(Key("", cluster, "", ""), entry, True, True, done, None, removed))
+        await asyncio.shield(done)
+        await asyncio.shield(removed)
 
     def _refuse(self) -> None:
         if self._refusal:
             raise StoreUnavailable(f"the store {self._path} takes no writes: {self._refusal}")
 
-    def _enqueue(self, key: Key, entry: Entry, deleted: bool, drop: bool) -> asyncio.Future[None]:
-        done: asyncio.Future[None] = self._loop.create_future()
-        done.add_done_callback(_retrieve)
-        whiteout = deleted and not drop and self._whites_out(key)
-        self._queue.put(_Operation(key, entry, deleted, drop, done, whiteout))
-        return done
+    def _new_future(self) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self._loop.create_future()
+        future.add_done_callback(_retrieve)
+        return future
 
-    def _settle(self, batch: list[_Operation], error: StoreUnavailable | None) -> None:
+    def _settle(self, batch: list[_Operation], removed: list[_Operation], error: StoreUnavailable | None) -> None:
         """A transaction ended: make its changes visible, in order, or tell their writers why not."""
         if error is not None and not isinstance(error, StoreFull):
             # Whether it is on disk or not cannot be known: stop, rather than build on sand.
@@ -212,6 +223,12 @@ class SQLiteStore(Mirror):
                 operation.done.set_result(None)
             else:
                 operation.done.set_exception(error)
+        for operation in removed:
+            assert operation.removed is not None
+            if error is None:
+                operation.removed.set_result(None)
+            else:
+                operation.removed.set_exception(error)
 
     def _show(self, operation: _Operation) -> None:
         key = operation.key
@@ -225,69 +242,67 @@ class SQLiteStore(Mirror):
 
     def _write_batches(self) -> None:
         ended = False
-        while not ended:
+        while not ended or self._drops:
             batch: list[_Operation] = []
-            operation = self._queue.get()
-            while operation is not None:
-                batch.append(operation)
-                if len(batch) == _BATCH or self._queue.empty():
-                    break
-                operation = self._queue.get()
-            ended = operation is None
-            if batch:
-                error = self._commit(batch)
-                try:
-                    self._loop.call_soon_threadsafe(self._settle, batch, error)
-                except RuntimeError:
-                    return  # the loop is gone: nobody is left to be told
+            try:
+                # With rows of dropped clusters left to remove, there is no waiting for more to do.
+                operation = self._queue.get(block=not self._drops and not ended)
+                while operation is not None:
+                    batch.append(operation)
+                    if len(batch) == _BATCH or self._queue.empty():
+                        break
+                    operation = self._queue.get()
+                ended = ended or operation is None
+            except Empty:
+                pass
+            removed: list[_Operation] = []
+            error = self._commit(batch, removed) if batch or self._drops else None
+            try:
+                self._loop.call_soon_threadsafe(self._settle, batch, removed, error)
+            except RuntimeError:
+                return  # the loop is gone: nobody is left to be told
 
-    def _commit(self, batch: list[_Operation]) -> StoreUnavailable | None:
-        connection = self._connection
+    def _commit(self, batch: list[_Operation], removed: list[_Operation]) -> StoreUnavailable | None:
+        """One transaction: the batch, and a slice of a dropped cluster; ``removed`` takes drops that are through."""
+        connection, drops = self._connection, self._drops
         assert connection is not None
+        drops.extend(operation for operation in batch if operation.drop)
         try:
             connection.execute("BEGIN IMMEDIATE")
             for operation in batch:
                 key = operation.key
-                if operation.drop:
-                    connection.execute(_DROP, (key.cluster,))
-                elif operation.whiteout:
-                    connection.execute(_PUT, (*key, operation.entry.revision, WHITEOUT + operation.entry.value))
-                elif operation.deleted:
-                    connection.execute(_DELETE, key)
-                else:
-                    connection.execute(_PUT, (*key, operation.entry.revision, operation.entry.value))
-            connection.execute("UPDATE meta SET value = ? WHERE name = 'revision'", (batch[-1].entry.revision,))
+                if operation.row is not None:
+                    connection.execute(file.PUT, file.row_of(key, operation.entry.revision, operation.row))
+                elif not operation.drop:
+                    connection.execute(file.DELETE, (key.cluster, key.resource, key.namespace, key.name))
+            if drops:
+                drop = drops[0]
+                gone = connection.execute(file.DROP, (drop.key.cluster, drop.entry.revision, _SLICE)).rowcount
+            if batch:
+                connection.execute(file.REVISION, (batch[-1].entry.revision,))
             connection.execute("COMMIT")
         except Exception as error:  # whatever it is: if this thread ended, every later write would wait for ever
-            explained = _explain(self._path, error)
-            log.error("%s", explained, exc_info=None if isinstance(error, sqlite3.Error) else error)
-            try:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-            except sqlite3.Error as again:
-                return StoreUnavailable(f"{explained}; and the transaction cannot be undone: {again}")
-            return explained
+            removed.extend(drops)
+            drops.clear()
+            return self._undo(connection, error)
+        if drops and gone < _SLICE:
+            removed.append(drops.popleft())
+        if batch:
+            self._acknowledged.note(batch[-1].entry.revision)
         return None
+
+    def _undo(self, connection: sqlite3.Connection, error: Exception) -> StoreUnavailable:
+        explained = file.explain(self._path, error)
+        log.error("%s", explained, exc_info=None if isinstance(error, sqlite3.Error) else error)
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as again:
+            return StoreUnavailable(f"{explained}; and the transaction cannot be undone: {again}")
+        return explained
 
 
 def _retrieve(done: asyncio.Future[None]) -> None:
     """Nobody may be waiting any more; the error was logged."""
     if not done.cancelled():
         done.exception()
-
-
-def _explain(path: Path, error: Exception) -> StoreUnavailable:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return StoreFull(f"no space left for {path}: free some space; nothing of the write was kept")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return _corrupted(path, str(error))
-    if code == sqlite3.SQLITE_READONLY:
-        return StoreUnavailable(f"{path} is read only: check its owner and the mount")
-    return StoreUnavailable(f"cannot write {path}: {error}")
-
-
-def _corrupted(path: Path, why: str) -> StoreCorrupted:
-    return StoreCorrupted(
-        f"{path} is damaged ({why}): restore it from a backup, or move it away to start empty; nothing was changed"
-    )

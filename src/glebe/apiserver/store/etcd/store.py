@@ -14,6 +14,8 @@ import heapq
 import logging
 from itertools import count
 
+import orjson
+
 from glebe.apiserver.store.base import (
     WHITEOUT,
     Entry,
@@ -29,6 +31,7 @@ from glebe.apiserver.store.etcd.feed import Change, Feed, Item
 from glebe.apiserver.store.etcd.gateway import EtcdOptions, Gateway, Json, b64, revision_of
 from glebe.apiserver.store.etcd.housekeeping import compact_regularly
 from glebe.apiserver.store.mirror import Mirror
+from glebe.apiserver.store.sealing.sealing import Sealing, refuse_sealed
 
 log = logging.getLogger("glebe.apiserver.store")
 
@@ -43,8 +46,9 @@ class EtcdStore(Mirror):
 
     lags = True
 
-    def __init__(self, options: EtcdOptions, **bounds: int) -> None:
+    def __init__(self, options: EtcdOptions, *, sealing: Sealing | None = None, **bounds: int) -> None:
         super().__init__(**bounds)
+        self._sealing = sealing
         self._options = options
         self._layout = lay.Layout(options.prefix)
         self._gateway = Gateway(options)
@@ -89,7 +93,7 @@ class EtcdStore(Mirror):
         raw = b64(self._layout.key(key))
         self._refuse_stale(key, expected)
         value = lay.pack(make)
-        body: Json = {"success": [{"request_put": {"key": raw, "value": b64(value)}}]}
+        body: Json = {"success": [{"request_put": {"key": raw, "value": b64(self._seal(key, value))}}]}
         if expected is not None:
             body["compare"] = [_is_at(raw, self._stored_at(key, expected))]
         revision = await self._transact(key, body)
@@ -103,6 +107,7 @@ class EtcdStore(Mirror):
         raw = b64(address)
         self._refuse_stale(key, expected)
         value = lay.pack(make)
+        sealed = self._seal(key, value)
         body: Json = {"compare": [_is_there(raw)]}
         if expected is not None:
             body["compare"] = [_is_at(raw, self._stored_at(key, expected))]
@@ -111,9 +116,9 @@ class EtcdStore(Mirror):
                 raise Mismatch(key, None)
             if expected is None:
                 del body["compare"]
-            body["success"] = [{"request_put": {"key": raw, "value": b64(WHITEOUT + value)}}]
+            body["success"] = [{"request_put": {"key": raw, "value": b64(WHITEOUT + sealed)}}]
         else:
-            gone = {"key": b64(self._layout.own(lay.GONE)), "value": b64(address + b"\0" + value)}
+            gone = {"key": b64(self._layout.own(lay.GONE)), "value": b64(address + b"\0" + sealed)}
             body["success"] = [{"request_delete_range": {"key": raw}}, {"request_put": gone}]
         revision = await self._transact(key, body)
         return Entry(revision, lay.unpack(value, revision))
@@ -275,7 +280,11 @@ class EtcdStore(Mirror):
 
     def _replace(self, items: list[Item], revision: int) -> None:
         """Show a whole state; what led to it is not known, so watches end and older revisions answer Compacted."""
-        loaded = [(key, at, value if value[:1] == WHITEOUT else self._open(key, value, at)) for key, at, value in items]
+        stale: list[Key] = []
+        loaded = []
+        for key, at, value in items:
+            whiteout = value[:1] == WHITEOUT
+            loaded.append((key, at, value if whiteout else self._open(key, value, at, stale)))
         self._revision = revision
         followed = self._tables.followed()
         self._tables.reset(revision)
@@ -289,8 +298,37 @@ class EtcdStore(Mirror):
         for shelf, before in followed:
             shelf.tell_difference(before, revision)
         self._show(revision, [])
+        if stale and "rewriting" not in self._tasks:
+            self._tasks["rewriting"] = asyncio.create_task(self._rewrite(stale))
 
-    def _open(self, key: Key, value: bytes, revision: int) -> bytes:
+    async def _rewrite(self, stale: list[Key]) -> None:
+        """Store anew what another key encrypted, or none. Every replica that starts does; who comes second loses."""
+        done = 0
+        for key in stale:
+            entry = self.get(key)
+            if entry is None or isinstance(entry, GivenEntry):
+                continue
+            try:
+                await self.put(key, _again(entry), entry.revision)
+                done += 1
+            except Mismatch:
+                continue  # it was written meanwhile, and so encrypted anew
+            except StoreUnavailable as error:
+                log.warning("objects are not all encrypted with the first provider yet: %s", error)
+                return
+        log.warning("%d objects were encrypted anew with the first provider of their resource", done)
+
+    def _seal(self, key: Key, value: bytes) -> bytes:
+        return value if self._sealing is None else self._sealing.seal(key, value)
+
+    def _open(self, key: Key, value: bytes, revision: int, stale: list[Key] | None = None) -> bytes:
+        """What readers see of a stored value; its key goes to ``stale`` when it would be encrypted otherwise today."""
+        if self._sealing is None:
+            refuse_sealed(key, value)
+        else:
+            value, old = self._sealing.open(key, value)
+            if old and stale is not None:
+                stale.append(key)
         try:
             return lay.unpack(value, revision)
         except ValueError as error:
@@ -298,6 +336,17 @@ class EtcdStore(Mirror):
             raise StoreCorrupted(
                 f"{where} in etcd is not a value that Glebe wrote: give another --etcd-prefix"
             ) from error
+
+
+def _again(entry: Entry) -> Make:
+    """The same object under a new revision."""
+    obj = entry.load()
+
+    def make(revision: int) -> bytes:
+        obj["metadata"]["resourceVersion"] = str(revision)
+        return orjson.dumps(obj)
+
+    return make
 
 
 def _is_at(raw: str, revision: int) -> Json:
