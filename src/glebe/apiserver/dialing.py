@@ -13,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
+import os
 import socket
 import ssl
+import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -323,7 +325,8 @@ class Dialer:
         except aiohttp.ClientConnectorCertificateError as error:
             raise DialError(f"tls: failed to verify certificate: {error.certificate_error}") from None
         except aiohttp.ClientConnectorError as error:
-            why = error.os_error.strerror or str(error.os_error)
+            number = error.os_error.errno
+            why = os.strerror(number) if number else str(error.os_error)
             raise _Unreachable(DialError(f"dial tcp {shown}:{port}: connect: {why.lower()}")) from None
         except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
             raise DialError(str(error) or type(error).__name__) from None
@@ -387,9 +390,6 @@ def _port(ports: Any, name: str) -> int:
 
 def _load_identity(context: ssl.SSLContext, identity: tuple[bytes, bytes]) -> None:
     """The ssl module reads keys from files only."""
-    import os
-    import tempfile
-
     handle, path = tempfile.mkstemp()  # readable by us alone
     try:
         with os.fdopen(handle, "wb") as file:

@@ -137,7 +137,7 @@ class Checker:
         return t.optional_of(result) if (wrapped or node.optional) and result.kind != "optional" else result
 
     def _field(self, node: Select, operand: Type) -> Type:
-        if operand.kind in ("dyn", "param"):
+        if operand.kind in ("dyn", "free", "param"):
             return t.DYN
         if operand.kind == "map":
             return operand.params[1] if operand.params else t.DYN
@@ -166,7 +166,7 @@ class Checker:
         given = [self.check(item) for item in node.items]
         for index in node.optional:
             given[index] = given[index].params[0] if given[index].params else t.DYN
-        return t.list_of(self._same(node.items, given) if given else Type("param", (Type("A"),)))
+        return t.list_of(self._same(node.items, given) if given else t.FREE)
 
     def _map(self, node: MapLiteral) -> Type:
         keys = [self.check(key) for key, _, _ in node.entries]
@@ -175,7 +175,7 @@ class Checker:
             if optional:
                 values[index] = values[index].params[0] if values[index].params else t.DYN
         if not keys:
-            return t.map_of(t.DYN, t.DYN)
+            return t.map_of(t.FREE, t.FREE)
         return t.map_of(
             self._same([k for k, _, _ in node.entries], keys), self._same([v for _, v, _ in node.entries], values)
         )
@@ -327,7 +327,7 @@ class Checker:
     def _elements(self, node: Macro, over: Type) -> tuple[Type, ...]:
         """The types of the macro's variables."""
         double = len(node.names) == 2
-        if over.kind in ("dyn", "param"):
+        if over.kind in ("dyn", "free", "param"):
             return (t.DYN,) * len(node.names)
         if over.kind == "list":
             item = over.params[0] if over.params else t.DYN
@@ -342,7 +342,7 @@ class Checker:
         return (t.DYN,) * len(node.names)
 
     def _opt_map(self, node: Macro, over: Type) -> Type:
-        if over.kind not in ("optional", "dyn"):
+        if over.kind not in ("optional", "dyn", "free"):
             return self._complain(
                 node.at, f"found no matching overload for '{node.kind}' applied to '{over}.(dyn, dyn)'"
             )

@@ -55,6 +55,15 @@ class Program:
         request = request if request is not None else Budget(PER_REQUEST)
         granted = min(PER_CALL, request.left)
         budget = Budget(granted)
+        try:
+            return self.evaluate_within(values, budget)
+        except OutOfBudget:
+            raise OutOfBudget(_EXHAUSTED) if granted < PER_CALL else OutOfBudget() from None
+        finally:
+            request.left -= granted - max(budget.left, 0)
+
+    def evaluate_within(self, values: Mapping[str, Any], budget: Budget) -> Any:
+        """The same as a part of another evaluation, at its cost."""
         frame: list[Any] = [None] * self.size
         frame[0] = budget
         for place, name in enumerate(self.variables, 1):
@@ -63,10 +72,6 @@ class Program:
             return self.run(frame)
         except RecursionError:
             raise EvalError("the value is nested too deeply") from None
-        except OutOfBudget:
-            raise OutOfBudget(_EXHAUSTED) if granted < PER_CALL else OutOfBudget() from None
-        finally:
-            request.left -= granted - max(budget.left, 0)
 
 
 class Environment:

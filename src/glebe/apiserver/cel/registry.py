@@ -52,7 +52,7 @@ class Overload:
 
 
 def _fits(kind: t.Type, given: type) -> bool:
-    if kind.kind in ("dyn", "param"):
+    if kind.kind in ("dyn", "free", "param"):
         return True
     wanted = CLASSES[kind.kind]
     return given in wanted or (kind.kind not in ("int", "bool") and issubclass(given, wanted))

@@ -37,6 +37,7 @@ class Type:
 
 
 _SHOWN = {
+    "free": "dyn",
     "timestamp": "timestamp",
     "null": "null",
     "optional": "optional_type",
@@ -60,7 +61,8 @@ STRING, BYTES, NULL, TIMESTAMP, DURATION = (
     Type("timestamp"),
     Type("duration"),
 )
-_NUMBERS = ("int", "uint", "double")
+#: what the elements of ``[]`` are: anything that they meet
+FREE = Type("free")
 
 
 def list_of(item: Type) -> Type:
@@ -97,15 +99,15 @@ def assignable(wanted: Type, given: Type, bound: Bindings) -> bool:
     if wanted.kind == "param":
         name = wanted.params[0].kind
         held = bound.get(name)
-        if held is None or held.kind == "dyn":
+        if held is None or held.kind in ("dyn", "free"):
             bound[name] = given
             return True
         if assignable(held, given, bound):
-            if given.kind == "dyn" or held.kind == "null":
+            if given.kind == "dyn" or held.kind == "null" or is_free(held):
                 bound[name] = given
             return True
         return assignable(given, held, bound)
-    if "dyn" in (wanted.kind, given.kind):
+    if wanted.kind in _ANY or given.kind in _ANY:
         return True
     if wanted.kind == "null":
         return given.kind in ("null", "object", "timestamp", "duration", *_ABSTRACT)
@@ -123,6 +125,12 @@ def assignable(wanted: Type, given: Type, bound: Bindings) -> bool:
 
 
 _ABSTRACT = ("optional",)
+_ANY = ("dyn", "free")
+
+
+def is_free(kind: Type) -> bool:
+    """Does it hold nothing yet that says what it is a list or map of?"""
+    return kind.kind == "free" or any(map(is_free, kind.params))
 
 
 def join(types: list[Type]) -> Type | None:
@@ -133,6 +141,8 @@ def join(types: list[Type]) -> Type | None:
             out = each
         elif not assignable(out, each, {}):
             return None
+        elif is_free(out):
+            out = each
     return out
 
 

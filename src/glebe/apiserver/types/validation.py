@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from glebe.apiserver.types import celrules, crdvalidation, jobvalidation, kindvalidation, podvalidation, structural
+from glebe.apiserver.types import (
+    celrules,
+    crdvalidation,
+    jobvalidation,
+    kindvalidation,
+    podvalidation,
+    registrationvalidation,
+    structural,
+)
 from glebe.apiserver.types import names as n
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.apiserver.types.schema import Schema
@@ -167,6 +175,7 @@ def enum_fields(schema: Schema) -> list[tuple[str, Schema]]:
 # ------------------------------------------------------------------------------------------------------- kinds' rules
 
 _BATCH, _APPS, _RBAC = "batch", "apps", "rbac.authorization.k8s.io"
+_ADMISSION = "admissionregistration.k8s.io"
 
 RULES: dict[tuple[str, str], Rule] = {
     ("", "Pod"): podvalidation.validate_pod,
@@ -186,6 +195,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("", "PersistentVolumeClaim"): kindvalidation.claim,
     ("coordination.k8s.io", "Lease"): kindvalidation.lease,
     ("scheduling.k8s.io", "PriorityClass"): kindvalidation.priority_class,
+    **{(_ADMISSION, kind): check for kind, check in registrationvalidation.RULES.items()},
     (_RBAC, "Role"): kindvalidation.role,
     (_RBAC, "ClusterRole"): kindvalidation.role,
     (_RBAC, "RoleBinding"): kindvalidation.role_binding,
