@@ -105,7 +105,7 @@ def resources(value: Values, path: str, causes: list[Cause]) -> None:
             amount = _amount(text)
             if amount is None:
                 causes.append(n.invalid(where, text, "must be a quantity"))
-            elif amount < 0:
+            elif amount.numerator < 0:
                 causes.append(n.invalid(where, quantity.canonical(text), "must be greater than or equal to 0"))
             elif is_extended(name) and amount.denominator != 1:
                 causes.append(n.invalid(where, quantity.canonical(text), "must be an integer"))

@@ -124,11 +124,15 @@ def added_set(schema: Schema | None, value: Any, name: str = "", *, always: bool
     builtin = not schema.custom
     out: FieldSet = {} if always or (builtin and name in _ALWAYS_THERE) else {".": {}}
     if type(value) is dict:
-        required = schema.required
+        required, fields, extra = schema.required, schema.fields, schema.additional
+        is_map = schema.kind == "map"
         for key, item in value.items():
-            child = field_schema(schema, key)
-            there = builtin and key in required and type(item) is list
-            out[f"f:{key}"] = added_set(child, item, key, always=there)
+            kind = type(item)
+            if not item or (kind is not dict and kind is not list):  # most are leaves
+                out["f:" + key] = {}
+                continue
+            child = extra if is_map else fields.get(key) or extra
+            out["f:" + key] = added_set(child, item, key, always=builtin and kind is list and key in required)
         return out
     try:
         items = by_key(schema, value)
