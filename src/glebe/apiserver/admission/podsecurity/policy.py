@@ -54,6 +54,8 @@ def read(labels: Mapping[str, str], defaults: Policy) -> tuple[Policy, list[Caus
     A wrong level counts as ``restricted`` when it is enforced, and not at all for warnings and the audit log. Warnings
     follow what is enforced, unless they are spoken of.
     """
+    if not any(name.startswith(PREFIX) for name in labels):
+        return defaults, []  # asked for every pod, and most namespaces say nothing
     policy, causes = defaults, []
     stated: set[str] = set()
     for mode in ("enforce", "audit", "warn"):
