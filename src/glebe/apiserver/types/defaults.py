@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from glebe.apiserver.types import structuraldefaults
+from glebe.apiserver.types.filling import fill
 from glebe.apiserver.types.poddefaults import pod_spec
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.kube.objects import Object
@@ -30,7 +31,7 @@ def apply_defaults(info: ResourceInfo, obj: Object) -> None:
 
 
 def _spec(obj: Object) -> dict[str, Any]:
-    spec: dict[str, Any] = obj.setdefault("spec", {})
+    spec: dict[str, Any] = fill(obj, "spec", {})
     return spec
 
 
@@ -49,17 +50,17 @@ def _job_spec(spec: dict[str, Any]) -> None:
     # completions and parallelism default to 1 together; with completions set alone it is parallelism's default only
     if "completions" not in spec and "parallelism" not in spec:
         spec["completions"] = spec["parallelism"] = 1
-    spec.setdefault("parallelism", 1)
+    fill(spec, "parallelism", 1)
     indexed_limit = "backoffLimitPerIndex" in spec
-    spec.setdefault("backoffLimit", 2**31 - 1 if indexed_limit else 6)
-    spec.setdefault("completionMode", "NonIndexed")
-    spec.setdefault("suspend", False)
-    spec.setdefault("manualSelector", False)
+    fill(spec, "backoffLimit", 2**31 - 1 if indexed_limit else 6)
+    fill(spec, "completionMode", "NonIndexed")
+    fill(spec, "suspend", False)
+    fill(spec, "manualSelector", False)
     policy = "podFailurePolicy" in spec
-    spec.setdefault("podReplacementPolicy", "Failed" if policy else "TerminatingOrFailed")
+    fill(spec, "podReplacementPolicy", "Failed" if policy else "TerminatingOrFailed")
     for rule in (spec.get("podFailurePolicy") or {}).get("rules") or ():
         for pattern in rule.get("onPodConditions") or ():
-            pattern.setdefault("status", "True")
+            fill(pattern, "status", "True")
     _template(spec)
 
 
@@ -72,12 +73,12 @@ def _job_selector(obj: Object) -> None:
     uid, name = meta.get("uid"), meta.get("name")
     if not uid or not name or spec.get("manualSelector"):
         return
-    labels = spec.setdefault("template", {}).setdefault("metadata", {}).setdefault("labels", {})
+    labels = fill(spec, "template", {}).setdefault("metadata", {}).setdefault("labels", {})
     # a job made from another one's YAML keeps the other's selector, and validation says so
     for key, value in (("controller-uid", uid), (_UID_LABEL, uid), ("job-name", name), (_NAME_LABEL, name)):
         labels.setdefault(key, value)
-    selected = spec.setdefault("selector", {}).setdefault("matchLabels", {})
-    selected.setdefault(_UID_LABEL, uid)
+    selected = fill(spec, "selector", {}).setdefault("matchLabels", {})
+    fill(selected, _UID_LABEL, uid)
 
 
 def _job(obj: Object) -> None:
@@ -86,72 +87,72 @@ def _job(obj: Object) -> None:
         _job_selector(obj)
         labels = (obj["spec"].get("template") or {}).get("metadata", {}).get("labels")
         if labels and "labels" not in obj.get("metadata", {}):
-            obj.setdefault("metadata", {})["labels"] = dict(labels)
+            fill(obj, "metadata", {})["labels"] = dict(labels)
 
 
 def _cron_job(obj: Object) -> None:
     spec = _spec(obj)
-    spec.setdefault("concurrencyPolicy", "Allow")
-    spec.setdefault("suspend", False)
-    spec.setdefault("successfulJobsHistoryLimit", 3)
-    spec.setdefault("failedJobsHistoryLimit", 1)
+    fill(spec, "concurrencyPolicy", "Allow")
+    fill(spec, "suspend", False)
+    fill(spec, "successfulJobsHistoryLimit", 3)
+    fill(spec, "failedJobsHistoryLimit", 1)
     job = (spec.get("jobTemplate") or {}).get("spec")
     if job is not None:
         _template(job)
 
 
 def _rolling(strategy: dict[str, Any], **amounts: Any) -> None:
-    strategy.setdefault("type", "RollingUpdate")
+    fill(strategy, "type", "RollingUpdate")
     if strategy["type"] == "RollingUpdate":
-        rolling = strategy.setdefault("rollingUpdate", {})
+        rolling = fill(strategy, "rollingUpdate", {})
         for key, value in amounts.items():
-            rolling.setdefault(key, value)
+            fill(rolling, key, value)
 
 
 def _deployment(obj: Object) -> None:
     spec = _spec(obj)
-    spec.setdefault("replicas", 1)
-    _rolling(spec.setdefault("strategy", {}), maxUnavailable="25%", maxSurge="25%")
-    spec.setdefault("revisionHistoryLimit", 10)
-    spec.setdefault("progressDeadlineSeconds", 600)
+    fill(spec, "replicas", 1)
+    _rolling(fill(spec, "strategy", {}), maxUnavailable="25%", maxSurge="25%")
+    fill(spec, "revisionHistoryLimit", 10)
+    fill(spec, "progressDeadlineSeconds", 600)
     _template(spec)
 
 
 def _stateful_set(obj: Object) -> None:
     spec = _spec(obj)
-    spec.setdefault("replicas", 1)
-    spec.setdefault("podManagementPolicy", "OrderedReady")
-    _rolling(spec.setdefault("updateStrategy", {}), partition=0)
-    spec.setdefault("revisionHistoryLimit", 10)
-    retention = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
-    retention.setdefault("whenDeleted", "Retain")
-    retention.setdefault("whenScaled", "Retain")
+    fill(spec, "replicas", 1)
+    fill(spec, "podManagementPolicy", "OrderedReady")
+    _rolling(fill(spec, "updateStrategy", {}), partition=0)
+    fill(spec, "revisionHistoryLimit", 10)
+    retention = fill(spec, "persistentVolumeClaimRetentionPolicy", {})
+    fill(retention, "whenDeleted", "Retain")
+    fill(retention, "whenScaled", "Retain")
     for claim in spec.get("volumeClaimTemplates") or ():
-        claim.setdefault("apiVersion", "v1")
-        claim.setdefault("kind", "PersistentVolumeClaim")
+        fill(claim, "apiVersion", "v1")
+        fill(claim, "kind", "PersistentVolumeClaim")
         _claim(claim)
     _template(spec)
 
 
 def _daemon_set(obj: Object) -> None:
     spec = _spec(obj)
-    _rolling(spec.setdefault("updateStrategy", {}), maxUnavailable=1, maxSurge=0)
-    spec.setdefault("revisionHistoryLimit", 10)
+    _rolling(fill(spec, "updateStrategy", {}), maxUnavailable=1, maxSurge=0)
+    fill(spec, "revisionHistoryLimit", 10)
     _template(spec)
 
 
 def _replica_set(obj: Object) -> None:
     spec = _spec(obj)
-    spec.setdefault("replicas", 1)
+    fill(spec, "replicas", 1)
     _template(spec)
 
 
 def _replication_controller(obj: Object) -> None:
     spec = _spec(obj)
-    spec.setdefault("replicas", 1)
+    fill(spec, "replicas", 1)
     labels = (spec.get("template") or {}).get("metadata", {}).get("labels")
     if labels:
-        spec.setdefault("selector", dict(labels))
+        fill(spec, "selector", dict(labels))
         if not obj["metadata"].get("labels"):
             obj["metadata"]["labels"] = dict(labels)
     _template(spec)
@@ -164,54 +165,54 @@ def _pod_template(obj: Object) -> None:
 
 def _service(obj: Object) -> None:
     spec = _spec(obj)
-    spec.setdefault("sessionAffinity", "None")
+    fill(spec, "sessionAffinity", "None")
     if spec["sessionAffinity"] == "ClientIP":
-        client = spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {})
-        client.setdefault("timeoutSeconds", 10800)
-    kind = spec.setdefault("type", "ClusterIP")
+        client = fill(spec, "sessionAffinityConfig", {}).setdefault("clientIP", {})
+        fill(client, "timeoutSeconds", 10800)
+    kind = fill(spec, "type", "ClusterIP")
     for port in spec.get("ports") or ():
-        port.setdefault("protocol", "TCP")
+        fill(port, "protocol", "TCP")
         if port.get("targetPort") in (None, 0, "") and "port" in port:
             port["targetPort"] = port["port"]
     if kind in ("NodePort", "LoadBalancer"):
-        spec.setdefault("externalTrafficPolicy", "Cluster")
+        fill(spec, "externalTrafficPolicy", "Cluster")
     if kind == "LoadBalancer":
-        spec.setdefault("allocateLoadBalancerNodePorts", True)
+        fill(spec, "allocateLoadBalancerNodePorts", True)
     if kind != "ExternalName":
-        spec.setdefault("internalTrafficPolicy", "Cluster")
+        fill(spec, "internalTrafficPolicy", "Cluster")
 
 
 def _secret(obj: Object) -> None:
     for key, text in (obj.pop("stringData", None) or {}).items():
-        obj.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
-    obj.setdefault("type", "Opaque")
+        fill(obj, "data", {})[key] = base64.b64encode(text.encode()).decode()
+    fill(obj, "type", "Opaque")
 
 
 def _node(obj: Object) -> None:
     status = obj.get("status")
     if status and "capacity" in status:
-        status.setdefault("allocatable", dict(status["capacity"]))
+        fill(status, "allocatable", dict(status["capacity"]))
 
 
 def _namespace(obj: Object) -> None:
-    meta = obj.setdefault("metadata", {})
+    meta = fill(obj, "metadata", {})
     if name := meta.get("name"):
-        meta.setdefault("labels", {})["kubernetes.io/metadata.name"] = name
+        fill(meta, "labels", {})["kubernetes.io/metadata.name"] = name
 
 
 def _claim(obj: Object) -> None:
-    obj.setdefault("status", {}).setdefault("phase", "Pending")
-    spec = obj.setdefault("spec", {})
-    spec.setdefault("volumeMode", "Filesystem")
+    fill(obj, "status", {}).setdefault("phase", "Pending")
+    spec = fill(obj, "spec", {})
+    fill(spec, "volumeMode", "Filesystem")
 
 
 def _volume(obj: Object) -> None:
-    obj.setdefault("status", {}).setdefault("phase", "Pending")
+    fill(obj, "status", {}).setdefault("phase", "Pending")
     spec = _spec(obj)
-    spec.setdefault("persistentVolumeReclaimPolicy", "Retain")
+    fill(spec, "persistentVolumeReclaimPolicy", "Retain")
     if "hostPath" in spec:
-        spec["hostPath"].setdefault("type", "")
-    spec.setdefault("volumeMode", "Filesystem")
+        fill(spec["hostPath"], "type", "")
+    fill(spec, "volumeMode", "Filesystem")
 
 
 def _limit_range(obj: Object) -> None:
@@ -220,11 +221,11 @@ def _limit_range(obj: Object) -> None:
             continue
         limits, requests = dict(item.get("default") or {}), dict(item.get("defaultRequest") or {})
         for key, value in (item.get("max") or {}).items():
-            limits.setdefault(key, value)
+            fill(limits, key, value)
         for key, value in limits.items():
-            requests.setdefault(key, value)
+            fill(requests, key, value)
         for key, value in (item.get("min") or {}).items():
-            requests.setdefault(key, value)
+            fill(requests, key, value)
         if limits:
             item["default"] = limits
         if requests:
@@ -234,31 +235,31 @@ def _limit_range(obj: Object) -> None:
 def _endpoints(obj: Object) -> None:
     for subset in obj.get("subsets") or ():
         for port in subset.get("ports") or ():
-            port.setdefault("protocol", "TCP")
+            fill(port, "protocol", "TCP")
 
 
 def _endpoint_slice(obj: Object) -> None:
     for port in obj.get("ports") or ():
-        port.setdefault("name", "")
-        port.setdefault("protocol", "TCP")
+        fill(port, "name", "")
+        fill(port, "protocol", "TCP")
 
 
 def _binding(obj: Object) -> None:
-    ref = obj.setdefault("roleRef", {})
-    ref.setdefault("apiGroup", "rbac.authorization.k8s.io")
+    ref = fill(obj, "roleRef", {})
+    fill(ref, "apiGroup", "rbac.authorization.k8s.io")
     for subject in obj.get("subjects") or ():
         if subject.get("kind") in ("User", "Group"):
-            subject.setdefault("apiGroup", "rbac.authorization.k8s.io")
+            fill(subject, "apiGroup", "rbac.authorization.k8s.io")
 
 
 def _priority_class(obj: Object) -> None:
-    obj.setdefault("value", 0)
-    obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
+    fill(obj, "value", 0)
+    fill(obj, "preemptionPolicy", "PreemptLowerPriority")
 
 
 def _storage_class(obj: Object) -> None:
-    obj.setdefault("reclaimPolicy", "Delete")
-    obj.setdefault("volumeBindingMode", "Immediate")
+    fill(obj, "reclaimPolicy", "Delete")
+    fill(obj, "volumeBindingMode", "Immediate")
 
 
 def _csi_driver(obj: Object) -> None:
@@ -271,8 +272,8 @@ def _csi_driver(obj: Object) -> None:
         ("requiresRepublish", False),
         ("seLinuxMount", False),
     ):
-        spec.setdefault(key, value)
-    spec.setdefault("volumeLifecycleModes", ["Persistent"])
+        fill(spec, key, value)
+    fill(spec, "volumeLifecycleModes", ["Persistent"])
 
 
 def _network_policy(obj: Object) -> None:
@@ -281,29 +282,29 @@ def _network_policy(obj: Object) -> None:
         spec["policyTypes"] = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
     for rule in (*(spec.get("ingress") or ()), *(spec.get("egress") or ())):
         for port in rule.get("ports") or ():
-            port.setdefault("protocol", "TCP")
+            fill(port, "protocol", "TCP")
 
 
 def _autoscaler(obj: Object) -> None:
     spec = _spec(obj)
-    spec.setdefault("minReplicas", 1)
+    fill(spec, "minReplicas", 1)
     if obj.get("apiVersion") == "autoscaling/v1":
         notes = obj["metadata"].get("annotations") or {}
         if "autoscaling.alpha.kubernetes.io/metrics" not in notes:
-            spec.setdefault("targetCPUUtilizationPercentage", 80)
+            fill(spec, "targetCPUUtilizationPercentage", 80)
         return
     if not spec.get("metrics"):
         target = {"type": "Utilization", "averageUtilization": 80}
         spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
     if (behavior := spec.get("behavior")) is not None:
-        up = behavior.setdefault("scaleUp", {})
-        up.setdefault("stabilizationWindowSeconds", 0)
+        up = fill(behavior, "scaleUp", {})
+        fill(up, "stabilizationWindowSeconds", 0)
         _scaling(up, [{"type": "Pods", "value": 4}, {"type": "Percent", "value": 100}])
-        _scaling(behavior.setdefault("scaleDown", {}), [{"type": "Percent", "value": 100}])
+        _scaling(fill(behavior, "scaleDown", {}), [{"type": "Percent", "value": 100}])
 
 
 def _scaling(rules: dict[str, Any], policies: list[dict[str, Any]]) -> None:
-    rules.setdefault("selectPolicy", "Max")
+    fill(rules, "selectPolicy", "Max")
     if not rules.get("policies"):
         rules["policies"] = [{**policy, "periodSeconds": 15} for policy in policies]
 
@@ -317,20 +318,21 @@ def _flow_schema(obj: Object) -> None:
 def _priority_level(obj: Object) -> None:
     spec = _spec(obj)
     if (exempt := spec.get("exempt")) is not None:
-        exempt.setdefault("nominalConcurrencyShares", 0)
-        exempt.setdefault("lendablePercent", 0)
+        fill(exempt, "nominalConcurrencyShares", 0)
+        fill(exempt, "lendablePercent", 0)
     if (limited := spec.get("limited")) is not None:
-        limited.setdefault("nominalConcurrencyShares", 30)
-        limited.setdefault("lendablePercent", 0)
+        fill(limited, "nominalConcurrencyShares", 30)
+        fill(limited, "lendablePercent", 0)
         queuing = (limited.get("limitResponse") or {}).get("queuing")
-        for key, value in (("queues", 64), ("handSize", 8), ("queueLengthLimit", 50)) if queuing is not None else ():
-            queuing[key] = queuing.get(key) or value
+        if queuing is not None:
+            for key, value in (("queues", 64), ("handSize", 8), ("queueLengthLimit", 50)):
+                queuing[key] = queuing.get(key) or value
 
 
 def _ingress_class(obj: Object) -> None:
     parameters = (obj.get("spec") or {}).get("parameters")
     if parameters is not None:
-        parameters.setdefault("scope", "Cluster")
+        fill(parameters, "scope", "Cluster")
 
 
 def _claim_devices(spec: dict[str, Any]) -> None:
@@ -338,10 +340,10 @@ def _claim_devices(spec: dict[str, Any]) -> None:
         for wanted in (request.get("exactly"), *(request.get("firstAvailable") or ())):
             if wanted is None:
                 continue
-            if wanted.setdefault("allocationMode", "ExactCount") == "ExactCount" and not wanted.get("count"):
+            if fill(wanted, "allocationMode", "ExactCount") == "ExactCount" and not wanted.get("count"):
                 wanted["count"] = 1
             for toleration in wanted.get("tolerations") or ():
-                toleration.setdefault("operator", "Equal")
+                fill(toleration, "operator", "Equal")
 
 
 def _resource_claim(obj: Object) -> None:
@@ -355,23 +357,23 @@ def _resource_claim_template(obj: Object) -> None:
 def _webhooks(obj: Object) -> None:
     mutating = obj.get("kind") == "MutatingWebhookConfiguration"
     for hook in obj.get("webhooks") or ():
-        hook.setdefault("failurePolicy", "Fail")
-        hook.setdefault("matchPolicy", "Equivalent")
-        hook.setdefault("namespaceSelector", {})
-        hook.setdefault("objectSelector", {})
-        hook.setdefault("timeoutSeconds", 10)
+        fill(hook, "failurePolicy", "Fail")
+        fill(hook, "matchPolicy", "Equivalent")
+        fill(hook, "namespaceSelector", {})
+        fill(hook, "objectSelector", {})
+        fill(hook, "timeoutSeconds", 10)
         if mutating:
-            hook.setdefault("reinvocationPolicy", "Never")
+            fill(hook, "reinvocationPolicy", "Never")
         service = (hook.get("clientConfig") or {}).get("service")
         if service is not None:
-            service.setdefault("port", 443)
+            fill(service, "port", 443)
         for rule in hook.get("rules") or ():
-            rule.setdefault("scope", "*")
+            fill(rule, "scope", "*")
 
 
 def _admission_policy(obj: Object) -> None:
     spec = _spec(obj)
-    spec.setdefault("failurePolicy", "Fail")
+    fill(spec, "failurePolicy", "Fail")
     _match_resources(spec.get("matchConstraints"))
 
 
@@ -382,24 +384,24 @@ def _admission_binding(obj: Object) -> None:
 def _match_resources(match: dict[str, Any] | None) -> None:
     if match is None:
         return
-    match.setdefault("matchPolicy", "Equivalent")
-    match.setdefault("namespaceSelector", {})
-    match.setdefault("objectSelector", {})
+    fill(match, "matchPolicy", "Equivalent")
+    fill(match, "namespaceSelector", {})
+    fill(match, "objectSelector", {})
     for rule in (*(match.get("resourceRules") or ()), *(match.get("excludeResourceRules") or ())):
-        rule.setdefault("scope", "*")
+        fill(rule, "scope", "*")
 
 
 def _crd(obj: Object) -> None:
     spec = _spec(obj)
-    names = spec.setdefault("names", {})
+    names = fill(spec, "names", {})
     if kind := names.get("kind"):
-        names.setdefault("singular", kind.lower())
-        names.setdefault("listKind", f"{kind}List")
-    conversion = spec.setdefault("conversion", {})
-    conversion.setdefault("strategy", "None")
+        fill(names, "singular", kind.lower())
+        fill(names, "listKind", f"{kind}List")
+    conversion = fill(spec, "conversion", {})
+    fill(conversion, "strategy", "None")
     service = ((conversion.get("webhook") or {}).get("clientConfig") or {}).get("service")
     if service is not None:
-        service.setdefault("port", 443)
+        fill(service, "port", 443)
 
 
 _RBAC = "rbac.authorization.k8s.io"

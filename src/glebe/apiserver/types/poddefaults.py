@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from glebe.apiserver.types.filling import fill
+
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
 
@@ -15,17 +17,17 @@ def pod_spec(spec: dict[str, Any], *, template: bool = False) -> None:
         _container(container, template)
     for container in spec.get("ephemeralContainers") or ():
         _container(container, template)
-    spec.setdefault("restartPolicy", "Always")
-    spec.setdefault("terminationGracePeriodSeconds", 30)
-    spec.setdefault("dnsPolicy", "ClusterFirst")
+    fill(spec, "restartPolicy", "Always")
+    fill(spec, "terminationGracePeriodSeconds", 30)
+    fill(spec, "dnsPolicy", "ClusterFirst")
     if "serviceAccountName" in spec:
-        spec.setdefault("serviceAccount", spec["serviceAccountName"])
+        fill(spec, "serviceAccount", spec["serviceAccountName"])
     elif "serviceAccount" in spec:
         spec["serviceAccountName"] = spec["serviceAccount"]
-    spec.setdefault("securityContext", {})
-    spec.setdefault("schedulerName", "default-scheduler")
+    fill(spec, "securityContext", {})
+    fill(spec, "schedulerName", "default-scheduler")
     if not template:
-        spec.setdefault("enableServiceLinks", True)
+        fill(spec, "enableServiceLinks", True)
     if spec.get("hostNetwork"):
         _host_ports(spec)
     for volume in spec.get("volumes") or ():
@@ -34,25 +36,25 @@ def pod_spec(spec: dict[str, Any], *, template: bool = False) -> None:
 
 def _container(container: dict[str, Any], template: bool) -> None:
     for port in container.get("ports") or ():
-        port.setdefault("protocol", "TCP")
+        fill(port, "protocol", "TCP")
     for variable in container.get("env") or ():
         field = (variable.get("valueFrom") or {}).get("fieldRef")
         if field is not None:
-            field.setdefault("apiVersion", "v1")
+            fill(field, "apiVersion", "v1")
     for probe in _PROBES:
         if probe in container:
             _probe(container[probe])
     for hook in (container.get("lifecycle") or {}).values():
         if isinstance(hook, dict) and "httpGet" in hook:
             _http(hook["httpGet"])
-    resources = container.setdefault("resources", {})
+    resources = fill(container, "resources", {})
     if not template and (limits := resources.get("limits")):
         # what is limited is requested, unless something else is
-        requests = resources.setdefault("requests", {})
+        requests = fill(resources, "requests", {})
         for key, value in limits.items():
-            requests.setdefault(key, value)
-    container.setdefault("terminationMessagePath", "/dev/termination-log")
-    container.setdefault("terminationMessagePolicy", "File")
+            fill(requests, key, value)
+    fill(container, "terminationMessagePath", "/dev/termination-log")
+    fill(container, "terminationMessagePolicy", "File")
     if "imagePullPolicy" not in container:
         container["imagePullPolicy"] = "Always" if _is_latest(container.get("image", "")) else "IfNotPresent"
 
@@ -66,19 +68,19 @@ def _is_latest(image: str) -> bool:
 
 
 def _probe(probe: dict[str, Any]) -> None:
-    probe.setdefault("timeoutSeconds", 1)
-    probe.setdefault("periodSeconds", 10)
-    probe.setdefault("successThreshold", 1)
-    probe.setdefault("failureThreshold", 3)
+    fill(probe, "timeoutSeconds", 1)
+    fill(probe, "periodSeconds", 10)
+    fill(probe, "successThreshold", 1)
+    fill(probe, "failureThreshold", 3)
     if "httpGet" in probe:
         _http(probe["httpGet"])
     if "grpc" in probe:
-        probe["grpc"].setdefault("service", "")
+        fill(probe["grpc"], "service", "")
 
 
 def _http(action: dict[str, Any]) -> None:
-    action.setdefault("path", "/")
-    action.setdefault("scheme", "HTTP")
+    fill(action, "path", "/")
+    fill(action, "scheme", "HTTP")
 
 
 def _host_ports(spec: dict[str, Any]) -> None:
@@ -97,21 +99,21 @@ def _volume(volume: dict[str, Any]) -> None:
         volume["emptyDir"] = {}
     for source in _MODES:
         if source in volume:
-            volume[source].setdefault("defaultMode", 420)
+            fill(volume[source], "defaultMode", 420)
     for item in (volume.get("downwardAPI") or {}).get("items") or ():
         _field_ref(item)
     for source in (volume.get("projected") or {}).get("sources") or ():
         for item in (source.get("downwardAPI") or {}).get("items") or ():
             _field_ref(item)
         if "serviceAccountToken" in source:
-            source["serviceAccountToken"].setdefault("expirationSeconds", 3600)
+            fill(source["serviceAccountToken"], "expirationSeconds", 3600)
     if "hostPath" in volume:
-        volume["hostPath"].setdefault("type", "")
+        fill(volume["hostPath"], "type", "")
     claim = (volume.get("ephemeral") or {}).get("volumeClaimTemplate")
     if claim is not None:
-        claim.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+        fill(claim, "spec", {}).setdefault("volumeMode", "Filesystem")
 
 
 def _field_ref(item: dict[str, Any]) -> None:
     if "fieldRef" in item:
-        item["fieldRef"].setdefault("apiVersion", "v1")
+        fill(item["fieldRef"], "apiVersion", "v1")
