@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from glebe.apiserver.admission import builtin, registered
 from glebe.apiserver.admission.base import AdmissionPlugin, ValidatingPlugin
+from glebe.apiserver.audit import filter as audit
 from glebe.apiserver.auth import csradmission
 from glebe.apiserver.flight import Filter
 
 if TYPE_CHECKING:
+    from glebe.apiserver.audit.options import AuditOptions
     from glebe.apiserver.server import ApiServer
 
 PLUGINS = (
@@ -97,6 +99,9 @@ class ServerOptions:
     """``defaults`` (mode or mode-version to level or version) and ``exemptions`` (usernames, namespaces,
     runtimeClasses) of upstream's PodSecurityConfiguration."""
 
+    audit: AuditOptions | None = None
+    """``None``: nothing is written down."""
+
     def __post_init__(self) -> None:
         unknown = sorted((self.enable | self.disable).difference(PLUGINS))
         if unknown:
@@ -142,7 +147,12 @@ class Assembly:
 
 Contribute: TypeAlias = Callable[[Assembly], None]
 
-CONTRIBUTORS: tuple[Contribute, ...] = (builtin.contribute, csradmission.contribute, registered.contribute)
+CONTRIBUTORS: tuple[Contribute, ...] = (
+    builtin.contribute,
+    csradmission.contribute,
+    audit.contribute,
+    registered.contribute,
+)
 """One function per owner; it must not import anything big."""
 
 

@@ -35,6 +35,8 @@ class Flight:
     """For the audit log: whoever decides something about the request may note why."""
     reason: str = ""
     """Why authorization allowed (or refused) it."""
+    allowed: bool = False
+    """Authorization is past."""
 
     @property
     def trusted(self) -> bool:

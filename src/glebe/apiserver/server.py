@@ -234,17 +234,13 @@ class ApiServer:
         route = routing.parse(request)
         if not route.resource and health.is_health(route.path):
             return health.answer(self, route.path, request)
-        try:
-            flight = await self._identify(request, route)
-        except errors.ApiError as error:
-            if self.refused is not None:
-                self.refused(request, route, None, error)
-            raise
+        flight = await self._identify(request, route)
         flight.warnings = warnings
         return await chain(self.filters, self._authorized)(flight)
 
     async def _authorized(self, flight: Flight) -> Response:
         await self._authorize(flight.user, flight.route, flight)
+        flight.allowed = True
         return await chain(self.inner_filters, self._serve)(flight)
 
     async def _serve(self, flight: Flight) -> Response:
@@ -327,11 +323,19 @@ class ApiServer:
             raise errors.unauthorized()
         user = await self.authenticator.authenticate(request, route.cluster)
         if user is None:
-            raise errors.unauthorized()
+            unknown = errors.unauthorized()
+            if self.refused is not None:
+                self.refused(request, route, None, unknown)
+            raise unknown
         if route.cluster == EVERY_CLUSTER:
             wildcard.check_user(user)
         if impersonation.is_asked(request.headers):
-            effective = await impersonation.effective_user(request, user, route.cluster, self.authorizer)
+            try:
+                effective = await impersonation.effective_user(request, user, route.cluster, self.authorizer)
+            except errors.ApiError as error:
+                if self.refused is not None:
+                    self.refused(request, route, user, error)
+                raise
             return Flight(request, route, effective, user)
         return Flight(request, route, user)
 

@@ -273,7 +273,9 @@ async def test_approval_and_signing_need_the_signer(pki: Pki) -> None:
         await w.admin.create(*_role_for("ann", ["update"], subs))
         await w.admin.create(*_binding_for("ann"))
         approved = {**made, "status": {"conditions": [{"type": "Approved", "status": "True", "reason": "x"}]}}
-        with pytest.raises(ApiError, match=r'user not permitted to approve requests with signerName "example\.org/mine"'):
+        with pytest.raises(
+            ApiError, match=r'user not permitted to approve requests with signerName "example\.org/mine"'
+        ):
             await w.ann.update(REQUESTS, approved, subresource="approval")
         await w.admin.create(*_role_for("s", ["approve", "sign"], ["signers"], ("example.org/*",)))
         await w.admin.create(*_binding_for("ann", "s"))
