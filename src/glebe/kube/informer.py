@@ -142,7 +142,9 @@ class Informer:
             self._notify(old, new)
 
     def remove(self, obj: Object) -> None:
-        if self._delete(key_of(obj, self.cluster)) is not None:
+        known = self._delete(key_of(obj, self.cluster)) is not None
+        # What every cluster has from its beginning is not listed over all clusters, but its deletion is told.
+        if known or self._members is not None:
             self._notify(self._transform(obj), None)
 
     def forget(self, cluster: str, limit: int) -> bool:

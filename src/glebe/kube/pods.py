@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from glebe.kube.objects import Object
+from glebe.kube.objects import Object, cluster_of
 from glebe.kube.quantity import to_int
 
 ENDED: Final = ("Succeeded", "Failed")
 #: Index over pods by the node that they are bound to; one name and one function, so that all users share one index.
 BY_NODE: Final = "by-node"
+#: Index over pods by cluster and namespace.
+BY_SPACE: Final = "by-space"
 
 
 def phase_of(pod: Object) -> str:
@@ -27,6 +29,16 @@ def node_of(pod: Object) -> list[str]:
     """The node that the pod is bound to, as the indexer behind :data:`BY_NODE` has it: none or one."""
     name = (pod.get("spec") or {}).get("nodeName")
     return [name] if name else []
+
+
+def space_of(pod: Object) -> list[str]:
+    """Cluster and namespace of the pod, as the indexer behind :data:`BY_SPACE` has it."""
+    return [space(cluster_of(pod), pod["metadata"]["namespace"])]
+
+
+def space(cluster: str, namespace: str) -> str:
+    """The value by which :data:`BY_SPACE` finds a namespace's pods."""
+    return f"{cluster}/{namespace}"
 
 
 def requests_of(spec: Mapping[str, Any], only: str = "") -> dict[str, int]:

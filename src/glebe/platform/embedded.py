@@ -87,6 +87,7 @@ class Platform:
             store, env, TypeRegistry(), admission=(self._admission,), pod_logs=NodeLogs(self._runtime_of)
         )
         self._admission.read = self.server.read
+        self.server.clusters.root_ca = config.root_ca
         self._identity = secure(self.server) if secure is not None else None
         self.client = Client(InProcessTransport(self.server.handle), field_manager="glebe")
         self.parts = Parts(self._parts(), self._transport, env, shared_cache=config.shared_cache)
@@ -151,7 +152,9 @@ class Platform:
     def _parts(self) -> list[Part]:
         parts = [
             Part(
-                "workloads", lambda w: workloads.controllers(w.client, w.informers, w.env, root_ca=self.config.root_ca)
+                "workloads",
+                lambda w: workloads.controllers(w.client, w.informers, w.env, root_ca=self.config.root_ca),
+                everywhere=True,
             ),
             *([Part("identity", self._identities)] if self._identity is not None else ()),
             Part("queueing", self._queueing),

@@ -16,8 +16,10 @@ from typing import Protocol
 
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
-from glebe.kube.informer import Informers
+from glebe.kube.informer import Informers, InformersView
+from glebe.kube.objects import EVERY
 from glebe.kube.transport import Transport
+from glebe.workloads import ROOT
 
 log = logging.getLogger("glebe.platform")
 
@@ -41,11 +43,15 @@ class Wiring:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """``build`` makes the part's runnables anew; ``close`` frees what outlives them."""
+    """``build`` makes the part's runnables anew; ``close`` frees what outlives them.
+
+    A part that is ``everywhere`` works in all logical clusters, with one set of informers; others see the root only.
+    """
 
     name: str
     build: Callable[[Wiring], Sequence[Runnable]]
     close: Callable[[], Awaitable[None]] | None = None
+    everywhere: bool = False
 
 
 class Parts:
@@ -59,9 +65,13 @@ class Parts:
         self._env = env
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._shared: Informers | None = None
+        self._root: Informers | None = None
+        """The root cluster's part of the shared cache."""
         self._cache: asyncio.Task[None] | None = None
         if shared_cache:
-            self._shared = Informers(Client(transport("cache"), field_manager="glebe"), env)
+            client = Client(transport("cache"), cluster=EVERY, field_manager="glebe")
+            self._shared = Informers(client, env)
+            self._root = InformersView(self._shared, ROOT, client.for_cluster(""))
 
     @property
     def names(self) -> list[str]:
@@ -120,8 +130,8 @@ class Parts:
 
     async def _run(self, part: Part) -> None:
         transport = self._transport(part.name)
-        client = Client(transport, field_manager=f"glebe-{part.name}")
-        informers = self._shared or Informers(client, self._env)
+        client = Client(transport, cluster=EVERY if part.everywhere else "", field_manager=f"glebe-{part.name}")
+        informers = (self._shared if part.everywhere else self._root) or Informers(client, self._env)
         try:
             runnables = part.build(Wiring(client, informers, self._env))
             async with asyncio.TaskGroup() as group:
