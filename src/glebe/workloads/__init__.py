@@ -24,6 +24,7 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
     """
     from glebe.workloads import namespaces, serviceaccounts
     from glebe.workloads.binder import controller as binder
+    from glebe.workloads.disruption import controller as disruption
     from glebe.workloads.garbage import collector
     from glebe.workloads.job import controller as job
     from glebe.workloads.nodes import controller as nodes
@@ -38,5 +39,6 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
         job.build(client, informers, env),
         binder.build(own_client, own_informers, env),
         collector.build(client, informers, env),
+        *disruption.build(client, informers, env),
         *nodes.build(own_client, own_informers, env),
     ]

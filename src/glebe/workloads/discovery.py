@@ -57,6 +57,13 @@ async def served_kinds(client: Client, group: str, version: str) -> list[Object]
     return [entry for entry in listing.get("resources") or () if "/" not in entry["name"]]
 
 
+async def scalable(client: Client, resource: Resource) -> bool:
+    """Whether the kind has a ``scale`` subresource."""
+    path = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
+    listing = await _get(client, path)
+    return any(entry["name"] == f"{resource.plural}/scale" for entry in listing.get("resources") or ())
+
+
 async def _get(client: Client, path: str) -> Object:
     response = await client.raw("GET", path)
     body: Object = orjson.loads(response.body)

@@ -1,4 +1,4 @@
-"""What can be done to a pod besides writing it: bind it to a node, evict it, read its logs."""
+"""What can be done to a pod besides writing it: bind it to a node, read its logs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, Protocol
 
+from glebe.apiserver.pods import streams
 from glebe.apiserver.request import media, options
 from glebe.apiserver.request.call import Call, respond
-from glebe.apiserver.request.options import delete_options_from
-from glebe.apiserver.verbs.deleting import delete_one
 from glebe.apiserver.verbs.modify import modify
 from glebe.kube import errors
-from glebe.kube.objects import Object, set_condition
-from glebe.kube.selectors import LabelSelector
+from glebe.kube.objects import Object
 from glebe.kube.transport import Response
 
 #: How long the answer to a log request waits for the first line before it starts, in seconds.
@@ -108,47 +106,6 @@ def _scheduled(pod: Object, now: str) -> None:
     conditions.append({"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now})
 
 
-async def evict(call: Call) -> Response:
-    """``pods/NAME/eviction``: delete, unless a disruption budget forbids it."""
-    body = media.decode(call.request.body, call.request.headers.get("content-type", ""))
-    chosen = delete_options_from(body.get("deleteOptions") or {}, call.request)
-    call.dry_run = chosen.dry_run = chosen.dry_run or options.dry_run(call.request)
-    entry = call.server.store.get(call.key())
-    if entry is None:
-        raise call.not_found()
-    _respect_budgets(call, entry.view())
-    if not call.dry_run and entry.view()["spec"].get("nodeName"):
-        now = call.server.now_text()
-        await modify(call, lambda pod: _disrupted(pod, now))
-    await delete_one(call, call.key(), chosen)
-    return respond(_SUCCESS, media.Wanted(), 201)
-
-
-def _disrupted(pod: Object, now: str) -> None:
-    """Say on the pod why it ends."""
-    status = pod.setdefault("status", {})
-    reason, message = "EvictionByEvictionAPI", "Eviction API: evicting"
-    conditions = status.get("conditions") or []
-    status["conditions"] = set_condition(conditions, "DisruptionTarget", "True", reason, message, now)
-
-
-def _respect_budgets(call: Call, pod: Object) -> None:
-    status, meta = pod.get("status") or {}, pod["metadata"]
-    if "deletionTimestamp" in meta or status.get("phase") in ("Pending", "Succeeded", "Failed"):
-        return
-    for budget in call.server.read_all(call.cluster, "poddisruptionbudgets.policy", meta["namespace"]):
-        selector = (budget.get("spec") or {}).get("selector")
-        if selector is None or not LabelSelector.from_object(selector).matches(meta.get("labels") or {}):
-            continue
-        if (budget.get("status") or {}).get("disruptionsAllowed", 0) > 0:
-            continue
-        error = errors.too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10)
-        name = budget["metadata"]["name"]
-        message = f"The disruption budget {name} does not allow another disruption now"
-        error.details["causes"] = [{"reason": "DisruptionBudget", "message": message}]
-        raise error
-
-
 async def log(call: Call) -> Response:
     """``pods/NAME/log``: the lines of one container as plain text."""
     source = call.server.pod_logs
@@ -157,8 +114,12 @@ async def log(call: Call) -> Response:
     if entry is None:
         raise call.not_found()
     pod = entry.view()
-    container = _container(call, pod)
+    container = streams.container_of(call, pod)
     headers = {"content-type": "text/plain"}
+    serves = getattr(source, "serves", None)
+    elsewhere = source is None or (serves is not None and not serves(pod))
+    if elsewhere and pod["spec"].get("nodeName") and streams.has_kubelet(call, pod):
+        return await streams.logs(call, pod, container)
     if source is None or not pod["spec"].get("nodeName"):
         return Response(200, headers)
     param = call.request.param
@@ -214,24 +175,6 @@ class _Started:
         closer = getattr(self._stream, "aclose", None)
         if closer is not None:
             await closer()
-
-
-def _container(call: Call, pod: Object) -> str:
-    spec, name = pod["spec"], call.route.name
-    regular = [c["name"] for c in spec.get("containers") or ()]
-    inits = [c["name"] for c in spec.get("initContainers") or ()]
-    debuggers = [c["name"] for c in spec.get("ephemeralContainers") or ()]
-    asked = call.request.param("container")
-    if asked:
-        if asked not in (*regular, *inits, *debuggers):
-            raise errors.bad_request(f"container {asked} is not valid for pod {name}")
-        return asked
-    if len(regular) == 1:
-        return str(regular[0])
-    listed = f"[{' '.join(regular)}]"
-    if inits:
-        listed += f" or one of the init containers: [{' '.join(inits)}]"
-    raise errors.bad_request(f"a container name must be specified for pod {name}, choose one of: {listed}")
 
 
 def _number(call: Call, name: str) -> int | None:

@@ -87,8 +87,11 @@ async def delete_collection(call: Call) -> Response:
     return respond(body, call.wanted if not call.wanted.shape else type(call.wanted)())
 
 
-async def delete_one(call: Call, key: Key, chosen: DeleteOptions) -> Response:
-    """Remove the object, or mark it and leave the rest to its finalizers or its node."""
+async def delete_one(call: Call, key: Key, chosen: DeleteOptions, *, admission: bool = True) -> Response:
+    """Remove the object, or mark it and leave the rest to its finalizers or its node.
+
+    :param admission: whether plugins are asked; not when they have already judged what leads to this (an eviction).
+    """
     store, info = call.server.store, call.info
     for _ in range(ATTEMPTS):
         entry = store.get(key)
@@ -98,8 +101,9 @@ async def delete_one(call: Call, key: Key, chosen: DeleteOptions) -> Response:
         _check_preconditions(call, entry, chosen, key.name)
         if info.group_resource == "namespaces" and key.name in IMMORTAL:
             raise errors.forbidden("", "namespaces", key.name, "this namespace may not be deleted")
-        await admitting.mutate(call, "DELETE", None, view_of(call, entry))
-        await admitting.judge(call)
+        if admission:
+            await admitting.mutate(call, "DELETE", None, view_of(call, entry))
+            await admitting.judge(call)
         try:
             return await _attempt(call, key, entry, chosen)
         except Mismatch:

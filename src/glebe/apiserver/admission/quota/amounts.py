@@ -48,9 +48,10 @@ def raise_to(into: Amounts, floor: Mapping[str, int]) -> None:
 
 
 def text(amount: int, like: Any) -> str:
-    """Canonical form, with binary suffixes where ``like`` (the limit) has them."""
+    """Canonical form; with binary suffixes when the amount, or ``like`` (the limit), looks as if it were written so."""
+    step = 1024 if isinstance(like, str) and like.endswith("i") else 1024**2
     value = Fraction(amount, ONE)
-    return format_binary(value) if isinstance(like, str) and like.endswith("i") else format_decimal(value)
+    return format_decimal(value) if amount % (step * ONE) else format_binary(value)
 
 
 def listed(amounts_: Mapping[str, int], names: Iterable[str], hard: Mapping[str, Any]) -> str:
