@@ -45,6 +45,8 @@ Follower = Callable[[Call, "Entry | None", "Entry | None"], None]
 
 _MASTERS = "system:masters"
 _SELECTING = ("list", "watch")
+#: Subresources whose answers are no objects: they come in the form that they have.
+_UNFORMED = frozenset({"proxy", "exec", "attach", "portforward", "log"})
 _VERBS: dict[str, Handler] = {
     "get": reading.get,
     "list": reading.list_objects,
@@ -134,6 +136,8 @@ class ApiServer:
         self.refused: Callable[[Request, Route, User | None, errors.ApiError], None] | None = None
         """Told of requests that end before the filters: nobody believed who asks, or for whom (audit)."""
         self.pod_logs = pod_logs
+        self.kubelet_identity: tuple[bytes, bytes] | None = None
+        """PEM of the certificate and key by which kubelets know this server."""
         self.token_issuer = token_issuer
         self.reviews: Reviewer | None = None
         self.clusters = Clusters(self, clusters)
@@ -268,7 +272,8 @@ class ApiServer:
             raise errors.path_not_found()
         if info.group_resource in self.preparing:
             await self.preparing[info.group_resource](flight)
-        wanted = media.negotiate_for(request.headers.get("accept", ""), info.api_version, info.kind)
+        accept = request.headers.get("accept", "") if route.subresource not in _UNFORMED else ""
+        wanted = media.negotiate_for(accept, info.api_version, info.kind)
         if request.param("pretty") in ("true", "1"):
             wanted = media.Wanted(wanted.media, wanted.shape, wanted.version, True)
         call = Call(self, request, route, info, flight.user, wanted, flight.warnings, annotations=flight.annotations)

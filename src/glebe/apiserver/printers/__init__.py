@@ -6,7 +6,7 @@ follow kubectl's, because people and scripts read them.
 
 from __future__ import annotations
 
-from glebe.apiserver.printers import access, cluster, network, storage, workloads
+from glebe.apiserver.printers import access, cluster, devices, network, storage, workloads
 from glebe.apiserver.printers.cells import Printers, age, since
 
 #: group resource -> (columns, row)
@@ -16,6 +16,7 @@ PRINTERS: Printers = {
     **network.PRINTERS,
     **storage.PRINTERS,
     **access.PRINTERS,
+    **devices.PRINTERS,
 }
 
 __all__ = ["PRINTERS", "age", "since"]

@@ -42,7 +42,8 @@ def _event(obj: Object, now: float) -> list[Any]:
     target = f"{involved.get('kind', '').lower()}/{involved.get('name', '')}"
     source = obj.get("source") or obj.get("deprecatedSource") or {}
     component = source.get("component") or obj.get("reportingComponent") or obj.get("reportingController") or ""
-    where = f"{component}, {source['host']}" if source.get("host") else component
+    instance = source.get("host") or obj.get("reportingInstance") or ""
+    where = f"{component}, {instance}" if instance else component
     message = (obj.get("message") or obj.get("note") or "").strip()
     shown = [since(last, now), obj.get("type", ""), obj.get("reason", ""), target, involved.get("fieldPath", ""), where]
     return [*shown, message, since(first, now), count, name_of(obj)]
@@ -64,7 +65,7 @@ _CREATED: Printer = (
     lambda obj, now: [name_of(obj), obj["metadata"].get("creationTimestamp")],
 )
 _EVENT = ("Last Seen", "Type", "Reason", "Object", "+Subobject", "+Source", "Message")
-_EVENT_WIDE = ("+First Seen", "+Count:integer", "+Name")
+_EVENT_WIDE = ("+First Seen", "+Count", "+Name")
 _NODE_WIDE = ("+Internal-IP", "+External-IP", "+OS-Image", "+Kernel-Version", "+Container-Runtime")
 
 #: group resource -> (columns, row)
@@ -82,7 +83,7 @@ PRINTERS: Printers = {
         plain(lambda o: len(o.get("data") or ()) + len(o.get("binaryData") or ())),
     ),
     "secrets": (
-        ("Name", "Type", "Data:integer", "Age"),
+        ("Name", "Type", "Data", "Age"),
         lambda o, now: [name_of(o), o.get("type", ""), len(o.get("data") or ()), age(o, now)],
     ),
     "serviceaccounts": (("Name", "Age"), lambda o, now: [name_of(o), age(o, now)]),

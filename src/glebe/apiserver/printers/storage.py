@@ -76,7 +76,7 @@ PRINTERS: Printers = {
         _volume,
     ),
     "storageclasses.storage.k8s.io": (
-        ("Name", "Provisioner", "ReclaimPolicy", "VolumeBindingMode", "AllowVolumeExpansion:boolean", "Age"),
+        ("Name", "Provisioner", "ReclaimPolicy", "VolumeBindingMode", "AllowVolumeExpansion", "Age"),
         _storage_class,
     ),
 }

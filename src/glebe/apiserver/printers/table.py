@@ -81,14 +81,15 @@ def printer(info: ResourceInfo) -> tuple[list[Column], Cells]:
 
 @lru_cache(maxsize=512)
 def _named(text: str) -> Column:
-    """``NAME``, ``NAME:type``; a leading ``+`` marks a wide column."""
+    """``NAME``, ``NAME:type``, ``NAME:type:format``; a leading ``+`` marks a wide column."""
     wide = text.startswith("+")
-    name, _, kind = text.lstrip("+").partition(":")
+    name, _, rest = text.lstrip("+").partition(":")
+    kind, _, form = rest.partition(":")
     if name == "Name":
         return Column(*_NAME[:2], 1 if wide else 0, *_NAME[3:])
     if name == "Age":
         return _AGE
-    return Column(name, kind or "string", 1 if wide else 0)
+    return Column(name, kind or "string", 1 if wide else 0, form)
 
 
 def _row_conditions(info: ResourceInfo, obj: Object) -> list[dict[str, Any]] | None:

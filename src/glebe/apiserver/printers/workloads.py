@@ -17,6 +17,7 @@ from glebe.apiserver.printers.cells import (
     status_of,
 )
 from glebe.apiserver.printers.pod import pod_cells
+from glebe.apiserver.types.hpaconversion import to_v2
 from glebe.kube.clock import parse_time
 from glebe.kube.duration import format_duration
 from glebe.kube.objects import Object, get_condition
@@ -97,12 +98,52 @@ def _budget(obj: Object, now: float) -> list[Any]:
     return [name_of(obj), *bounds, status_of(obj).get("disruptionsAllowed", 0), age(obj, now)]
 
 
+_METRIC_FIELDS = {
+    "External": "external",
+    "Pods": "pods",
+    "Object": "object",
+    "Resource": "resource",
+    "ContainerResource": "containerResource",
+}
+_METRICS_SHOWN = 2
+
+
+def _metric(spec: Object, status: Object) -> str:
+    """The current value of a metric and its target."""
+    kind = spec.get("type", "")
+    field = _METRIC_FIELDS.get(kind)
+    if field is None:
+        return "<unknown type>"
+    source = spec.get(field) or {}
+    target, current = source.get("target") or {}, (status.get(field) or {}).get("current") or {}
+    unknown = "<unknown>"
+    prefix = f"{source.get('name', '')}: " if "esource" in kind else ""
+    if "averageValue" in target:
+        suffix = " (avg)" if kind in ("External", "Object") else ""
+        return f"{prefix}{current.get('averageValue', unknown)}/{target['averageValue']}{suffix}"
+    if prefix:
+        used, wanted = current.get("averageUtilization"), target.get("averageUtilization")
+        shown = unknown if used is None else f"{used}%"
+        return f"{prefix}{shown}/{'<auto>' if wanted is None else f'{wanted}%'}"
+    return f"{current.get('value', unknown)}/{target.get('value', '')}"
+
+
+def _metrics(specs: list[Object], statuses: list[Object]) -> str:
+    shown = [_metric(s, statuses[i] if i < len(statuses) else {}) for i, s in enumerate(specs)]
+    if len(shown) > _METRICS_SHOWN:
+        return f"{', '.join(shown[:_METRICS_SHOWN])} + {len(shown) - _METRICS_SHOWN} more..."
+    return ", ".join(shown) or NONE
+
+
 def _autoscaler(obj: Object, now: float) -> list[Any]:
+    if obj.get("apiVersion") == "autoscaling/v1":
+        obj = to_v2(obj)
     spec, status = spec_of(obj), status_of(obj)
     ref = spec.get("scaleTargetRef") or {}
     target = f"{ref.get('kind')}/{ref.get('name')}"
     bounds = [str(spec.get("minReplicas", "<unset>")), spec.get("maxReplicas", 0), status.get("currentReplicas", 0)]
-    return [name_of(obj), target, "<unknown>", *bounds, age(obj, now)]
+    metrics = _metrics(spec.get("metrics") or [], status.get("currentMetrics") or [])
+    return [name_of(obj), target, metrics, *bounds, age(obj, now)]
 
 
 def _priority_class(obj: Object, now: float) -> list[Any]:
@@ -113,17 +154,17 @@ def _priority_class(obj: Object, now: float) -> list[Any]:
 _WIDE = ("+Containers", "+Images", "+Selector")
 _COUNTS = ("Name", "Desired:integer", "Current:integer", "Ready:integer", "Age", *_WIDE)
 _POD = ("Name", "Ready", "Status", "Restarts", "Age", "+IP", "+Node", "+Nominated Node", "+Readiness Gates")
-_DAEMON = ("Desired:integer", "Current:integer", "Ready:integer", "Up-to-date:integer", "Available:integer")
+_DAEMON = ("Desired:integer", "Current:integer", "Ready:integer", "Up-to-date", "Available")
 
 #: group resource -> (columns, row)
 PRINTERS: Printers = {
     "pods": (_POD, lambda obj, now: pod_cells(obj, now, age(obj, now))),
     "jobs.batch": (("Name", "Status", "Completions", "Duration", "Age", *_WIDE), _job),
     "cronjobs.batch": (
-        ("Name", "Schedule", "Timezone", "Suspend", "Active:integer", "Last Schedule", "Age", *_WIDE),
+        ("Name", "Schedule", "Timezone", "Suspend:boolean", "Active:integer", "Last Schedule", "Age", *_WIDE),
         _cron_job,
     ),
-    "deployments.apps": (("Name", "Ready", "Up-to-date:integer", "Available:integer", "Age", *_WIDE), _deployment),
+    "deployments.apps": (("Name", "Ready", "Up-to-date", "Available", "Age", *_WIDE), _deployment),
     "replicasets.apps": (_COUNTS, _replica_set),
     "replicationcontrollers": (_COUNTS, _replica_set),
     "statefulsets.apps": (("Name", "Ready", "Age", "+Containers", "+Images"), _stateful_set),
@@ -133,7 +174,7 @@ PRINTERS: Printers = {
         _budget,
     ),
     "horizontalpodautoscalers.autoscaling": (
-        ("Name", "Reference", "Targets", "MinPods", "MaxPods:integer", "Replicas:integer", "Age"),
+        ("Name", "Reference", "Targets", "MinPods", "MaxPods", "Replicas", "Age"),
         _autoscaler,
     ),
     "priorityclasses.scheduling.k8s.io": (
