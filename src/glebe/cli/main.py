@@ -19,6 +19,7 @@ VERBS = (
     "cancel",
     "nodes",
     "usage",
+    "apiserver",
     "controller",
     "simulate",
     "version",

@@ -10,20 +10,23 @@ from urllib.parse import urlsplit
 from glebe.apiserver.auth.assembly import secure
 from glebe.apiserver.auth.pki import Pki
 from glebe.apiserver.http import HttpServer
-from glebe.apiserver.store.sqlite import SQLiteStore
+from glebe.apiserver.server import ApiServer
 from glebe.kube.clock import Env
 from glebe.kube.kubeconfig import KubeconfigError, load_kubeconfig, write_kubeconfig
 from glebe.node.fleet import Fleet
 from glebe.platform.collecting import few_full_collections
 from glebe.platform.embedded import Platform, PlatformConfig
 from glebe.platform.paths import DataDir
+from glebe.platform.storage import StorageOptions
 from glebe.queueing.planner import ProcessPlanner
 
 log = logging.getLogger("glebe.platform")
 
 
 @asynccontextmanager
-async def open_platform(data: DataDir, fleet: Fleet, host: str, port: int) -> AsyncIterator[tuple[str, Platform]]:
+async def open_platform(
+    data: DataDir, fleet: Fleet, host: str, port: int, storage: StorageOptions | None = None
+) -> AsyncIterator[tuple[str, Platform]]:
     """Run the platform of a data directory; yields its URL when its API is ready and its kubeconfig written.
 
     :raises OSError: the address cannot be had, or the directory not written.
@@ -42,30 +45,35 @@ async def open_platform(data: DataDir, fleet: Fleet, host: str, port: int) -> As
     platform = Platform(
         config,
         env,
-        SQLiteStore(data.database),
+        (storage or StorageOptions()).open(data),
         planner=ProcessPlanner(),
         secure=lambda server: secure(server, pki, env),
     )
     async with few_full_collections(), platform:
-        front = await _listen(platform, pki, host, [port] if port else [last_port(data, host), 0])
+        front = await listen(platform.server, pki, host, [port] if port else [last_port(data, host), 0])
         try:
             url = reachable(front.url)
-            write_kubeconfig(
-                data.kubeconfig,
-                url,
-                ca=pki.ca_pem,
-                certificate=pki.admin_file.read_bytes(),
-                key=pki.admin_key_file.read_bytes(),
-            )
+            admit_user(data, pki, url)
             yield url, platform
         finally:
             await front.close()
 
 
-async def _listen(platform: Platform, pki: Pki, host: str, ports: list[int]) -> HttpServer:
+def admit_user(data: DataDir, pki: Pki, url: str) -> None:
+    """Write the kubeconfig of the administrator."""
+    write_kubeconfig(
+        data.kubeconfig,
+        url,
+        ca=pki.ca_pem,
+        certificate=pki.admin_file.read_bytes(),
+        key=pki.admin_key_file.read_bytes(),
+    )
+
+
+async def listen(server: ApiServer, pki: Pki, host: str, ports: list[int]) -> HttpServer:
     """Listen on the first of ``ports`` that can be had; 0 lets the system choose."""
     for position, port in enumerate(ports, 1):
-        front = HttpServer(platform.server.handle, host=host, port=port, tls=pki.server_context())
+        front = HttpServer(server.handle, host=host, port=port, tls=pki.server_context())
         try:
             await front.start()
         except OSError:

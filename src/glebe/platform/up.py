@@ -17,12 +17,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from glebe.platform.paths import DataDir
+from glebe.platform.storage import StorageError, StorageOptions
 
 if TYPE_CHECKING:
     from glebe.node.fleet import Fleet
@@ -50,6 +51,7 @@ class UpConfig:
     listen: str = "127.0.0.1:0"
     quiet: bool = False
     verbose: bool = False
+    storage: StorageOptions = field(default_factory=StorageOptions)
 
 
 def main(config: UpConfig) -> int:
@@ -57,43 +59,50 @@ def main(config: UpConfig) -> int:
 
     :raises StartError: before anything was started.
     """
-    logging.basicConfig(
-        level=logging.INFO if config.verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_stderr(config.verbose)
     data = DataDir(config.data_dir.expanduser().absolute())
     host, port = parse_listen(config.listen)
-    with _taken(data), _explained(config, data):
+    with taken(data), explained(config.listen, data):
         fleet = read_fleet(config.fleet, data)
         check_ledger(data.ledger)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(_serve(config, data, fleet, host, port))
 
 
+def log_to_stderr(verbose: bool) -> None:
+    """What a server has to say besides its answers."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+
 @contextmanager
-def _explained(config: UpConfig, data: DataDir) -> Iterator[None]:
+def explained(listen: str, data: DataDir) -> Iterator[None]:
     """Turns what a user can mend into a :class:`StartError`."""
     from glebe.apiserver.store import StoreUnavailable
 
     try:
         yield
+    except StorageError as error:
+        raise StartError(str(error), error.remedy) from error
     except StoreUnavailable as error:
-        problem, _, remedy = str(error).partition(": ")
-        raise StartError(problem, remedy or "give another directory with --data-dir") from error
+        problem, _, remedy = str(error).rpartition(": ")
+        raise StartError(problem or remedy, remedy if problem else "give another directory with --data-dir") from error
     except PermissionError as error:
         raise StartError(f"{error.filename or data.root}: {error.strerror}", "check who owns the directory") from error
     except OSError as error:
         if not isinstance(error, socket.gaierror) and error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
             raise
         raise StartError(
-            f"--listen: cannot listen on {config.listen}: {error.strerror or error}",
+            f"--listen: cannot listen on {listen}: {error.strerror or error}",
             "give an address of this machine and a free port, or port 0",
         ) from error
 
 
 @contextmanager
-def _taken(data: DataDir) -> Iterator[None]:
+def taken(data: DataDir) -> Iterator[None]:
     """The data directory, made if need be, and ours alone while the block runs."""
     from glebe.apiserver.store import StoreLocked, StoreUnavailable
     from glebe.apiserver.store.lock import DataLock
@@ -162,7 +171,7 @@ def read_fleet(path: Path | None, data: DataDir) -> Fleet:
         raise StartError(f"{where}: {error.problem}", error.remedy) from error
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:  # not on every system; asyncio's own loop does
@@ -170,7 +179,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _process_age() -> float:
+def process_age() -> float:
     """Seconds since this process began, its imports included: what a person has waited for."""
     fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     began = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # field 22, clock ticks since the machine's start
@@ -186,8 +195,8 @@ async def _serve(config: UpConfig, data: DataDir, fleet: Fleet, host: str, port:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        url, platform = await stack.enter_async_context(open_platform(data, fleet, host, port))
-        say(f"Glebe is up at {url} after {_process_age():.1f} s")
+        url, platform = await stack.enter_async_context(open_platform(data, fleet, host, port, config.storage))
+        say(f"Glebe is up at {url} after {process_age():.1f} s")
         for line in next_steps(data, fleet, platform.first_start):
             say(line)
         await stop.wait()

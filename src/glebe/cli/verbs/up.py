@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from glebe.cli import storage
 from glebe.cli.app import app
 from glebe.cli.command import fail
 from glebe.cli.exits import Exit, Failure
+from glebe.cli.serverflags import with_server_flags
 
 
 @app.command()
+@with_server_flags
 def up(
     data_dir: Annotated[
         str, typer.Option("--data-dir", help="Where everything is kept (else $GLEBE_DATA_DIR, else ~/.glebe).")
@@ -23,19 +26,30 @@ def up(
     listen: Annotated[
         str, typer.Option("--listen", help="HOST:PORT of the API; port 0 lets the system choose.")
     ] = "127.0.0.1:0",
+    etcd_servers: storage.EtcdServers = "",
+    etcd_cafile: storage.EtcdCa = "",
+    etcd_certfile: storage.EtcdCertificate = "",
+    etcd_keyfile: storage.EtcdKey = "",
+    etcd_prefix: storage.EtcdPrefix = "/glebe/",
+    encryption: storage.Encryption = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the controllers do.")] = False,
+    *,
+    flags: dict[str, object],
 ) -> None:
     """Run the platform until Ctrl-C; the next up on the same directory continues."""
     from glebe.platform.paths import default_data_dir
+    from glebe.platform.storage import StorageOptions
     from glebe.platform.up import StartError, UpConfig, main
 
     config = UpConfig(
         data_dir=Path(data_dir) if data_dir else default_data_dir(),
         fleet=Path(fleet) if fleet else None,
         listen=listen,
+        storage=StorageOptions(etcd_servers, etcd_cafile, etcd_certfile, etcd_keyfile, etcd_prefix, encryption),
         quiet=quiet,
         verbose=verbose,
+        flags=flags,
     )
     try:
         raise typer.Exit(main(config))
