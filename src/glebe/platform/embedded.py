@@ -156,7 +156,7 @@ class Platform:
                 lambda w: workloads.controllers(w.client, w.informers, w.env, root_ca=self.config.root_ca),
                 everywhere=True,
             ),
-            *([Part("identity", self._identities)] if self._identity is not None else ()),
+            *([Part("identity", self._identities, everywhere=True)] if self._identity is not None else ()),
             Part("queueing", self._queueing),
             Part("metering", lambda w: metering(w.client, w.informers, w.env, self.config.ledger)),
         ]
@@ -205,6 +205,10 @@ class NodeLogs:
 
     def __init__(self, runtime_of: Callable[[str], PodLogs | None]) -> None:
         self._runtime_of = runtime_of
+
+    def serves(self, pod: Object) -> bool:
+        """Does a runtime of this process run the pod?"""
+        return self._runtime_of(pod["spec"].get("nodeName", "")) is not None
 
     async def logs(self, pod: Object, container: str, **options: object) -> AsyncIterator[bytes]:
         runtime = self._runtime_of(pod["spec"].get("nodeName", ""))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ssl import SSLContext
 from urllib.parse import urlsplit
 
-from glebe.apiserver.auth.assembly import secure
+from glebe.apiserver.assembly import ServerOptions, complete
+from glebe.apiserver.auth.assembly import Identity, secure
 from glebe.apiserver.auth.pki import Pki
 from glebe.apiserver.http import HttpServer
 from glebe.apiserver.server import ApiServer
@@ -17,6 +19,7 @@ from glebe.node.fleet import Fleet
 from glebe.platform.collecting import few_full_collections
 from glebe.platform.embedded import Platform, PlatformConfig
 from glebe.platform.paths import DataDir
+from glebe.platform.serverflags import ServerFlags
 from glebe.platform.storage import StorageOptions
 from glebe.queueing.planner import ProcessPlanner
 
@@ -25,13 +28,19 @@ log = logging.getLogger("glebe.platform")
 
 @asynccontextmanager
 async def open_platform(
-    data: DataDir, fleet: Fleet, host: str, port: int, storage: StorageOptions | None = None
+    data: DataDir,
+    fleet: Fleet,
+    host: str,
+    port: int,
+    storage: StorageOptions | None = None,
+    flags: ServerFlags | None = None,
 ) -> AsyncIterator[tuple[str, Platform]]:
     """Run the platform of a data directory; yields its URL when its API is ready and its kubeconfig written.
 
     :raises OSError: the address cannot be had, or the directory not written.
     :raises glebe.apiserver.store.StoreUnavailable: the database cannot be used.
     """
+    flags = flags or ServerFlags()
     env = Env.system()
     pki = Pki(data.pki)
     pki.ensure([host], env.clock.now())
@@ -47,10 +56,11 @@ async def open_platform(
         env,
         (storage or StorageOptions()).open(data),
         planner=ProcessPlanner(),
-        secure=lambda server: secure(server, pki, env),
+        secure=lambda server: secured(server, pki, env, flags),
     )
+    tls = pki.server_context(flags.further_cas)
     async with few_full_collections(), platform:
-        front = await listen(platform.server, pki, host, [port] if port else [last_port(data, host), 0])
+        front = await listen(platform.server, tls, host, [port] if port else [last_port(data, host), 0])
         try:
             url = reachable(front.url)
             admit_user(data, pki, url)
@@ -70,10 +80,17 @@ def admit_user(data: DataDir, pki: Pki, url: str) -> None:
     )
 
 
-async def listen(server: ApiServer, pki: Pki, host: str, ports: list[int]) -> HttpServer:
+def secured(server: ApiServer, pki: Pki, env: Env, flags: ServerFlags) -> Identity:
+    """Give the server its plugins, filters and identities as the flags say."""
+    if flags.server != ServerOptions():
+        complete(server, flags.server)
+    return secure(server, pki, env, flags.identity)
+
+
+async def listen(server: ApiServer, tls: SSLContext, host: str, ports: list[int]) -> HttpServer:
     """Listen on the first of ``ports`` that can be had; 0 lets the system choose."""
     for position, port in enumerate(ports, 1):
-        front = HttpServer(server.handle, host=host, port=port, tls=pki.server_context())
+        front = HttpServer(server.handle, host=host, port=port, tls=tls)
         try:
             await front.start()
         except OSError:

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from glebe.platform.storage import StorageError, StorageOptions
 
 if TYPE_CHECKING:
     from glebe.node.fleet import Fleet
+    from glebe.platform.serverflags import ServerFlags
 
 log = logging.getLogger("glebe.platform")
 
@@ -52,6 +53,8 @@ class UpConfig:
     quiet: bool = False
     verbose: bool = False
     storage: StorageOptions = field(default_factory=StorageOptions)
+    flags: Mapping[str, object] = field(default_factory=dict)
+    """What :mod:`.serverflags` reads: identity and audit."""
 
 
 def main(config: UpConfig) -> int:
@@ -63,10 +66,11 @@ def main(config: UpConfig) -> int:
     data = DataDir(config.data_dir.expanduser().absolute())
     host, port = parse_listen(config.listen)
     with taken(data), explained(config.listen, data):
+        flags = read_flags(config.flags)
         fleet = read_fleet(config.fleet, data)
         check_ledger(data.ledger)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(_serve(config, data, fleet, host, port))
+            return runner.run(_serve(config, data, fleet, host, port, flags))
 
 
 def log_to_stderr(verbose: bool) -> None:
@@ -153,6 +157,19 @@ def check_ledger(path: Path) -> None:
         raise StartError(problem, remedy) from error
 
 
+def read_flags(flags: Mapping[str, object]) -> ServerFlags:
+    """The options about identity and audit.
+
+    :raises StartError: a flag or its file cannot be used.
+    """
+    from glebe.platform.serverflags import FlagError, read
+
+    try:
+        return read(flags)
+    except FlagError as error:
+        raise StartError(str(error), "see docs/identity.md for what the flag takes") from error
+
+
 def read_fleet(path: Path | None, data: DataDir) -> Fleet:
     """The fleet of ``path``, which is remembered; without it the remembered one; else the default.
 
@@ -186,7 +203,7 @@ def process_age() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - began
 
 
-async def _serve(config: UpConfig, data: DataDir, fleet: Fleet, host: str, port: int) -> int:
+async def _serve(config: UpConfig, data: DataDir, fleet: Fleet, host: str, port: int, flags: ServerFlags) -> int:
     from glebe.platform.frontend import open_platform
 
     say: Say = (lambda text: None) if config.quiet else (lambda text: print(text, flush=True))
@@ -195,7 +212,7 @@ async def _serve(config: UpConfig, data: DataDir, fleet: Fleet, host: str, port:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        url, platform = await stack.enter_async_context(open_platform(data, fleet, host, port, config.storage))
+        url, platform = await stack.enter_async_context(open_platform(data, fleet, host, port, config.storage, flags))
         say(f"Glebe is up at {url} after {process_age():.1f} s")
         for line in next_steps(data, fleet, platform.first_start):
             say(line)
