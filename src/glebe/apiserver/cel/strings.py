@@ -125,7 +125,7 @@ def _found(budget: Budget, text: str, pattern: str, limit: int = -1) -> list[str
 
 def _shown(value: Any, budget: Budget) -> str:
     """``%s``."""
-    budget.spend(1)
+    budget.spend(3)
     if value is None:
         return "null"
     if type(value) is str:

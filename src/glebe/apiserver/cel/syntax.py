@@ -79,6 +79,29 @@ class Macro:
 Node: TypeAlias = Literal | Ident | Select | Call | ListLiteral | MapLiteral | StructLiteral | Macro
 
 
+def names_in(node: Node) -> set[str]:
+    """Every identifier that stands in a tree (variables of macros, too)."""
+    found: set[str] = set()
+    waiting: list[Node] = [node]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Ident):
+            found.add(one.name)
+        elif isinstance(one, Select):
+            waiting.append(one.operand)
+        elif isinstance(one, Call):
+            waiting += one.args if one.target is None else [one.target, *one.args]
+        elif isinstance(one, ListLiteral):
+            waiting += one.items
+        elif isinstance(one, MapLiteral):
+            waiting += [part for key, value, _ in one.entries for part in (key, value)]
+        elif isinstance(one, StructLiteral):
+            waiting += [value for _, value, _, _ in one.entries]
+        elif isinstance(one, Macro):
+            waiting += [one.operand, *one.args]
+    return found
+
+
 class SyntaxFault(Exception):
     """The text is no expression; ``at`` is an offset into it."""
 

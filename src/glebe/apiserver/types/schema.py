@@ -61,7 +61,9 @@ class Schema:
         "preserve",
         "raw",
         "required",
+        "root_rules",
         "ruled",
+        "rules",
         "validator",
     )
     # parsed when first read, by __getattr__
@@ -73,6 +75,8 @@ class Schema:
     branches: dict[int, Schema]  # its junctors' branches, by the identity of their raw form; structural fills it
     defaulted: bool  # a default stands at or below this node of a custom resource's schema
     ruled: bool  # a CEL rule stands at or below this node; glebe.apiserver.types.celrules looks
+    rules: Any  # its own CEL rules; celrules compiles them
+    root_rules: Any  # the same when the node is the schema of whole objects
 
     def __init__(self, raw: dict[str, Any], *, custom: bool = False, definition: str = "") -> None:
         self.raw = raw
@@ -146,6 +150,10 @@ class Schema:
             from glebe.apiserver.types.celrules import look_for_rules
 
             value = look_for_rules(self)
+        elif name in ("rules", "root_rules"):
+            from glebe.apiserver.types.celrules import compile_root_rules, compile_rules
+
+            value = (compile_rules if name == "rules" else compile_root_rules)(self)
         else:
             raise AttributeError(name)
         setattr(self, name, value)
