@@ -1,6 +1,7 @@
 """The API server beside upstream's: one client, one machine, JSON over TLS with a client certificate.
 
-``--ours`` and ``--upstream`` (kube-apiserver and etcd from ``KUBEBUILDER_ASSETS``) are started here, by default both;
+``--ours``, ``--etcd`` (two replicas of ours on an etcd) and ``--upstream`` (kube-apiserver and etcd; programs from
+``KUBEBUILDER_ASSETS``) are started here, by default all, ``--quick`` without the replicas;
 ``--kubeconfig [NAME=]FILE`` measures any server, and may be repeated. Each row is measured on one server after the
 other before the next row begins, several times, and the best counts: other load on the machine only slows down.
 Watch delivery counts from the moment that the write is sent, so that it includes making the write durable.
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from glebe.kube.kubeconfig import load_kubeconfig
 from rawhttp import Address, Connection, crowd
-from servers import Ours, Server, Upstream, assets
+from servers import Ours, OursOnEtcd, Server, Upstream, assets
 
 SPACE = "/api/v1/namespaces/default"
 _CHUNK_HEAD = re.compile(rb"\r\n[0-9a-f]+\r\n")
@@ -349,7 +350,7 @@ def table(rows: list[Row], servers: list[Server], base: int | None) -> list[str]
         line += f" {row.unit:<4}"
         for number in range(len(servers)):
             ratio = row.ratio(number, base)
-            if ratio is not None and row.bar is not None:
+            if ratio is not None and row.bar is not None and servers[number].promised:
                 sign = ">=" if row.bar.at_least else "<="
                 verdict = "holds" if row.bar.holds(ratio) else "MISSED"
                 line += f" {ratio:7.2f}x {sign} {row.bar.bound:<4.2g} {verdict}"
@@ -372,16 +373,18 @@ def document(rows: list[Row], servers: list[Server], base: int | None) -> str:
 
 
 def _servers(options: argparse.Namespace, directory: Path) -> list[Server]:
-    chosen = options.ours or options.upstream or options.kubeconfig
+    chosen = options.ours or options.upstream or options.etcd or options.kubeconfig
     servers: list[Server] = []
     if options.ours or not chosen:
         servers.append(Ours(directory / "ours"))
+    folder = assets()
+    if folder is None and (options.upstream or options.etcd):
+        sys.exit("set KUBEBUILDER_ASSETS to the folder with kube-apiserver and etcd")
+    if folder is not None and (options.etcd or not (chosen or options.quick)):
+        servers.append(OursOnEtcd(directory / "etcd", folder))
     for text in options.kubeconfig:
         name, _, file = text.rpartition("=")
         servers.append(Server(name or Path(file).stem, load_kubeconfig(file)))
-    folder = assets()
-    if options.upstream and folder is None:
-        sys.exit("--upstream: set KUBEBUILDER_ASSETS to the folder with kube-apiserver and etcd")
     if folder is not None and (options.upstream or not chosen):
         servers.append(Upstream(directory / "upstream", folder))
     return servers
@@ -390,6 +393,7 @@ def _servers(options: argparse.Namespace, directory: Path) -> list[Server]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ours", action="store_true", help="measure this Glebe")
+    parser.add_argument("--etcd", action="store_true", help="measure two replicas of this Glebe on one etcd")
     parser.add_argument("--upstream", action="store_true", help="measure kube-apiserver and etcd")
     parser.add_argument("--kubeconfig", action="append", default=[], metavar="[NAME=]FILE", help="measure that server")
     parser.add_argument("--quick", action="store_true", help="1 round of 1 s instead of 3 of 1.5 s; 1,000 pods")

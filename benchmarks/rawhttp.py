@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -19,15 +20,16 @@ from glebe.kube.tls import client_context
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
+_turns = count()
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is and how to get in."""
+    """Where a server is and how to get in. Several ports are replicas: connections go to them in turn."""
 
     host: str
-    port: int
+    ports: tuple[int, ...]
     prefix: str
     tls: ssl.SSLContext | None
     authorization: str = ""
@@ -37,7 +39,7 @@ class Address:
         parts = urlsplit(config.server)
         tls = client_context(config) if parts.scheme == "https" else None
         bearer = f"authorization: Bearer {config.token}\r\n" if config.token else ""
-        return cls(parts.hostname or "", parts.port or 443, parts.path.rstrip("/"), tls, bearer)
+        return cls(parts.hostname or "", (parts.port or 443,), parts.path.rstrip("/"), tls, bearer)
 
     def request(self, method: str, path: str, body: bytes = b"") -> bytes:
         """The bytes of one request."""
@@ -65,7 +67,7 @@ class Connection(asyncio.Protocol):
     async def open(cls, address: Address) -> Connection:
         name = address.host if address.tls else None
         _, protocol = await asyncio.get_running_loop().create_connection(
-            cls, address.host, address.port, ssl=address.tls, server_hostname=name
+            cls, address.host, address.ports[next(_turns) % len(address.ports)], ssl=address.tls, server_hostname=name
         )
         return protocol
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -23,12 +24,6 @@ from glebe.apiserver.auth.pki import Pki
 from glebe.kube.kubeconfig import ClientConfig, load_kubeconfig, write_kubeconfig
 from rawhttp import Address, Connection
 
-_FLEET = """\
-apiVersion: glebe.dev/v1alpha1
-kind: Fleet
-pools:
-- {name: none, count: 1}
-"""
 _READY_SECONDS = 90.0
 
 
@@ -41,11 +36,13 @@ def free_port() -> int:
 class Server:
     """One server under measurement. ``start`` returns the seconds from its processes' start to its being ready."""
 
-    name = ""
+    promised = True
+    """The bars are for it."""
 
     def __init__(self, name: str, config: ClientConfig | None = None) -> None:
         self.name = name
         self.config = config
+        self._ports: tuple[int, ...] = ()
         self._processes: list[subprocess.Popen[bytes]] = []
 
     async def start(self) -> float | None:
@@ -54,7 +51,8 @@ class Server:
     @property
     def address(self) -> Address:
         assert self.config is not None
-        return Address.of(self.config)
+        address = Address.of(self.config)
+        return replace(address, ports=self._ports) if self._ports else address
 
     def resident_mib(self) -> float | None:
         """Resident memory of all its processes and their descendants."""
@@ -77,8 +75,9 @@ class Server:
                 process.kill()
                 process.wait()
         self._processes.clear()
+        self._ports = ()
 
-    def _spawn(self, log: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    def spawn(self, log: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
         with log.open("ab") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, cwd=log.parent)
         self._processes.append(process)
@@ -86,7 +85,7 @@ class Server:
 
 
 class Ours(Server):
-    """``glebe up`` with its one node that gets nothing to do: SQLite, TLS, all controllers and the binder."""
+    """``glebe apiserver``: SQLite, TLS, all controllers and the binder in one process."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__("glebe")
@@ -95,19 +94,38 @@ class Ours(Server):
     async def start(self) -> float:
         shutil.rmtree(self._directory, ignore_errors=True)
         self._directory.mkdir(parents=True)
-        fleet = self._directory / "fleet.yaml"
-        fleet.write_text(_FLEET, encoding="utf-8")
         compileall.compile_dir(str(Path(glebe.__file__).parent), quiet=2)  # as pip does when it installs
-        port = free_port()
-        data = self._directory / "data"
         began = time.perf_counter()
-        up = ["up", "--quiet", "--data-dir", str(data), "--fleet", str(fleet), "--listen", f"127.0.0.1:{port}"]
-        process = self._spawn(self._directory / "up.log", [sys.executable, "-m", "glebe.cli.main", *up])
-        taken = await _ready(port, began, process, self._directory / "up.log")
+        return await self._serve("data", began)
+
+    async def _serve(self, name: str, began: float, *more: str) -> float:
+        """Start one server process with its files in the folder ``name``."""
+        port, data, log = free_port(), self._directory / name, self._directory / f"{name}.log"
+        command = [sys.executable, "-m", "glebe.cli.main", "apiserver", "--quiet", "--data-dir", str(data)]
+        process = self.spawn(log, [*command, "--listen", f"127.0.0.1:{port}", *more])
+        taken = await _ready(port, began, process, log)
         while not (data / "kubeconfig").exists():  # noqa: ASYNC110 - a file of another process
             await asyncio.sleep(0.01)
         self.config = load_kubeconfig(data / "kubeconfig")
+        self._ports = (*self._ports, port)
         return taken
+
+
+class OursOnEtcd(Ours):
+    """Two replicas of ``glebe apiserver`` on one etcd, fsync on; clients are spread over both."""
+
+    def __init__(self, directory: Path, assets: Path) -> None:
+        super().__init__(directory)
+        self.name, self.promised = "glebe, etcd", False
+        self._assets = assets
+
+    async def start(self) -> float:
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.mkdir(parents=True)
+        began = time.perf_counter()
+        url = start_etcd(self, self._directory, self._assets)
+        more = ("--etcd-servers", url, "--pki-dir", str(self._directory / "pki"))
+        return max([await self._serve(name, began, *more) for name in ("first", "second")])
 
 
 class Upstream(Server):
@@ -127,16 +145,9 @@ class Upstream(Server):
         public = directory / "service-account.pub"
         info = serialization.PublicFormat.SubjectPublicKeyInfo
         public.write_bytes(pki.signing_key().public_key().public_bytes(serialization.Encoding.PEM, info))
-        client, peer, port = free_port(), free_port(), free_port()
-        etcd = f"http://127.0.0.1:{client}"
+        port = free_port()
         began = time.perf_counter()
-        self._program(
-            "etcd",
-            f"--data-dir={directory / 'etcd'}",
-            f"--listen-client-urls={etcd}",
-            f"--advertise-client-urls={etcd}",
-            f"--listen-peer-urls=http://127.0.0.1:{peer}",
-        )
+        etcd = start_etcd(self, directory, self._assets)
         process = self._program(
             "kube-apiserver",
             f"--etcd-servers={etcd}",
@@ -178,7 +189,17 @@ class Upstream(Server):
                 self._processes.remove(process)
 
     def _program(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        return self._spawn(self._directory / f"{name}.log", [str(self._assets / name), *arguments])
+        return self.spawn(self._directory / f"{name}.log", [str(self._assets / name), *arguments])
+
+
+def start_etcd(server: Server, directory: Path, assets: Path) -> str:
+    """The URL of an etcd with its data in ``directory``."""
+    client, peer = free_port(), free_port()
+    url = f"http://127.0.0.1:{client}"
+    listen = [f"--listen-client-urls={url}", f"--advertise-client-urls={url}"]
+    more = [f"--data-dir={directory / 'etcd'}", f"--listen-peer-urls=http://127.0.0.1:{peer}"]
+    server.spawn(directory / "etcd.log", [str(assets / "etcd"), *listen, *more])
+    return url
 
 
 async def _ready(port: int, began: float, process: subprocess.Popen[bytes], log: Path) -> float:
@@ -186,7 +207,7 @@ async def _ready(port: int, began: float, process: subprocess.Popen[bytes], log:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    address = Address("127.0.0.1", port, "", context)
+    address = Address("127.0.0.1", (port,), "", context)
     while time.perf_counter() - began < _READY_SECONDS:
         if process.poll() is not None:
             raise RuntimeError(f"not ready, and ended with {process.returncode}: {_tail(log)}")
