@@ -36,7 +36,8 @@ OMITTED: set[tuple[str, ...]] = {("storage.k8s.io", "CSINode", "status")}
 
 _OBJECT_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
-#: Resources of versions that the release has and the list of resources has not: (group, version, kind) -> (plural,
+#: Resources of versions that the release has and the list of resources has not. Upstream does not serve them unless it
+#: is told to (their rows say ``optional``): (group, version, kind) -> (plural,
 #: namespaced, verbs, subresources that hold the same kind).
 EXTRA: dict[tuple[str, str, str], tuple[str, bool, tuple[str, ...], tuple[str, ...]]] = {
     ("scheduling.k8s.io", "v1alpha2", "Workload"): ("workloads", True, _OBJECT_VERBS, ()),

@@ -146,7 +146,7 @@ def message(tree: Path, name: str) -> tuple[str, list[str]]:
 
 
 def kinds() -> Iterator[tuple[str, str]]:
-    """What may come or go as a body: the served kinds and their lists, what their subresources take, options, errors."""
+    """What may come or go as a body: served kinds and their lists, what their subresources take, options, errors."""
     rows: list[dict[str, Any]] = json.loads((ROOT / "data" / "resources.json").read_bytes())
     packages = {(row["group"], row["version"]): row["schema"].rpartition(".")[0] for row in rows}
     for row in rows:

@@ -209,6 +209,8 @@ def resources() -> list[dict[str, Any]]:
             "verbs": list(facts.VERBS.get((group, kind), _verbs(info["verbs"]))),
             "schema": schema,
         }
+        if (group, version, kind) in facts.EXTRA:
+            row["optional"] = True
         if namespaced:
             row["namespaced"] = True
         if short := facts.SHORT_NAMES.get((group, kind)):
@@ -260,7 +262,8 @@ def _same(path: Path, content: bytes) -> bool:
 def main() -> int:
     check = "--check" in sys.argv[1:]
     wanted = files()
-    stale = [path.name for path in DATA.glob("*") if path.name not in wanted]
+    ours = [p for pattern in ("schema-*", "docs-*", "resources.json") for p in DATA.glob(pattern)]
+    stale = [path.name for path in ours if path.name not in wanted]
     if not check:
         for name in stale:
             (DATA / name).unlink()

@@ -17,12 +17,14 @@ from glebe.apiserver.clusters import Clusters, wildcard
 from glebe.apiserver.clusters import serving as logical_clusters
 from glebe.apiserver.custom import removal as custom_kinds
 from glebe.apiserver.dialing import Dialer
+from glebe.apiserver.firstobjects import first_objects
 from glebe.apiserver.flight import Filter, Flight, chain
 from glebe.apiserver.pods import operations as pods
 from glebe.apiserver.pods.operations import PodLogs
 from glebe.apiserver.request import media, routing, selection
 from glebe.apiserver.request.call import Call, respond
 from glebe.apiserver.request.routing import Route
+from glebe.apiserver.services import advertising
 from glebe.apiserver.services.allocation import ServiceAddresses
 from glebe.apiserver.services.pools import SERVICES
 from glebe.apiserver.store import EVERY_CLUSTER, Compacted, Entry, Key, Store, StoreUnavailable, TooLarge
@@ -135,6 +137,8 @@ class ApiServer:
         """What is served at paths that are no resource's, in every cluster (the issuer's keys)."""
         self.refused: Callable[[Request, Route, User | None, errors.ApiError], None] | None = None
         """Told of requests that end before the filters: nobody believed who asks, or for whom (audit)."""
+        self.advertised = advertising.DEFAULT
+        """(address, port) at which clusters find this server; set it before the start, or see ``advertise``."""
         self.pod_logs = pod_logs
         self.kubelet_identity: tuple[bytes, bytes] | None = None
         """PEM of the certificate and key by which kubelets know this server."""
@@ -156,6 +160,7 @@ class ApiServer:
         """Open the store and register the clusters given at construction."""
         await self.store.start()
         self.store.follow(custom_kinds.DEFINITIONS, lambda event: custom_kinds.definition_changed(self, event))
+        self.clusters.first_objects = (*self.clusters.first_objects, *first_objects(*self.advertised))
         await self.clusters.start()
         self.event_expiry.load()
         await custom_kinds.resume(self)

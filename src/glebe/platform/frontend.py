@@ -12,6 +12,7 @@ from glebe.apiserver.assembly import ServerOptions, complete
 from glebe.apiserver.auth.assembly import Identity, secure
 from glebe.apiserver.auth.pki import Pki
 from glebe.apiserver.http import HttpServer
+from glebe.apiserver.services.advertising import advertise
 from glebe.apiserver.server import ApiServer
 from glebe.kube.clock import Env
 from glebe.kube.kubeconfig import KubeconfigError, load_kubeconfig, write_kubeconfig
@@ -97,6 +98,7 @@ async def listen(server: ApiServer, tls: SSLContext, host: str, ports: list[int]
             if position == len(ports):
                 raise
         else:
+            await advertise(server, host, urlsplit(front.url).port or 443)
             return front
     raise AssertionError("no port was given")
 

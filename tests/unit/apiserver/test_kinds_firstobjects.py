@@ -5,10 +5,20 @@ from __future__ import annotations
 import copy
 
 from glebe.apiserver.firstobjects import first_objects
+from glebe.apiserver.server import ApiServer
+from glebe.apiserver.services.advertising import advertise
+from glebe.apiserver.store import MemoryStore
 from glebe.apiserver.types.defaults import apply_defaults
 from glebe.apiserver.types.prune import prune
-from glebe.apiserver.types.registry import builtins
+from glebe.apiserver.types.registry import TypeRegistry, builtins
 from glebe.apiserver.types.validation import validate
+from glebe.kube.client import Client
+from glebe.kube.clock import Env
+from glebe.kube.inprocess import InProcessTransport
+from glebe.kube.resources import Resource
+
+SERVICES = Resource("", "v1", "services", "Service", True)
+ENDPOINTS = Resource("", "v1", "endpoints", "Endpoints", True)
 
 KINDS = {info.group_resource: info for info in builtins()}
 
@@ -42,3 +52,23 @@ def test_the_service_points_at_the_server() -> None:
     assert subset["ports"][0]["port"] == piece["ports"][0]["port"] == 7443
     address = given["services", "kubernetes"]["spec"]["clusterIP"]
     assert given["ipaddresses.networking.k8s.io", address]["spec"]["parentRef"]["name"] == "kubernetes"
+
+
+async def test_clusters_have_them_and_the_roots_service_follows_the_listener() -> None:
+    server = ApiServer(MemoryStore(), Env.seeded(1), TypeRegistry())
+    await server.start()
+    await server.clusters.create("tenant")
+    root = Client(InProcessTransport(server.handle))
+    tenant = Client(InProcessTransport(server.handle), cluster="tenant")
+    for client in (root, tenant):
+        service = await client.get(SERVICES, "kubernetes", "default")
+        endpoints = await client.get(ENDPOINTS, "kubernetes", "default")
+        assert service["spec"]["ports"][0]["targetPort"] == endpoints["subsets"][0]["ports"][0]["port"] == 6443
+        assert service["metadata"]["uid"]
+    await advertise(server, "0.0.0.0", 7000)
+    moved = await root.get(ENDPOINTS, "kubernetes", "default")
+    assert moved["subsets"][0]["addresses"] == [{"ip": "127.0.0.1"}]
+    assert moved["subsets"][0]["ports"][0]["port"] == 7000
+    changed = await root.get(SERVICES, "kubernetes", "default")
+    await advertise(server, "0.0.0.0", 7000)
+    assert await root.get(SERVICES, "kubernetes", "default") == changed

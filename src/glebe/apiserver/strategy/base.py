@@ -112,6 +112,9 @@ class Strategy:
     def after_defaults(self, obj: Object, now: str) -> None:
         """Complete the object once its defaults are filled in (create and update of the main resource)."""
 
+    def admitted(self, obj: Object) -> None:
+        """A new object has passed mutating admission: complete what depends on what that changed."""
+
     def spec_changed(self, obj: Object, old: Object) -> bool:
         """Does the change count for the generation? Anything but metadata (and status) does."""
         if "spec" in obj and "spec" in old and len(obj) <= 5 and obj["spec"] != old["spec"]:

@@ -13,7 +13,7 @@ from glebe.kube.pods import has_ended
 
 class PodStrategy(Strategy):
     def prepare_create(self, obj: Object, now: str) -> None:
-        status: dict[str, Any] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
+        status: dict[str, Any] = {"phase": "Pending"}
         spec = obj.get("spec") or {}
         if spec.get("schedulingGates"):
             status["conditions"] = [
@@ -28,6 +28,10 @@ class PodStrategy(Strategy):
         if (spec.get("terminationGracePeriodSeconds") or 0) < 0:
             spec["terminationGracePeriodSeconds"] = 1
         obj["status"] = status
+
+    def admitted(self, obj: Object) -> None:
+        """Resources may have been filled in by admission."""
+        obj["status"]["qosClass"] = qos_class(obj.get("spec") or {})
 
     def confine(self, obj: Object, old: Object, subresource: str) -> None:
         """The right to a subresource is the right to its part of the pod, not to the whole of it."""

@@ -89,6 +89,7 @@ async def _prepare_create(call: Call, obj: Object, applied: bool) -> None:
     schema_steps.default(call, obj)
     strategy.after_defaults(obj, now)
     await admitting.mutate(call, "CREATE", obj, None)
+    strategy.admitted(obj)
     schema_steps.validate(call, obj, None, "")
     causes = check_finalizers(call.info, obj["metadata"]) + strategy.validate_create(obj)
     if causes:
