@@ -22,7 +22,7 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
 
     :param root_ca: PEM of the API server's CA, published in every namespace as ``kube-root-ca.crt``.
     """
-    from glebe.workloads import namespaces, serviceaccounts
+    from glebe.workloads import namespaces, protection, serviceaccounts
     from glebe.workloads.binder import controller as binder
     from glebe.workloads.disruption import controller as disruption
     from glebe.workloads.garbage import collector
@@ -40,5 +40,6 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
         binder.build(own_client, own_informers, env),
         collector.build(client, informers, env),
         *disruption.build(client, informers, env),
+        *protection.build(client, informers, env),
         *nodes.build(own_client, own_informers, env),
     ]

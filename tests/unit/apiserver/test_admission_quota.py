@@ -17,18 +17,18 @@ from glebe.apiserver.store.sqlite import SQLiteStore
 from glebe.kube.client import Client
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object
-from glebe.kube.resources import CONFIGMAPS, CUSTOM_RESOURCE_DEFINITIONS, PODS, SECRETS, SERVICES, Resource
+from glebe.kube.resources import CONFIGMAPS, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, SECRETS, SERVICES, Resource
 
 
 def quota(name: str, hard: dict[str, str], **spec: Any) -> Object:
     return thing(QUOTAS, name, spec={"hard": hard, **spec})
 
 
-async def used(api: Client, name: str, wanted: dict[str, str]) -> None:
+async def used(api: Client, name: str, wanted: dict[str, str], namespace: str = "default") -> None:
     """Wait until the quota's status says so."""
 
     async def same() -> bool:
-        status = (await api.get(QUOTAS, name, "default")).get("status") or {}
+        status = (await api.get(QUOTAS, name, namespace)).get("status") or {}
         return all((status.get("used") or {}).get(k) == v for k, v in wanted.items())
 
     await until(same)
@@ -107,22 +107,22 @@ async def test_counts_of_everything() -> None:
 
 
 def service(name: str, kind: str, **spec: Any) -> Object:
-    return thing(SERVICES, name, spec={"type": kind, "ports": [{"port": 80}], **spec})
+    return thing(SERVICES, name, "shop", spec={"type": kind, "ports": [{"port": 80}], **spec})
 
 
 async def test_services_by_type() -> None:
     _, api = await serve()
-    await api.create(QUOTAS, quota("q", {"services": "10", "services.nodeports": "1", "services.loadbalancers": "1"}))
+    await api.create(NAMESPACES, thing(NAMESPACES, "shop"))
+    hard = {"services": "10", "services.nodeports": "1", "services.loadbalancers": "1"}
+    await api.create(QUOTAS, thing(QUOTAS, "q", "shop", spec={"hard": hard}))
     await api.create(SERVICES, service("a", "ClusterIP"))
     await api.create(SERVICES, service("np", "NodePort"))
     assert "services.nodeports=1" in await refused(api.create(SERVICES, service("lb", "LoadBalancer")))
     await api.create(SERVICES, service("lb", "LoadBalancer", allocateLoadBalancerNodePorts=False))
-    # one of them is the service kubernetes
-    await used(api, "q", {"services": "4", "services.nodeports": "1", "services.loadbalancers": "1"})
-    await api.delete(SERVICES, "np", "default")
-    patch = {"spec": {"type": "NodePort"}}
-    await api.patch(SERVICES, "a", patch, "default")
-    await used(api, "q", {"services": "3", "services.nodeports": "1"})
+    await used(api, "q", {"services": "3", "services.nodeports": "1", "services.loadbalancers": "1"}, "shop")
+    await api.delete(SERVICES, "np", "shop")
+    await api.patch(SERVICES, "a", {"spec": {"type": "NodePort"}}, "shop")
+    await used(api, "q", {"services": "2", "services.nodeports": "1"}, "shop")
 
 
 def claim(name: str, size: str, **spec: Any) -> Object:

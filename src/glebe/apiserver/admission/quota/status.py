@@ -118,7 +118,8 @@ class StatusWriter:
             "hard": quota.hard,
             "used": {name: text(amount, quota.hard.get(name)) for name, amount in sorted(used.items())},
         }
-        if (stored.get("status") or {}) == wanted:
+        present = stored.get("status") or {}
+        if present.get("hard") == quota.hard and amounts(present.get("used")) == used:
             return True
         client = Client(self._transport, cluster=address.cluster, field_manager="glebe-quota")
         try:
