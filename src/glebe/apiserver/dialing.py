@@ -317,7 +317,7 @@ class Dialer:
                 method,
                 url,
                 data=body or None,
-                headers={"host": target.host_header, **headers},
+                headers=[("host", target.host_header), *headers.items()],  # a multidict names some several times
                 ssl=tls,
                 server_hostname=target.server_name if secure else None,
                 allow_redirects=False,

@@ -11,11 +11,13 @@ import orjson
 
 from glebe.apiserver import assembly, event_expiry, health, replicas
 from glebe.apiserver.admission.base import AdmissionPlugin, ValidatingPlugin
+from glebe.apiserver.aggregation import presence
 from glebe.apiserver.auth import impersonation
 from glebe.apiserver.auth.tokenrequest import TokenIssuer
 from glebe.apiserver.clusters import Clusters, wildcard
 from glebe.apiserver.clusters import serving as logical_clusters
 from glebe.apiserver.custom import removal as custom_kinds
+from glebe.apiserver.custom.naming import DEFINITIONS
 from glebe.apiserver.dialing import Dialer
 from glebe.apiserver.firstobjects import first_objects
 from glebe.apiserver.flight import Filter, Flight, chain
@@ -142,6 +144,8 @@ class ApiServer:
         self.pod_logs = pod_logs
         self.kubelet_identity: tuple[bytes, bytes] | None = None
         """PEM of the certificate and key by which kubelets know this server."""
+        self.front_proxy: tuple[bytes, bytes] = (b"", b"")
+        """PEM of the certificate and key by which servers behind aggregation know this one."""
         self.token_issuer = token_issuer
         self.reviews: Reviewer | None = None
         self.clusters = Clusters(self, clusters)
@@ -159,11 +163,12 @@ class ApiServer:
     async def start(self) -> None:
         """Open the store and register the clusters given at construction."""
         await self.store.start()
-        self.store.follow(custom_kinds.DEFINITIONS, lambda event: custom_kinds.definition_changed(self, event))
+        self.store.follow(DEFINITIONS, lambda event: custom_kinds.definition_changed(self, event))
         self.clusters.first_objects = (*self.clusters.first_objects, *first_objects(*self.advertised))
         await self.clusters.start()
         self.event_expiry.load()
         await custom_kinds.resume(self)
+        presence.begin(self)
         self.ready = True
 
     async def close(self) -> None:
@@ -296,7 +301,7 @@ class ApiServer:
             return await pods.bind_by_collection(call)
         if route.subresource:
             response = await subresource_handler(call)(call)
-            if info.group_resource == custom_kinds.DEFINITIONS:
+            if info.group_resource == DEFINITIONS:
                 await custom_kinds.clean_up(call)
             return response
         handler = (_VERBS if route.cluster != EVERY_CLUSTER else wildcard.VERBS).get(route.verb)
@@ -307,7 +312,7 @@ class ApiServer:
         if info.namespaced and not route.namespace and route.verb not in ("list", "watch"):
             raise errors.method_not_allowed()
         response = await handler(call)
-        if info.is_custom or info.group_resource == custom_kinds.DEFINITIONS:
+        if info.is_custom or info.group_resource == DEFINITIONS:
             await custom_kinds.clean_up(call)
         elif info.group_resource in event_expiry.RESOURCES:
             await self.event_expiry.sweep()

@@ -68,6 +68,7 @@ def secure(server: ApiServer, pki: Pki, env: Env, options: IdentityOptions | Non
     server.authenticator = authenticator
     server.authorizer = authorizer
     server.token_issuer = tokens
+    _know_front_proxy(server, pki, env)
     server.reviews = Reviews(env.clock, authorizer, authenticator)
     server.admission = (*server.admission, Requester(), EscalationCheck(rbac))
     seeding = Seeding(server)
@@ -77,6 +78,18 @@ def secure(server: ApiServer, pki: Pki, env: Env, options: IdentityOptions | Non
     server.paths[issuer.CONFIGURATION] = documents.configuration
     server.paths[issuer.KEYS] = documents.keys
     return Identity(tokens, Signer(pki, env.clock, lambda name: uid_of(name or ROOT)))
+
+
+def _know_front_proxy(server: ApiServer, pki: Pki, env: Env) -> None:
+    """Servers behind aggregation believe this one, and learn from a ConfigMap whom else."""
+    from glebe.apiserver.aggregation.identity import FrontProxy
+
+    front = FrontProxy(pki, env.clock.now())
+    server.front_proxy = front.identity()
+    server.clusters.first_objects = (
+        *server.clusters.first_objects,
+        ("configmaps", front.config_map(pki.ca_pem)),
+    )
 
 
 def _users(env: Env, options: IdentityOptions) -> TokenUsers | None:

@@ -177,11 +177,15 @@ class Pki:
     def kubelet_authority(self, now: float) -> Pki:
         """The CA of kubelets' serving certificates, in a directory below; made when it is needed first."""
         if self._kubelets is None:
-            made = Pki(self.directory / "kubelets")
-            made.directory.mkdir(exist_ok=True, mode=0o700)
-            made._ensure_ca(datetime.fromtimestamp(now, UTC))
-            self._kubelets = made
+            self._kubelets = self.below("kubelets", now)
         return self._kubelets
+
+    def below(self, name: str, now: float) -> Pki:
+        """A further CA in the directory ``name`` below, ready to sign; made when it is not there."""
+        made = Pki(self.directory / name)
+        made.directory.mkdir(exist_ok=True, mode=0o700)
+        made._ensure_ca(datetime.fromtimestamp(now, UTC))
+        return made
 
     # --- making
 

@@ -49,11 +49,11 @@ def groups(registry: TypeRegistry, cluster: str) -> dict[str, dict[str, list[Res
         out.setdefault(info.group, {}).setdefault(info.version, []).append(info)
     for group, versions in out.items():
         if len(versions) > 1 and all(i.is_custom for found in versions.values() for i in found):
-            out[group] = dict(sorted(versions.items(), key=lambda item: _version_order(item[0])))
+            out[group] = dict(sorted(versions.items(), key=lambda item: version_order(item[0])))
     return out
 
 
-def _version_order(version: str) -> tuple[int, int, int, str]:
+def version_order(version: str) -> tuple[int, int, int, str]:
     """Stable before beta before alpha, higher before lower, as upstream prefers versions."""
     digits = version[1:]
     for rank, stage in ((1, "beta"), (2, "alpha")):

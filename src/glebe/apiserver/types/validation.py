@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from glebe.apiserver.types import (
+    apiservicevalidation,
     celrules,
     crdvalidation,
     jobvalidation,
@@ -68,6 +69,7 @@ def _name_faults(info: ResourceInfo) -> Callable[[str], tuple[str, ...]]:
 
 _NAME_RULES: dict[tuple[str, str], Callable[[str], tuple[str, ...]]] = {
     ("", "Namespace"): n.label_faults,
+    ("apiregistration.k8s.io", "APIService"): n.path_segment_faults,
     ("", "Service"): n.label_1035_faults,
 }
 
@@ -202,4 +204,5 @@ RULES: dict[tuple[str, str], Rule] = {
     (_RBAC, "ClusterRoleBinding"): kindvalidation.role_binding,
     ("policy", "PodDisruptionBudget"): kindvalidation.disruption_budget,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): crdvalidation.validate_crd,
+    ("apiregistration.k8s.io", "APIService"): apiservicevalidation.validate_api_service,
 }
