@@ -6,23 +6,25 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ssl import SSLContext
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from glebe.apiserver.assembly import ServerOptions, complete
 from glebe.apiserver.auth.assembly import Identity, secure
 from glebe.apiserver.auth.pki import Pki
 from glebe.apiserver.http import HttpServer
-from glebe.apiserver.services.advertising import advertise
 from glebe.apiserver.server import ApiServer
+from glebe.apiserver.services.advertising import advertise
 from glebe.kube.clock import Env
 from glebe.kube.kubeconfig import KubeconfigError, load_kubeconfig, write_kubeconfig
-from glebe.node.fleet import Fleet
 from glebe.platform.collecting import few_full_collections
-from glebe.platform.embedded import Platform, PlatformConfig
 from glebe.platform.paths import DataDir
 from glebe.platform.serverflags import ServerFlags
 from glebe.platform.storage import StorageOptions
-from glebe.queueing.planner import ProcessPlanner
+
+if TYPE_CHECKING:
+    from glebe.node.fleet import Fleet
+    from glebe.platform.embedded import Platform
 
 log = logging.getLogger("glebe.platform")
 
@@ -41,6 +43,9 @@ async def open_platform(
     :raises OSError: the address cannot be had, or the directory not written.
     :raises glebe.apiserver.store.StoreUnavailable: the database cannot be used.
     """
+    from glebe.platform.embedded import Platform, PlatformConfig  # late: a server alone has neither queue nor nodes
+    from glebe.queueing.planner import ProcessPlanner
+
     flags = flags or ServerFlags()
     env = Env.system()
     pki = Pki(data.pki)
