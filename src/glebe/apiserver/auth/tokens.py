@@ -84,7 +84,7 @@ class ServiceAccountTokens:
         spec = dict(request.get("spec") or {})
         meta = service_account["metadata"]
         _check_identity(request.get("metadata") or {}, meta)
-        life = spec.get("expirationSeconds", DEFAULT_LIFE)
+        life = DEFAULT_LIFE if spec.get("expirationSeconds") is None else spec["expirationSeconds"]
         _check_life(life)
         if self._longest and life > self._longest:
             life = self._longest
