@@ -7,6 +7,7 @@ entry belongs to the set when it is empty or holds ``"."``; otherwise only what 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -60,7 +61,15 @@ def item_key(schema: Schema, item: Any) -> str:
                 why = f'associative list with keys has an element that omits key field "{name}"'
                 raise ListKeyError(f"{why} (and doesn't have default value)")
         key[name] = value
+    if len(key) == 1 and type(value) is str:
+        return _text_key(schema.list_keys[0], value)
     return "k:" + orjson.dumps(key, option=_SORTED).decode()
+
+
+@lru_cache(maxsize=4096)
+def _text_key(name: str, value: str) -> str:
+    """Most lists are keyed by a name, and most names come again and again."""
+    return "k:" + orjson.dumps({name: value}).decode()
 
 
 def by_key(schema: Schema, items: list[Any]) -> dict[str, Any]:
