@@ -18,6 +18,7 @@ from glebe.apiserver.clusters import logical
 from glebe.apiserver.clusters.budget import BudgetCheck
 from glebe.apiserver.clusters.defaults import Defaults, namespace, template
 from glebe.apiserver.clusters.logical import GROUP, NOWHERE, PLURAL, RESOURCE, LogicalCluster
+from glebe.apiserver.clusters.memory import give_back
 from glebe.apiserver.request.routing import ROOT
 from glebe.apiserver.store import EVERY_CLUSTER, Event, Follower, Key, Mismatch, StoreUnavailable
 from glebe.apiserver.verbs.namespaces import DEFAULT
@@ -33,6 +34,9 @@ _CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 _AT_ONCE = 32
 """So many clusters' contents go at the same time."""
 _RETRY_SECONDS = 2.0
+_EACH, _MUCH = 4096, 4 << 20
+"""Bytes that a cluster itself takes about, and from how many on it is worth giving memory back to the system."""
+_CALM_SECONDS = 1.0
 
 
 class Clusters:
@@ -49,6 +53,7 @@ class Clusters:
         self._follower: Follower | None = None
         self._remover: asyncio.Task[None] | None = None
         self._budget: BudgetCheck | None = None
+        self._freed = 0
         self.root_ca = ""
         """PEM, published in every namespace of every cluster; set it before the start."""
         self.first_objects: Sequence[tuple[str, Object]] = ()
@@ -259,9 +264,15 @@ class Clusters:
                 if isinstance(error, StoreUnavailable) and "closed" in str(error):
                     return
                 await asyncio.sleep(_RETRY_SECONDS)
+        if self._freed >= _MUCH:
+            self._freed = 0
+            self._server.store.forget_history(RESOURCE, NOWHERE)  # nobody can watch it
+            # Caches follow a moment later.
+            asyncio.get_running_loop().call_later(_CALM_SECONDS, give_back)
 
     async def _remove(self, name: str) -> None:
         store = self._server.store
+        self._freed += _EACH + store.usage(name)[1]
         await store.drop(name)
         key = logical.key_of(name)
         entry = store.get(key)

@@ -233,7 +233,11 @@ class _Stream:
         return b""
 
     def _shared(self, kind: str, event: Event) -> bytes:
-        """An event's frame, encoded once for all who watch all clusters."""
+        """An event's frame. Only what must be converted is kept for others who watch all clusters: there are few of
+        them, and the history would hold every object twice.
+        """
+        if self._form == "*":
+            return _frame(kind, event.cluster, event.entry.value)
         form = self._form + kind
         line = event.frames.get(form)
         if line is None:

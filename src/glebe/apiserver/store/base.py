@@ -80,6 +80,11 @@ class Given(Protocol):
 #: Begins the value of a row that says: this given object was deleted. What follows is its last state.
 WHITEOUT = b"\0"
 
+def compact(value: bytes) -> bytes:
+    """The same bytes without the spare room (often several KiB) that the encoder has left behind them."""
+    return bytes(memoryview(value))
+
+
 _VIEWS_KEPT = 512
 _viewed: list[Entry | None] = [None] * _VIEWS_KEPT
 _next_view = 0
@@ -313,6 +318,10 @@ class Store(Protocol):
 
     def clusters(self) -> list[str]:
         """Clusters of which anything is in memory."""
+        ...
+
+    def forget_history(self, resource: str, cluster: str) -> None:
+        """Forget the past of one table: watches of it start now or later."""
         ...
 
     def end_watches(self, cluster: str, resource: str = "") -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glebe.apiserver.store.base import Entry, Key, Make, Mismatch
+from glebe.apiserver.store.base import Entry, Key, Make, Mismatch, compact
 from glebe.apiserver.store.mirror import Mirror
 
 
@@ -26,7 +26,7 @@ class MemoryStore(Mirror):
 
     def _change(self, key: Key, make: Make, deleted: bool) -> Entry:
         revision = self._revision + 1
-        entry = Entry(revision, make(revision))
+        entry = Entry(revision, compact(make(revision)))
         self._revision = revision
         self._apply(key, entry, deleted)
         return entry

@@ -17,7 +17,17 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from glebe.apiserver.store import sqlitefile as file
-from glebe.apiserver.store.base import WHITEOUT, Entry, Key, Make, Mismatch, StoreCorrupted, StoreFull, StoreUnavailable
+from glebe.apiserver.store.base import (
+    WHITEOUT,
+    Entry,
+    Key,
+    Make,
+    Mismatch,
+    StoreCorrupted,
+    StoreFull,
+    StoreUnavailable,
+    compact,
+)
 from glebe.apiserver.store.lock import DataLock
 from glebe.apiserver.store.mirror import Mirror
 from glebe.apiserver.store.sealing.sealing import Sealing, refuse_sealed
@@ -176,7 +186,7 @@ class SQLiteStore(Mirror):
         if self._check(key, expected) is None and deleted:
             raise Mismatch(key, None)
         revision = self._allocated + 1
-        value = make(revision)
+        value = compact(make(revision))
         row: bytes | None = None
         if not deleted or self._whites_out(key):
             row = value if self._sealing is None else self._sealing.seal(key, value)
