@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from glebe.apiserver.server import ApiServer
 
 PLUGINS = (
-    "NamespaceAutoProvision",
     "NamespaceExists",
     "LimitRanger",
     "ServiceAccount",
@@ -36,7 +35,6 @@ PLUGINS = (
     "ExtendedResourceToleration",
     "DefaultStorageClass",
     "StorageObjectInUseProtection",
-    "PodGroupProtection",
     "OwnerReferencesPermissionEnforcement",
     "PersistentVolumeClaimResize",
     "RuntimeClass",
@@ -47,8 +45,6 @@ PLUGINS = (
     "DefaultIngressClass",
     "DenyServiceExternalIPs",
     "PodTopologyLabels",
-    "PodGroupWorkloadExists",
-    "JobValidation",
     "PodResizeValidator",
     "Given",
     "MutatingAdmissionPolicy",
@@ -62,15 +58,11 @@ was constructed with (the platform's queue). NamespaceLifecycle is part of the v
 
 DEFAULT_OFF = frozenset(
     {
-        "NamespaceAutoProvision",
         "NamespaceExists",
         "AlwaysPullImages",
         "ExtendedResourceToleration",
         "OwnerReferencesPermissionEnforcement",
         "DenyServiceExternalIPs",
-        "PodGroupProtection",
-        "PodGroupWorkloadExists",
-        "JobValidation",
     }
 )
 """Off unless asked for. Upstream also leaves NodeRestriction and PodNodeSelector off; here they are on, since neither

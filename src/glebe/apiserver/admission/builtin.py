@@ -5,8 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from glebe.apiserver.admission.limits import LimitRanger
+from glebe.apiserver.admission.noderestriction import NodeRestriction
 from glebe.apiserver.admission.nodes import TaintNodesByCondition
 from glebe.apiserver.admission.nodeselector import PodNodeSelector
+from glebe.apiserver.admission.optional import (
+    AlwaysPullImages,
+    DenyServiceExternalIPs,
+    NamespaceExists,
+    PodResizeValidator,
+    PodTopologyLabels,
+)
+from glebe.apiserver.admission.owners import OwnerReferencesPermissionEnforcement
 from glebe.apiserver.admission.podsecurity.plugin import PodSecurity
 from glebe.apiserver.admission.priority import Priority
 from glebe.apiserver.admission.quota.plugin import ResourceQuota
@@ -20,6 +29,7 @@ from glebe.apiserver.admission.storage import (
 )
 from glebe.apiserver.admission.tolerations import DefaultTolerationSeconds, ExtendedResourceToleration
 from glebe.kube.inprocess import InProcessTransport
+from glebe.kube.transport import User
 
 if TYPE_CHECKING:
     from glebe.apiserver.admission.base import BuiltinPlugin
@@ -30,6 +40,11 @@ def contribute(assembly: Assembly) -> None:
     """Hand over the built-in plugins."""
     server, options = assembly.server, assembly.options
     read, read_all = server.read, server.read_all
+
+    async def authorize(user: User, *what: str) -> tuple[bool, str]:
+        authorizer = server.authorizer  # the one of that moment: it comes after the plugins
+        return (True, "") if authorizer is None else await authorizer.authorize(user, *what)
+
     plugins: tuple[BuiltinPlugin, ...] = (
         LimitRanger(read_all),
         ServiceAccount(read, server.env),
@@ -44,6 +59,13 @@ def contribute(assembly: Assembly) -> None:
         DefaultIngressClass(read_all),
         StorageObjectInUseProtection(),
         PersistentVolumeClaimResize(read),
+        NodeRestriction(read, authorize),
+        AlwaysPullImages(),
+        DenyServiceExternalIPs(),
+        NamespaceExists(read),
+        PodTopologyLabels(read),
+        PodResizeValidator(read),
+        OwnerReferencesPermissionEnforcement(server),
     )
     if options.is_on(ResourceQuota.name):
         quota = ResourceQuota(server.store, server.env.clock, InProcessTransport(server.handle))

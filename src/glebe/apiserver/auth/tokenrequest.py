@@ -6,6 +6,7 @@ from typing import Protocol
 
 from glebe.apiserver.request import media, options
 from glebe.apiserver.request.call import Call, respond
+from glebe.apiserver.verbs import admitting
 from glebe.kube import errors
 from glebe.kube.objects import Object
 from glebe.kube.transport import Response
@@ -32,6 +33,9 @@ async def request(call: Call) -> Response:
     body = media.decode(call.request.body, call.request.headers.get("content-type", ""))
     if body.get("kind", "TokenRequest") != "TokenRequest":
         raise errors.bad_request(f"expected a TokenRequest, got {body.get('kind')}")
-    options.dry_run(call.request)
+    call.dry_run = options.dry_run(call.request)
     body["apiVersion"], body["kind"] = "authentication.k8s.io/v1", "TokenRequest"
+    body.setdefault("metadata", {})
+    await admitting.mutate(call, "CREATE", body, None)
+    await admitting.judge(call)
     return respond(issuer.issue(call.cluster, entry.view(), body), call.wanted, 201)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from glebe.apiserver.pods import streams
 from glebe.apiserver.request import media, options
 from glebe.apiserver.request.call import Call, respond
+from glebe.apiserver.verbs import admitting
 from glebe.apiserver.verbs.modify import modify
 from glebe.kube import errors
 from glebe.kube.objects import Object
@@ -67,6 +68,10 @@ async def _bind(call: Call, body: Object) -> Response:
         raise errors.invalid("", "Binding", name, [cause])
     if not node:
         raise errors.invalid("", "Binding", name, [errors.Cause("FieldValueRequired", "Required value", "target.name")])
+    body.setdefault("metadata", meta)
+    await admitting.mutate(call, "CREATE", body, None)
+    await admitting.judge(call)
+    meta = body["metadata"]
     now = call.server.now_text()
 
     def edit(pod: Object) -> None:
