@@ -16,7 +16,7 @@ from glebe.kube.transport import Request, Response
 Serve = Callable[[Request, list[str]], Awaitable[Response]]
 
 _MAYBE_STALE = frozenset({400, 401, 403, 404, 409, 422, 504})
-_OBJECTS = ("/api", "/clusters")
+_OBJECTS = ("/api", "/clusters", "/snapshot")
 
 
 async def serve(store: Store, request: Request, warnings: list[str], onward: Serve) -> Response:

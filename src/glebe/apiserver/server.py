@@ -9,7 +9,7 @@ from typing import Protocol
 
 import orjson
 
-from glebe.apiserver import assembly, event_expiry, health, replicas
+from glebe.apiserver import archives, assembly, event_expiry, health, replicas
 from glebe.apiserver.admission.base import AdmissionPlugin, ValidatingPlugin
 from glebe.apiserver.aggregation import presence
 from glebe.apiserver.auth import impersonation
@@ -266,6 +266,8 @@ class ApiServer:
         if flight.tenant is None and route.cluster != EVERY_CLUSTER:  # said last: strangers do not learn who is there
             raise errors.not_found("glebe.dev", "clusters", route.cluster)
         if not route.resource:
+            if request.path == archives.PATH:
+                return await archives.serve(self, flight)
             if route.path in self.paths and request.method == "GET":
                 return self.paths[route.path](flight)
             return await self._discovery(request, route)

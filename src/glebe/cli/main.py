@@ -20,6 +20,7 @@ VERBS = (
     "nodes",
     "usage",
     "apiserver",
+    "snapshot",
     "controller",
     "simulate",
     "version",

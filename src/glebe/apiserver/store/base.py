@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import orjson
 
 if TYPE_CHECKING:
+    from glebe.apiserver.store.archive import Snapshot
     from glebe.apiserver.store.subscription import Follower, Subscription
     from glebe.apiserver.store.table import Table
 
@@ -79,6 +80,7 @@ class Given(Protocol):
 
 #: Begins the value of a row that says: this given object was deleted. What follows is its last state.
 WHITEOUT = b"\0"
+
 
 def compact(value: bytes) -> bytes:
     """The same bytes without the spare room (often several KiB) that the encoder has left behind them."""
@@ -327,6 +329,10 @@ class Store(Protocol):
     def end_watches(self, cluster: str, resource: str = "") -> None:
         """End the watches of a cluster, or of one resource in it that is no longer served as it was (not the wildcard
         ones)."""
+        ...
+
+    def snapshot(self, cluster: str = "") -> Snapshot:
+        """The present state of a cluster, or ("") of everything, as one moment."""
         ...
 
     def compact(self, revision: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from glebe.apiserver.store.archive import Snapshot
 from glebe.apiserver.store.base import EVERY_CLUSTER, WHITEOUT, Entry, Event, Given, Key, Mismatch, Page
 from glebe.apiserver.store.history import Bounds
 from glebe.apiserver.store.subscription import Follower, Subscription
@@ -106,6 +107,14 @@ class Mirror:
         if deleted and self._whites_out(key):
             self._tables.white_out(key)
         table.apply((key.namespace, key.name), entry, deleted)
+
+    def snapshot(self, cluster: str = "") -> Snapshot:
+        """The present state of a cluster, or of everything, as one moment."""
+        tables = self._tables
+        every = [(r, c, t) for c in ([cluster] if cluster else tables.clusters()) for r, t in tables.of_cluster(c)]
+        every.sort(key=lambda row: (row[1], row[0]))
+        held = [(resource, owner, dict(table.entries)) for resource, owner, table in every if table.entries]
+        return Snapshot(cluster, self._revision, held, tables.whiteouts(cluster))
 
     def compact(self, revision: int) -> None:
         self._tables.compact(revision)

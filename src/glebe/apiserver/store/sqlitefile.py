@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -36,6 +36,9 @@ DELETE = "DELETE FROM objects WHERE cluster = ? AND resource = ? AND namespace =
 #: A slice of a dropped cluster; a later cluster of that name has later revisions.
 DROP = "DELETE FROM objects WHERE rowid IN (SELECT rowid FROM objects WHERE cluster = ? AND revision <= ? LIMIT ?)"
 REVISION = "UPDATE meta SET value = ? WHERE name = 'revision'"
+
+#: How far revisions jump when a snapshot is restored.
+RESTORED = 1_000_000_000
 
 Row: TypeAlias = tuple[Key, int, bytes]
 
@@ -144,6 +147,32 @@ def _take_over(connection: sqlite3.Connection) -> None:
     rows = (row_of(Key(*row[:4]), row[4], bytes(row[5])) for row in old)
     connection.executemany(PUT, rows)
     connection.execute("DROP TABLE before")
+
+
+def create_from(path: Path, rows: Iterable[Row], revision: int) -> None:
+    """Make a new file with these rows; all or nothing. The next revision is far beyond ``revision``, because writes
+    after the snapshot may have been seen: no version may come twice.
+
+    :raises StoreUnavailable: it cannot be written.
+    """
+    fresh = path.with_name(path.name + ".restoring")
+    fresh.unlink(missing_ok=True)
+    connection = connect(fresh)
+    try:
+        with explained(fresh):
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(PUT, (row_of(*row) for row in rows))
+            connection.execute(REVISION, (revision + RESTORED,))
+            connection.execute("COMMIT")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.execute("PRAGMA journal_mode = DELETE")
+    except BaseException:
+        connection.close()
+        fresh.unlink(missing_ok=True)
+        raise
+    connection.close()
+    path.with_name(path.name + ".acknowledged").unlink(missing_ok=True)
+    fresh.rename(path)
 
 
 def revision_of(connection: sqlite3.Connection) -> int:

@@ -73,6 +73,16 @@ class Tables:
         """A given object was deleted, for good."""
         self._whiteouts.setdefault(key.cluster, set()).add((key.resource, key.namespace, key.name))
 
+    def whiteouts(self, cluster: str = "") -> list[Key]:
+        """Given objects that were deleted (and not written again since), of one cluster or all."""
+        found = []
+        for owner in [cluster] if cluster else sorted(self._whiteouts):
+            for resource, namespace, name in sorted(self._whiteouts.get(owner, ())):
+                table = self.find(resource, owner)
+                if table is None or (namespace, name) not in table.entries:
+                    found.append(Key(resource, owner, namespace, name))
+        return found
+
     def find(self, resource: str, cluster: str) -> Table | None:
         shelf = self._shelves.get(resource)
         return None if shelf is None else shelf.tables.get(cluster)

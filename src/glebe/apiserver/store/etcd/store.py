@@ -130,6 +130,13 @@ class EtcdStore(Mirror):
         current = self.get(key)
         return 0 if isinstance(current, GivenEntry) and current.revision == expected else expected
 
+    async def white_out(self, key: Key) -> None:
+        """Store that a given object was deleted; for restoring, when nothing is given yet."""
+        value = WHITEOUT + self._seal(key, lay.pack(lambda revision: b""))
+        await self._transact(
+            key, {"success": [{"request_put": {"key": b64(self._layout.key(key)), "value": b64(value)}}]}
+        )
+
     async def drop(self, cluster: str) -> None:
         start, end = self._layout.cluster(cluster)
         body: Json = {
