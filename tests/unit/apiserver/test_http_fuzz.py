@@ -83,17 +83,31 @@ async def seen(pieces: list[bytes]) -> tuple[list[tuple[str, str, bytes]], list[
     return requests, lines, closed
 
 
+def mostly(draw: st.DrawFn, right: str, others: tuple[str, ...]) -> str:
+    return right if draw(st.integers(0, 5)) else draw(st.sampled_from(others))
+
+
+FRAMED = (
+    ("", ""),
+    ("Content-Length: 3", "abc"),
+    ("Transfer-Encoding: chunked", "3\r\nabc\r\n0\r\n\r\n"),
+    ("Content-Length: 0", ""),
+)
+
+
 @st.composite
 def messages(draw: st.DrawFn) -> bytes:
-    """One to three requests, right or wrong."""
+    """One to three requests, most of them right in most of their parts."""
     out = ""
     for _ in range(draw(st.integers(1, 3))):
-        first = (
-            f"{draw(st.sampled_from(METHODS))} {draw(st.sampled_from(TARGETS))} HTTP/{draw(st.sampled_from(VERSIONS))}"
-        )
-        lines = draw(st.lists(st.sampled_from(LINES), max_size=5))
-        end = draw(st.sampled_from(("\r\n", "\r\n", "\r\n", "\n")))
-        out += end.join([first, *lines, "", ""]) + draw(st.sampled_from(BODIES))
+        method, version = mostly(draw, "POST", METHODS), mostly(draw, "1.1", VERSIONS)
+        length, body = draw(st.sampled_from(FRAMED))
+        lines = [mostly(draw, "Host: a", LINES), *([length] if length else [])]
+        if not draw(st.integers(0, 3)):
+            lines.append(draw(st.sampled_from(LINES)))
+        end = mostly(draw, "\r\n", ("\n",))
+        first = f"{method} {mostly(draw, '/api/v1/pods?limit=1', TARGETS)} HTTP/{version}"
+        out += end.join([first, *lines, "", ""]) + mostly(draw, body, BODIES)
     return out.encode("latin-1")
 
 
