@@ -59,6 +59,37 @@ def load(body: bytes) -> Any:
         loader.dispose()
 
 
+def repeated_keys(body: bytes) -> list[str]:
+    """What a document repeats, in the words of Go's YAML decoder; [] for what is no document."""
+    loader = _Loader(body)
+    try:
+        node = loader.get_single_node()
+    except yaml.YAMLError:
+        return []
+    finally:
+        loader.dispose()
+    found: list[tuple[int, str]] = []
+    seen: set[int] = set()
+    todo = [node] if node is not None else []
+    while todo:
+        node = todo.pop()
+        if id(node) in seen or isinstance(node, yaml.ScalarNode):
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            todo.extend(node.value)
+            continue
+        names: set[str] = set()
+        for key, value in node.value:
+            todo.append(value)
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    line = key.start_mark.line + 1
+                    found.append((line, f'line {line}: key "{key.value}" already set in map'))
+                names.add(key.value)
+    return [text for _, text in sorted(found)]
+
+
 def _check_depth(body: bytes) -> None:
     depth = 0
     for event in yaml.parse(body, Loader=_Loader):

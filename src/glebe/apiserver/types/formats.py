@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from datetime import date, datetime
 
+from glebe.apiserver.types import names as n
+
 _DURATION = re.compile(
     r"^[+-]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d|w)((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))*$|^0$"
 )
@@ -41,7 +43,28 @@ def _matches(pattern: str | re.Pattern[str]) -> Callable[[str], bool]:
     return lambda text: compiled.match(text) is not None
 
 
+def _isbn(text: str, *lengths: int) -> bool:
+    digits = text.replace("-", "").replace(" ", "")
+    if len(digits) not in lengths:
+        return False
+    if len(digits) == 10:
+        if not digits[:9].isdecimal() or not (digits[9].isdecimal() or digits[9] in "xX"):
+            return False
+        values = [10 if d in "xX" else int(d) for d in digits]
+        return sum((10 - i) * v for i, v in enumerate(values)) % 11 == 0
+    return digits.isdecimal() and sum((1, 3)[i % 2] * int(d) for i, d in enumerate(digits)) % 10 == 0
+
+
 FORMATS: dict[str, Callable[[str], bool]] = {
+    "bsonobjectid": _matches(r"^[0-9a-fA-F]{24}$"),
+    "hexcolor": _matches(r"^#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$"),
+    "isbn": lambda text: _isbn(text, 10, 13),
+    "isbn10": lambda text: _isbn(text, 10),
+    "isbn13": lambda text: _isbn(text, 13),
+    "k8s-long-name": lambda text: not n.subdomain_faults(text),
+    "k8s-short-name": lambda text: not n.label_faults(text),
+    "mac": _matches(r"^([0-9a-fA-F]{2}([:-])([0-9a-fA-F]{2}\2){4}[0-9a-fA-F]{2}|([0-9a-fA-F]{4}\.){2}[0-9a-fA-F]{4})$"),
+    "ssn": _matches(r"^\d{3}[- ]?\d{2}[- ]?\d{4}$"),
     "byte": _parses(lambda text: base64.b64decode(text, validate=True)),
     "cidr": _parses(lambda text: ipaddress.ip_network(text, strict=False)),
     "date": _parses(date.fromisoformat),

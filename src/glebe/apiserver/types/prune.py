@@ -162,6 +162,27 @@ def unknown_fields(schema: Schema, value: Any) -> list[str]:
     return unknown
 
 
+def undeclared(schema: Schema, value: Any, path: str = "") -> list[str]:
+    """The paths of fields that the schema does not know, as structured merge-diff writes them; nothing is changed."""
+    found: list[str] = []
+    if type(value) is dict and schema.kind in ("object", "map"):
+        free = schema.preserve or (schema.custom and schema.kind == "object" and schema.raw.get("type") != "object")
+        for key, item in value.items():
+            child = schema.fields.get(key) or schema.additional
+            if child is not None:
+                found += undeclared(child, item, f"{path}.{key}")
+            elif not free:
+                found.append(f"{path}.{key}")
+    elif type(value) is list and schema.items is not None:
+        for index, item in enumerate(value):
+            where = f"{path}[{index}]"
+            if schema.list_type == "map" and type(item) is dict:
+                keys = ",".join(f"{k}={orjson.dumps(item[k]).decode()}" for k in schema.list_keys if k in item)
+                where = f"{path}[{keys}]"
+            found += undeclared(schema.items, item, where)
+    return found
+
+
 def cannot_be_handled(info: ResourceInfo, why: str) -> ApiError:
     """The 400 for a body that cannot be decoded as its kind."""
     return bad_request(f'{info.kind} in version "{info.version}" cannot be handled as a {info.kind}: {why}')

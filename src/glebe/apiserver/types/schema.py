@@ -88,6 +88,8 @@ class Schema:
         self.default: Any = raw.get("default")
         self.required: tuple[str, ...] = tuple(raw.get("required", ()))
         self.embedded: bool = raw.get("x-kubernetes-embedded-resource", False)
+        if custom and self.embedded:
+            self.required = (*self.required, *(n for n in ("apiVersion", "kind") if n not in self.required))
         self.preserve: bool = raw.get("x-kubernetes-preserve-unknown-fields", False)
         self.patch_merge_key: str = raw.get("x-kubernetes-patch-merge-key", "")
         self.patch_strategy: tuple[str, ...] = tuple(

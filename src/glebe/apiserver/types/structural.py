@@ -5,6 +5,7 @@ Validation runs in two steps like decoding: a compiled yes/no check, and only fo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -126,13 +127,47 @@ def _object_validator(schema: Schema) -> Validator:
 # --------------------------------------------------------------------------------------- the walk that words faults
 
 
-def validate(schema: Schema, obj: Any, path: str = "") -> list[Cause]:
-    """Every fault of ``obj``, worded as upstream words it; empty for nearly every object, and then cheap."""
+def validate(schema: Schema, obj: Any, path: str = "", old: Any = None) -> list[Cause]:
+    """Every fault of ``obj``, worded as upstream words it; empty for nearly every object, and then cheap.
+
+    What is wrong in a part that is as it was in ``old`` is not held against an update (ratcheting, KEP 4008).
+    """
     if schema.validator(obj):
         return []
     causes: list[Cause] = []
     _walk(schema, obj, path, causes)
+    if old is not None and causes:
+        causes = [cause for cause in causes if not _was_there(schema, obj, old, cause.field)]
     return causes
+
+
+_PART = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
+
+
+def _was_there(schema: Schema, new: Any, old: Any, field: str) -> bool:
+    """Does ``field`` lie in a part of ``new`` that is the same in ``old``? Items of lists without keys have no past."""
+    node: Schema | None = schema
+    if field == "<nil>":
+        return bool(new == old)
+    for index, name in _PART.findall(field):
+        if new == old:
+            return True
+        if index:
+            if node is None or node.list_type != "map" or type(new) is not list or type(old) is not list:
+                return False
+            item = new[int(index)] if int(index) < len(new) else None
+            keys = node.list_keys
+            if type(item) is not dict:
+                return False
+            same = [o for o in old if type(o) is dict and all(o.get(k) == item.get(k) for k in keys)]
+            if len(same) != 1:
+                return False
+            new, old, node = item, same[0], node.items
+        else:
+            if type(new) is not dict or type(old) is not dict or name not in new or name not in old:
+                return False
+            new, old, node = new[name], old[name], node.field(name) if node is not None else None
+    return bool(new == old)
 
 
 def type_fault(path: str, want: str, value: Any) -> Cause:
@@ -218,6 +253,9 @@ def _walk_array(schema: Schema, value: Any, path: str, causes: list[Cause]) -> N
     if schema.items is not None:
         for index, item in enumerate(value):
             _walk(schema.items, item, f"{path}[{index}]", causes)
+            if schema.list_type == "map" and type(item) is not dict:
+                why = f"Invalid value: {show(item)}: must be an object for an array of list-type map"
+                causes.append(Cause("FieldValueInvalid", why, f"{path}[{index}]"))
     for index, text in _duplicates(schema, value):
         causes.append(Cause("FieldValueDuplicate", f"Duplicate value: {text}", f"{path}[{index}]"))
 
@@ -245,6 +283,7 @@ def _string_faults(schema: Schema, value: Any, path: str) -> Iterable[Cause]:
     raw = schema.raw
     if (high := raw.get("maxLength")) is not None and len(value) > high:
         yield Cause("FieldValueTooLong", f"Too long: may not be more than {high} bytes", path)
+        return
     if (low := raw.get("minLength")) is not None and len(value) < low:
         yield _invalid(path, value, f"should be at least {low} chars long")
     if (pattern := raw.get("pattern")) is not None and not _matches(pattern, value):
@@ -324,8 +363,13 @@ def _typed(branch: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
 
 def _junctors(schema: Schema, value: Any, path: str, causes: list[Cause]) -> list[Cause]:
     raw = schema.raw
-    for branch in raw.get("allOf") or ():
-        causes.extend(_branch_faults(schema, branch, value, path))
+    if branches := raw.get("allOf"):
+        results = [_branch_faults(schema, branch, value, path) for branch in branches]
+        if any(results):
+            tail = ". None validated" if all(results) else ""
+            message = f'Invalid value: "": "{path}" must validate all the schemas (allOf){tail}'
+            causes.append(Cause("FieldValueInvalid", message, "<nil>"))
+        causes.extend(fault for result in results for fault in result)
     for name, what in (("anyOf", "at least one schema (anyOf)"), ("oneOf", "one and only one schema (oneOf)")):
         branches = raw.get(name)
         if not branches or schema.kind == "int-or-string":

@@ -16,6 +16,7 @@ from glebe.apiserver.types import (
     kindvalidation,
     podvalidation,
     registrationvalidation,
+    smallkinds,
     structural,
 )
 from glebe.apiserver.types import names as n
@@ -41,7 +42,7 @@ def validate(info: ResourceInfo, obj: Object, old: Object | None = None, subreso
     causes = validate_metadata(info, obj, old)
     if info.is_custom:
         if info.schema is not None:
-            causes += structural.validate(info.schema, obj)
+            causes += structural.validate(info.schema, obj, old=old)
             if not causes:  # rules may rely on what the schema guarantees
                 causes.extend(celrules.rule_faults(info.schema, obj, old))
         return causes
@@ -70,6 +71,7 @@ def _name_faults(info: ResourceInfo) -> Callable[[str], tuple[str, ...]]:
 _NAME_RULES: dict[tuple[str, str], Callable[[str], tuple[str, ...]]] = {
     ("", "Namespace"): n.label_faults,
     ("apiregistration.k8s.io", "APIService"): n.path_segment_faults,
+    ("networking.k8s.io", "IPAddress"): smallkinds.ip_name_faults,
     ("", "Service"): n.label_1035_faults,
 }
 
@@ -133,7 +135,8 @@ def _enums(schema: Schema, value: Any, path: str, causes: list[Cause]) -> None:
             for index, element in enumerate(item):
                 if child.enum is not None:
                     if element not in child.enum:
-                        causes.append(n.not_supported(f"{where}[{index}]", element, _listed(child.enum)))
+                        shown = where if name == "accessModes" else f"{where}[{index}]"
+                        causes.append(n.not_supported(shown, element, _listed(child.enum)))
                 elif type(element) is dict:
                     _enums(child, element, f"{where}[{index}]", causes)
         elif field.enum is not None:
@@ -180,6 +183,7 @@ _BATCH, _APPS, _RBAC = "batch", "apps", "rbac.authorization.k8s.io"
 _ADMISSION = "admissionregistration.k8s.io"
 
 RULES: dict[tuple[str, str], Rule] = {
+    **smallkinds.RULES,
     ("", "Pod"): podvalidation.validate_pod,
     ("", "PodTemplate"): lambda obj, old: podvalidation.template(obj.get("template") or {}, "template"),
     (_BATCH, "Job"): jobvalidation.validate_job,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from glebe.apiserver.patch.apply import server_side_apply
-from glebe.apiserver.request import media, options
+from glebe.apiserver.request import media, options, yamlbody
 from glebe.apiserver.request.call import Call
 from glebe.apiserver.verbs.metadata import check_identity
 from glebe.apiserver.verbs.writing import change, check_type, create_object
@@ -57,6 +57,42 @@ def _decode(call: Call) -> Object:
     for field in ("apiVersion", "kind"):
         if not applied.get(field):
             raise errors.bad_request(f"error decoding YAML: Object '{field}' is missing")
+    if body[:1] != b"{":
+        _look_for_repeated(call, body)
     check_type(call, applied)
     check_identity(call, applied)
+    _declared(call, applied)
     return applied
+
+
+def _look_for_repeated(call: Call, body: bytes) -> None:
+    """Keys that are set twice: refused under Strict, and warned of.
+
+    :raises ApiError: 400.
+    """
+    mode = options.field_validation(call.request)
+    found = yamlbody.repeated_keys(body) if mode != "Ignore" else []
+    if found and mode == "Strict":
+        listed = "\n  ".join(["yaml: unmarshal errors:", *found])
+        raise errors.bad_request(f"error strict decoding YAML: error converting YAML to JSON: {listed}")
+    for line in found:
+        call.warn(line)
+
+
+def _declared(call: Call, applied: Object) -> None:
+    """Who applies a configuration will own its fields, so that all of them must be known.
+
+    :raises ApiError: 500, as upstream.
+    """
+    from glebe.apiserver.types.prune import undeclared
+
+    schema = call.info.schema
+    if schema is None or schema.check(applied):
+        return
+    found = [f"{path}: field not declared in schema" for path in sorted(undeclared(schema, applied))]
+    if not found:
+        return
+    meta = applied["metadata"]
+    where = f"{meta.get('namespace', '')}/{meta.get('name', '')}; {call.info.api_version}, Kind={call.info.kind}"
+    listed = found[0] if len(found) == 1 else "\n  ".join(["errors:", *found])
+    raise errors.ApiError(500, "", f"failed to create typed patch object ({where}): {listed}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from glebe.apiserver.patch import json_patch, merge_patch
-from glebe.apiserver.request import media, options
+from glebe.apiserver.request import duplicates, media, options
 from glebe.apiserver.request.call import Call
 from glebe.apiserver.verbs.metadata import check_identity
 from glebe.apiserver.verbs.writing import change, check_type
@@ -27,6 +27,8 @@ async def patch(call: Call) -> Response:
 
         return await apply_patch(call)
     body = media.load_json(call.request.body)
+    if kind != "json" and options.field_validation(call.request) != "Ignore":
+        call.duplicates = duplicates.find(call.request.body, body)
     return await change(call, _maker(call, kind, body))
 
 

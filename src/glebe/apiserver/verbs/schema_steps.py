@@ -30,9 +30,13 @@ def prune(call: Call, obj: Object, duplicates: list[str] | None = None) -> None:
     mode = options.field_validation(call.request)
     if mode == "Ignore" or not (unknown or duplicates):
         return
-    texts = [f'unknown field "{path}"' for path in unknown]
-    texts += [f'duplicate field "{path}"' for path in duplicates or ()]
+    named = [f'unknown field "{path}"' for path in (sorted(unknown) if call.info.is_custom else unknown)]
+    lines = [path for path in duplicates or () if path.startswith("line ")]  # of a YAML body
+    repeated = [f'duplicate field "{path}"' for path in duplicates or () if not path.startswith("line ")]
+    texts = [*lines, *repeated, *named] if call.info.is_custom else [*lines, *named, *repeated]
     if mode == "Strict":
+        if lines:
+            texts = ["\n  ".join(["yaml: unmarshal errors:", *lines]), *texts[len(lines) :]]
         listed = ", ".join(texts)
         kind = call.info.kind
         message = (

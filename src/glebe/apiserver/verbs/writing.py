@@ -7,8 +7,17 @@ from typing import Any
 
 import orjson
 
-from glebe.apiserver.request import duplicates, media, options
-from glebe.apiserver.request.call import Call, object_of, respond_entry, respond_object, stored_version
+from glebe.apiserver.request import duplicates, media, options, yamlbody
+from glebe.apiserver.request.call import (
+    Call,
+    is_stale,
+    object_of,
+    presented,
+    respond_entry,
+    respond_object,
+    stored_version,
+    to_be_stored,
+)
 from glebe.apiserver.store import Entry, Make, Mismatch
 from glebe.apiserver.strategy import strategy_for
 from glebe.apiserver.verbs import admitting, schema_steps
@@ -69,14 +78,14 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> Re
         if info.namespaced:
             require_namespace(call, name)  # again: admission may have taken its time
         try:
-            entry = await server.store.put(call.key(name), encoder(call, obj), 0)
+            entry = await server.store.put(call.key(name), encoder(call, await to_be_stored(call, obj)), 0)
         except Mismatch:
             if generated and attempt + 1 < _NAME_ATTEMPTS:
                 continue
             raise errors.already_exists(info.group, info.plural, name) from None
         admitting.settle(call, True)
         server.written(call, entry, None)
-        return respond_entry(call, entry, 201)
+        return respond_entry(call, await presented(call, entry), 201)
     raise AssertionError("unreachable")
 
 
@@ -132,10 +141,11 @@ async def change(call: Call, make: Callable[[Object], Object], *, applied: bool 
         entry = store.get(call.key())
         if entry is None:
             raise call.not_found()
-        old = object_of(call, entry)
-        new = make(object_of(call, entry))
+        shown = await presented(call, entry)
+        old = object_of(call, shown)
+        new = make(object_of(call, shown))
         _check_lock(call, new, old)
-        result = await _attempt(call, entry, new, old, applied)
+        result = await _attempt(call, shown, new, old, applied, is_stale(call, entry))
         if result is not None:
             return result
     raise errors.modified(call.info.group, call.info.plural, call.route.name)
@@ -153,12 +163,17 @@ def _check_lock(call: Call, new: Object, old: Object) -> None:
         raise errors.conflict(call.info.group, call.info.plural, call.route.name, why)
 
 
-async def _attempt(call: Call, entry: Entry, new: Object, old: Object, applied: bool) -> Response | None:
-    """One try to replace ``entry``; None when it was replaced by someone else in the meantime."""
+async def _attempt(
+    call: Call, entry: Entry, new: Object, old: Object, applied: bool, stale: bool
+) -> Response | None:
+    """One try to replace ``entry``; None when it was replaced by someone else in the meantime.
+
+    ``stale``: it is to be written even if nothing changes, because it is stored in an old form.
+    """
     server, store = call.server, call.server.store
     subresource = call.route.subresource
     await prepare_update(call, new, old)
-    if unchanged(new, old) and not (applied and _owners(new) != _owners(old)):
+    if not stale and unchanged(new, old) and not (applied and _owners(new) != _owners(old)):
         return respond_entry(call, entry)
     if not applied:
         schema_steps.own_fields(call, old, new, subresource)
@@ -166,16 +181,16 @@ async def _attempt(call: Call, entry: Entry, new: Object, old: Object, applied: 
         return respond_object(call, new)
     try:
         if _is_over(call, new, old):
-            done = await store.delete(call.key(), encoder(call, new), entry.revision)
+            done = await store.delete(call.key(), encoder(call, await to_be_stored(call, new)), entry.revision)
             admitting.settle(call, True)
             server.written(call, None, entry)
         else:
-            done = await store.put(call.key(), encoder(call, new), entry.revision)
+            done = await store.put(call.key(), encoder(call, await to_be_stored(call, new)), entry.revision)
             admitting.settle(call, True)
             server.written(call, done, entry)
     except Mismatch:
         return None
-    return respond_entry(call, done)
+    return respond_entry(call, await presented(call, done))
 
 
 async def prepare_update(call: Call, new: Object, old: Object) -> None:
@@ -231,9 +246,11 @@ def decode_body(call: Call) -> Object:
     """The object in the body, with its type checked against the path."""
     header = call.request.headers.get("content-type", "")
     obj = media.decode(call.request.body, header, call.warn)
-    is_json = "yaml" not in header and "protobuf" not in header
-    if is_json and options.field_validation(call.request) != "Ignore":
-        call.duplicates = duplicates.find(call.request.body, obj)
+    if "protobuf" not in header and options.field_validation(call.request) != "Ignore":
+        if "yaml" in header:
+            call.duplicates = yamlbody.repeated_keys(call.request.body)
+        else:
+            call.duplicates = duplicates.find(call.request.body, obj)
     check_type(call, obj)
     return obj
 
@@ -243,11 +260,17 @@ def check_type(call: Call, obj: Object) -> None:
     info = call.info
     version, kind = obj.get("apiVersion"), obj.get("kind")
     if version and version != info.api_version:
+        if info.is_custom:
+            why = f"does not match the expected API version ({info.api_version})"
+            raise errors.bad_request(f"the API version in the data ({version}) {why}")
         raise errors.bad_request(
             f'{info.kind} in version "{info.version}" cannot be handled as a {info.kind}: the API version in the data '
             f"({version}) does not match the expected API version ({info.api_version})"
         )
     if kind and kind != info.kind:
+        if info.is_custom:
+            cause = errors.Cause("FieldValueInvalid", f'Invalid value: "{kind}": must be {info.kind}', "kind")
+            raise errors.invalid(info.group, info.kind, "", [cause])
         raise errors.bad_request(
             f'{kind} in version "{info.version}" cannot be handled as a {info.kind}: '
             f"no kind {kind} is served at this path"
