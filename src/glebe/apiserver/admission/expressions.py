@@ -74,7 +74,8 @@ class Expressions:
             return f"compilation failed: {error}"
         if program.result.kind in results:
             return ""
-        return f"must evaluate to {results[0]}" if len(results) == 1 else f"must evaluate to one of {list(results)}"
+        wanted = results[0] if len(results) == 1 else f"one of [{' '.join(results)}]".replace("null", "null_type")
+        return f"must evaluate to {wanted} but got {program.result}"
 
     def mutation_fault(self, text: str, patch_type: str) -> str:
         """The same of a mutation's expression."""
@@ -83,10 +84,10 @@ class Expressions:
         except CompileError as error:
             return f"compilation failed: {error}"
         if patch_type == "ApplyConfiguration":
-            return "" if str(result) == OBJECT else "must evaluate to Object"
+            return "" if str(result) == OBJECT else f"must evaluate to Object but got {result}"
         item = result.params[0] if result.kind == "list" and result.params else t.DYN
         fits = result.kind == "list" and (str(item) == JSON_PATCH or item.kind == "free")
-        return "" if fits else "must evaluate to list(JSONPatch)"
+        return "" if fits else f"must evaluate to list(JSONPatch) but got {result}"
 
 
 class Variables(Lazy):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -44,6 +45,7 @@ _TYPE_IDENTS = {
     name: t.type_of(Type(name))
     for name in ("bool", "int", "uint", "double", "string", "bytes", "list", "map", "type", "dyn")
 } | {"null_type": t.type_of(t.NULL), "optional_type": t.type_of(Type("optional"))}
+_CLAUSE = re.compile(r"%(?:\.\d+)?[a-zA-Z]")
 _CHECKED_LITERALS = {"duration": parse_duration, "timestamp": parse_timestamp}
 
 
@@ -246,7 +248,10 @@ class Checker:
         given: list[Type] = []
         if overloads is None and node.target is not None:
             given.append(self.check(node.target))
-        given += [self.check(arg) for arg in node.args]
+        if node.name == "format" and given and len(node.args) == 1 and type(node.args[0]) is ListLiteral:
+            given.append(self._format_list(node, node.args[0]))  # may hold anything
+        else:
+            given += [self.check(arg) for arg in node.args]
         if overloads is None:
             if not self._library.knows(node.name):
                 return self._complain(node.at, f"undeclared reference to '{node.name}' (in container '')")
@@ -256,6 +261,17 @@ class Checker:
         self.out.overloads[id(node)] = overloads
         self._check_literals(node)
         return self._choose(node, given, [(o.args, o.result) for o in overloads])
+
+    def _format_list(self, node: Call, args: ListLiteral) -> Type:
+        for item in args.items:
+            self.check(item)
+        if type(node.target) is Literal and type(node.target.value) is str and not args.optional:
+            expected = len(_CLAUSE.findall(node.target.value.replace("%%", "")))
+            if len(args.items) > expected:
+                counts = f"(expected {expected}, got {len(args.items)})"
+                self._complain(args.at, f"too many arguments supplied to string.format {counts}")
+        self.out.types[id(args)] = t.list_of(t.DYN)
+        return t.list_of(t.DYN)
 
     def _namespaced(self, node: Call) -> list[Overload] | None:
         """``sets.contains(...)`` is a function with a dotted name unless ``sets`` is a variable."""
@@ -276,8 +292,8 @@ class Checker:
         if type(last) is Literal and type(last.value) is str:
             try:
                 regex.compile(last.value)
-            except regex.BadPattern as error:
-                self._complain(last.at, f"invalid matches argument: {error}")
+            except regex.BadPattern:
+                self._complain(last.at, f"invalid {node.name} argument")
         parse = _CHECKED_LITERALS.get(node.name) if node.target is None else None
         first = node.args[0] if node.args else None
         if parse is not None and type(first) is Literal and type(first.value) is str:

@@ -109,7 +109,7 @@ class _Estimator:
         cost = max((_COSTS[o.cost](sizes) for o in overloads), default=1)
         result = self._checked.type_of(node)
         if result.kind in ("string", "bytes", "list", "map", "dyn") and result.largest < 0:
-            return cost, max(sum(sizes), 1)
+            return cost, max(sum(sizes), 1) if node.name in _SIZED else _UNKNOWN
         return cost, max(result.largest, 1)
 
     def _macro(self, node: Macro) -> Estimate:
@@ -123,6 +123,10 @@ class _Estimator:
         return Estimate(over.cost + over.size * (each + body) + 1 + (10 if size != 1 else 0), size)
 
 
+#: functions whose result is known to be no longer than what they are given; as upstream, nothing is known of others
+_SIZED = frozenset(
+    {"lowerAscii", "upperAscii", "substring", "trim", "replace", "split", "join", "find", "findAll", "charAt"}
+)
 _COMPARED = frozenset({"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_"})
 _ITERATIONS = {
     "all": 3,

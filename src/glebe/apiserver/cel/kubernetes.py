@@ -187,7 +187,6 @@ def declare(library: Library) -> None:
     add, member = library.add, library.member
     add("quantity(string) -> quantity", text_cost(_quantity), "text")
     add("isQuantity(string) -> bool", text_cost(_is(_quantity)), "text")
-    member("quantity", "sign() -> int", free(lambda q: _sign(q.amount, 0)))
     member("quantity", "isInteger() -> bool", free(_is_integer))
     member("quantity", "asInteger() -> int", free(_as_integer))
     member("quantity", "asApproximateFloat() -> double", free(lambda q: float(q.amount)))

@@ -26,6 +26,10 @@ from glebe.apiserver.cel.syntax import (
 DEEPEST = 60
 TALLEST = 200
 
+#: what an expression may begin with, in the words of upstream's parser
+_ANY = (
+    "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}"
+)
 _BINARY = {
     "||": 1,
     "&&": 2,
@@ -257,7 +261,7 @@ class _Parser:
         if token.text == "." and self._token.kind == "name":
             return self._named(self._take())
         self._next -= 1
-        raise SyntaxFault(token.at, f"Syntax error: mismatched input '{token.text}' expecting an expression")
+        raise SyntaxFault(token.at, f"Syntax error: mismatched input '{token.text}' expecting {_ANY}")
 
     def _named(self, token: Token) -> Node:
         if token.text in RESERVED:
@@ -328,7 +332,7 @@ def _qualified(node: Node) -> str:
 
 def _variable(node: Node) -> str:
     if type(node) is not Ident:
-        raise SyntaxFault(node.at, "argument must be a simple name")
+        raise SyntaxFault(node.at, "argument is not an identifier")
     return node.name
 
 

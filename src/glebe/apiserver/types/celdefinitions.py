@@ -20,9 +20,7 @@ _HINT = (
     "(try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are "
     "declared)"
 )
-_CONTRIBUTED = (
-    "contributed to estimated rule & messageExpression cost total exceeding cost limit for entire OpenAPIv3 schema"
-)
+_CONTRIBUTED = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
 _MOST_EXPENSIVE = 4
 
 
@@ -103,9 +101,9 @@ def _rule(
     known: frozenset[str],
 ) -> Iterator[Cause]:
     if rule.fault:
-        yield n.invalid(f"{path}.rule", dict(raw), rule.fault)
+        yield _invalid(f"{path}.rule", raw, rule.fault)
     if rule.says_fault:
-        yield n.invalid(f"{path}.messageExpression", dict(raw), rule.says_fault)
+        yield _invalid(f"{path}.messageExpression", raw, rule.says_fault)
     count = times if times is not None else LARGEST_REQUEST // (smallest(schema) + 1)
     for program, name, what, factor in (
         (rule.program, "rule", "estimated rule cost", count),
@@ -123,6 +121,22 @@ def _rule(
     elif not rule.uses_old and raw.get("optionalOldSelf") is not None and not rule.fault:
         why = "may not be set if oldSelf is not used in rule"
         yield n.invalid(f"{path}.optionalOldSelf", raw["optionalOldSelf"], why)
+
+
+def _invalid(path: str, rule: Raw, why: str) -> Cause:
+    """With the rule as upstream shows it: its Go form, escaped as for HTML."""
+    shown = {
+        "Rule": rule.get("rule") or "",
+        "Message": rule.get("message") or "",
+        "MessageExpression": rule.get("messageExpression") or "",
+        "Reason": rule.get("reason"),
+        "FieldPath": rule.get("fieldPath") or "",
+        "OptionalOldSelf": rule.get("optionalOldSelf"),
+    }
+    text = n.show(shown)
+    for char in "<>&":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return Cause("FieldValueInvalid", f"Invalid value: {text}: {why}", path)
 
 
 def _cost(program: Program) -> int:

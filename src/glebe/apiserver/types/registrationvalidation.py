@@ -27,15 +27,18 @@ def one_of(path: str, value: Any, allowed: tuple[str, ...], causes: list[Cause])
         causes.append(n.not_supported(path, value, allowed))
 
 
-def rule_faults(rule: Values, path: str, causes: list[Cause]) -> None:
-    """RuleWithOperations."""
+def rule_faults(rule: Values, path: str, causes: list[Cause], *, closed: bool = True) -> None:
+    """RuleWithOperations.
+
+    :param closed: also hold fields with a closed set of values to it (the schema does it where it reaches).
+    """
     operations = rule.get("operations") or ()
     if not operations:
         causes.append(n.required(f"{path}.operations"))
     if len(operations) > 1 and "*" in operations:
         why = "if '*' is present, must not specify other operations"
         causes.append(n.invalid(f"{path}.operations", operations, why))
-    for index, operation in enumerate(operations):
+    for index, operation in enumerate(operations if closed else ()):
         one_of(f"{path}.operations[{index}]", operation, _OPERATIONS, causes)
     for field, what in (("apiGroups", "API groups"), ("apiVersions", "API versions")):
         values = rule.get(field) or ()
@@ -47,7 +50,8 @@ def rule_faults(rule: Values, path: str, causes: list[Cause]) -> None:
         if not version:
             causes.append(n.required(f"{path}.apiVersions[{index}]"))
     _resources(rule.get("resources") or [], f"{path}.resources", causes)
-    one_of(f"{path}.scope", rule.get("scope"), _SCOPES, causes)
+    if closed:
+        one_of(f"{path}.scope", rule.get("scope"), _SCOPES, causes)
 
 
 def _resources(resources: Sequence[str], path: str, causes: list[Cause]) -> None:
@@ -62,7 +66,7 @@ def _resources(resources: Sequence[str], path: str, causes: list[Cause]) -> None
             continue
         resource, slash, below = each.partition("/")
         if not slash:
-            plain = plain or each != "*"
+            plain = each != "*"  # as upstream: only the last one without a subresource counts
             continue
         if resource in whole:
             why = f"if '{resource}/*' is present, must not specify {each}"
@@ -117,7 +121,7 @@ def condition_compiler(*, params: bool) -> Callable[[str], str]:
             program = environment(params, True).compile(text)
         except CompileError as error:
             return f"compilation failed: {error}"
-        return "" if program.result.kind == "bool" else "must evaluate to bool"
+        return "" if program.result.kind == "bool" else f"must evaluate to bool but got {program.result}"
 
     return fault
 
