@@ -124,7 +124,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreCorrupted(f"{path} was written by a newer Glebe (format {version}); upgrade Glebe")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    problems = [row[0] for row in connection.execute("PRAGMA quick_check(5)")]
+    problems = [row[0] for row in connection.execute("PRAGMA integrity_check(5)")]
     if problems != ["ok"]:
         raise corrupted(path, "; ".join(problems))
     if version < FORMAT:
