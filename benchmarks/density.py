@@ -141,7 +141,9 @@ async def _steps(server: Ours, pool: Pool, options: argparse.Namespace, director
     async def fill(number: int) -> None:
         for each in range(50):
             meta = {"name": f"c{each}", "namespace": "default"}
-            body = orjson.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"x": "y" * _OBJECT}})
+            body = orjson.dumps(
+                {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"x": "y" * _OBJECT}}
+            )
             await pool.ask("POST", f"/clusters/t{number}/api/v1/namespaces/default/configmaps", body, status=201)
 
     async def delete(number: int) -> None:
@@ -153,7 +155,16 @@ async def _steps(server: Ours, pool: Pool, options: argparse.Namespace, director
     began = time.perf_counter()
     latencies = await at_rate(count, options.rate, create)
     taken = time.perf_counter() - began
-    show(Row(f"creations (due at {options.rate:g}/s), each answering at once", count / taken, "1/s", 0.98 * options.rate, True), rows)
+    show(
+        Row(
+            f"creations (due at {options.rate:g}/s), each answering at once",
+            count / taken,
+            "1/s",
+            0.98 * options.rate,
+            True,
+        ),
+        rows,
+    )
     show(Row("creation until namespaces are answered, p50", percentile(latencies, 0.5) * 1000, "ms"), rows)
     show(Row("creation until namespaces are answered, p99", percentile(latencies, 0.99) * 1000, "ms", 100), rows)
     await asyncio.sleep(_SETTLE)
@@ -163,10 +174,8 @@ async def _steps(server: Ours, pool: Pool, options: argparse.Namespace, director
     spent = cpu_seconds(pid)
     await asyncio.sleep(options.idle)
     show(Row("idle load with all clusters", (cpu_seconds(pid) - spent) / options.idle * 100, "% cpu", 5), rows)
-    await in_parallel(options.filled, options.connections, fill)
-    await asyncio.sleep(_SETTLE)
-    filled = server.resident_mib() or 0.0
-    show(Row("memory per cluster with 50 objects of 1 KiB", (filled - empty) / options.filled, "MiB", 1), rows)
+    if metrics is not None:
+        show(Row("metric series added", (await series(pool) or 0) - metrics, "", 0), rows)
     began = time.perf_counter()
     await in_parallel(count, options.connections, delete)
     show(Row(f"deleting {count} clusters: out of sight", time.perf_counter() - began, "s"), rows)
@@ -175,10 +184,17 @@ async def _steps(server: Ours, pool: Pool, options: argparse.Namespace, director
     show(Row(f"deleting {count} clusters: nothing left", time.perf_counter() - began, "s", 60), rows)
     await asyncio.sleep(_SETTLE)
     after = server.resident_mib() or 0.0
-    show(Row("memory afterwards", after, "MiB"), rows)
     show(Row("memory afterwards, of that before", after / memory, "", 1.1), rows)
-    if metrics is not None:
-        show(Row("metric series added", (await series(pool) or 0) - metrics, "", 0), rows)
+    await in_parallel(options.filled, options.connections, create)
+    await in_parallel(options.filled, options.connections, fill)
+    await asyncio.sleep(_SETTLE)
+    filled = server.resident_mib() or 0.0
+    show(Row("memory per cluster with 50 objects of 1 KiB", (filled - after) / options.filled, "MiB", 1), rows)
+    await in_parallel(options.filled, options.connections, delete)
+    while left_on_disk(database) > 1:
+        await asyncio.sleep(0.2)
+    await asyncio.sleep(_SETTLE)
+    show(Row("memory after these are deleted, too", server.resident_mib() or 0.0, "MiB"), rows)
 
 
 def main() -> int:
