@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -236,6 +237,35 @@ async def test_a_policy_that_costs_too_much_is_stopped() -> None:
     await client.create(VALIDATING_BINDINGS, binding())
     error = await refusal(client.create(DEPLOYMENTS, deployment()))
     assert "actual cost limit exceeded" in error.message
+
+
+async def test_the_status_tells_what_the_schemas_say_about_expressions() -> None:
+    _, client = await serve()
+    rules = [
+        {"expression": "object.replicas > 1"},
+        {"expression": "object.spec.replicas > 1 && object.spec.template.spec.containers.all(c, c.image != '')"},
+        {"expression": "object.spec.replicas > '1'", "messageExpression": "'x' + object.metadata.name"},
+    ]
+    await client.create(VALIDATING, policy(validations=rules))
+    await asyncio.sleep(1)
+    made = await client.get(VALIDATING, "policy.example.org")
+    assert made["status"]["observedGeneration"] == made["metadata"]["generation"] == 1
+    assert made["status"]["typeChecking"]["expressionWarnings"] == [
+        {
+            "fieldRef": "spec.validations[0].expression",
+            "warning": "apps/v1, Kind=Deployment: ERROR: <input>:1:7: undefined field 'replicas'\n"
+            " | object.replicas > 1\n | ......^",
+        },
+        {
+            "fieldRef": "spec.validations[2].expression",
+            "warning": "apps/v1, Kind=Deployment: ERROR: <input>:1:22: found no matching overload for '_>_' applied to "
+            "'(int, string)'\n | object.spec.replicas > '1'\n | .....................^",
+        },
+    ]
+    await client.patch(VALIDATING, "policy.example.org", {"spec": {"validations": rules[1:2]}})
+    await asyncio.sleep(1)
+    made = await client.get(VALIDATING, "policy.example.org")
+    assert made["status"] == {"observedGeneration": 2, "typeChecking": {}}
 
 
 # ------------------------------------------------------------------------------------------------------------ mutation

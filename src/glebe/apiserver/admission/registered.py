@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from glebe.apiserver.admission import registrations as r
+from glebe.apiserver.admission import typechecking
 from glebe.apiserver.admission.base import AdmissionAttributes
 from glebe.kube.objects import Object
 
@@ -63,5 +64,7 @@ def contribute(assembly: Assembly) -> None:
         ),
         ("ValidatingAdmissionWebhook", Validating, (r.VALIDATING_WEBHOOKS,), "webhooks.ValidatingWebhooks"),
     )
+    if assembly.options.is_on("ValidatingAdmissionPolicy"):
+        typechecking.follow(server)
     for name, kind, resources, implementation in plugins:
         assembly.plugin(name, kind(server, resources, implementation))

@@ -107,8 +107,8 @@ def type_of(schema: Schema, name: str = "selfType", root: bool = False) -> Type 
         most = raw.get("maxProperties")
         largest = (LARGEST_REQUEST - 2) // (smallest(schema.additional) + 6) if most is None else max(0, most)
         return Type("map", (_sized(t.STRING, _whole()), value), None, (), largest)
-    if kind == "quantity":
-        return _sized(t.DYN, _whole())
+    if kind == "quantity":  # as it stands in JSON
+        return _sized(t.STRING, _whole())
     if kind == "object":
         return Type("object", struct=SchemaStruct(schema, name, root or schema.embedded))
     return t.DYN if not schema.custom else None
