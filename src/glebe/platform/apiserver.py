@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from glebe.platform.paths import DataDir
 from glebe.platform.storage import StorageOptions
-from glebe.platform.up import explained, log_to_stderr, loop_factory, parse_listen, process_age, taken
+from glebe.platform.up import explained, log_to_stderr, loop_factory, parse_listen, process_age, read_flags, taken
 
 if TYPE_CHECKING:
     from glebe.apiserver.auth.assembly import Identity
@@ -44,6 +44,8 @@ class ServerConfig:
     storage: StorageOptions = field(default_factory=StorageOptions)
     quiet: bool = False
     verbose: bool = False
+    flags: Mapping[str, object] = field(default_factory=dict)
+    """What :mod:`.serverflags` reads: identity and audit."""
 
 
 def main(config: ServerConfig) -> int:
@@ -78,25 +80,26 @@ async def open_server(config: ServerConfig, data: DataDir, host: str, port: int)
     :raises OSError: the address cannot be had, or a directory not written.
     :raises glebe.apiserver.store.StoreUnavailable: the storage cannot be used.
     """
-    from glebe.apiserver.auth.assembly import secure
     from glebe.apiserver.auth.pki import Pki
     from glebe.apiserver.server import ApiServer
     from glebe.apiserver.types.registry import TypeRegistry
     from glebe.kube.clock import Env
     from glebe.platform.collecting import few_full_collections
-    from glebe.platform.frontend import admit_user, last_port, listen, reachable
+    from glebe.platform.frontend import admit_user, last_port, listen, reachable, secured
 
+    flags = read_flags(config.flags)
     env = Env.system()
     pki = Pki(config.pki_dir.expanduser().absolute() if config.pki_dir is not None else data.pki)
     pki.ensure([host], env.clock.now())
     server = ApiServer(config.storage.open(data), env, TypeRegistry())
     server.clusters.root_ca = pki.ca_pem.decode()
-    identity = secure(server, pki, env)
+    identity = secured(server, pki, env, flags)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(few_full_collections())
         await server.start()
         stack.push_async_callback(server.close)
-        front = await listen(server, pki.server_context(), host, [port] if port else [last_port(data, host), 0])
+        tls = pki.server_context(flags.further_cas)
+        front = await listen(server, tls, host, [port] if port else [last_port(data, host), 0])
         stack.push_async_callback(front.close)
         url = reachable(front.url)
         admit_user(data, pki, url)
@@ -155,6 +158,7 @@ async def _lead(transport: Transport, env: Env, made: Identity, root_ca: str) ->
                     issue_token=made.tokens.issue_legacy,
                     root_ca=root_ca,
                 ),
+                everywhere=True,
             ),
         ],
         lambda part: transport,

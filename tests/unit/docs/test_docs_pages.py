@@ -12,6 +12,8 @@ import pytest
 import typer
 import yaml
 
+from glebe.apiserver.audit import policy as audit_policy
+from glebe.apiserver.auth import authconfig
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store.memory import MemoryStore
 from glebe.apiserver.types.registry import TypeRegistry
@@ -137,6 +139,15 @@ def test_fleet_files_in_the_pages_are_valid(document: dict[str, Any]) -> None:
     assert fleet.nodes or fleet.local
 
 
+#: Files for flags, by kind; what is not here is an object for the API.
+FILES = {"Policy": audit_policy.read, "AuthenticationConfiguration": authconfig.read}
+
+
+@pytest.mark.parametrize("document", [d for _, d in ALL if d["kind"] in FILES], ids=lambda d: str(d["kind"]))
+def test_configurations_in_the_pages_are_valid(document: dict[str, Any]) -> None:
+    FILES[document["kind"]](document)
+
+
 async def test_manifests_in_the_pages_are_valid() -> None:
     registry = TypeRegistry()
     server = ApiServer(MemoryStore(), Env.system(), registry)
@@ -147,7 +158,7 @@ async def test_manifests_in_the_pages_are_valid() -> None:
         (f"{i.group}/{i.version}".lstrip("/"), i.kind): Resource(i.group, i.version, i.plural, i.kind, i.namespaced)
         for i in registry.resources("root")
     }
-    objects = [(where, document) for where, document in ALL if document["kind"] != "Fleet"]
+    objects = [(where, document) for where, document in ALL if document["kind"] not in ("Fleet", *FILES)]
     for namespace in sorted({d["metadata"].get("namespace", "default") for _, d in objects} - {"default"}):
         await client.create(r.NAMESPACES, {"metadata": {"name": namespace}})
     for where, document in objects:

@@ -11,9 +11,11 @@ from glebe.cli import storage
 from glebe.cli.app import app
 from glebe.cli.command import fail
 from glebe.cli.exits import Exit, Failure
+from glebe.cli.serverflags import with_server_flags
 
 
 @app.command()
+@with_server_flags
 def apiserver(
     data_dir: Annotated[
         str, typer.Option("--data-dir", help="This server's own files (else $GLEBE_DATA_DIR, else ~/.glebe).")
@@ -35,6 +37,8 @@ def apiserver(
     ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the server does.")] = False,
+    *,
+    flags: dict[str, object],
 ) -> None:
     """Run an API server without queue and nodes until Ctrl-C; several on one etcd serve the same objects."""
     from glebe.platform.apiserver import ServerConfig, main
@@ -50,6 +54,7 @@ def apiserver(
         storage=StorageOptions(etcd_servers, etcd_cafile, etcd_certfile, etcd_keyfile, etcd_prefix, encryption),
         quiet=quiet,
         verbose=verbose,
+        flags=flags,
     )
     try:
         raise typer.Exit(main(config))
