@@ -154,7 +154,7 @@ def _priority_class(obj: Object, now: float) -> list[Any]:
 _WIDE = ("+Containers", "+Images", "+Selector")
 _COUNTS = ("Name", "Desired:integer", "Current:integer", "Ready:integer", "Age", *_WIDE)
 _POD = ("Name", "Ready", "Status", "Restarts", "Age", "+IP", "+Node", "+Nominated Node", "+Readiness Gates")
-_DAEMON = ("Desired:integer", "Current:integer", "Ready:integer", "Up-to-date", "Available")
+_DAEMON = ("Desired:integer", "Current:integer", "Ready:integer", "Up-to-date:integer", "Available:integer")
 
 #: group resource -> (columns, row)
 PRINTERS: Printers = {

@@ -35,10 +35,10 @@ def _spec(obj: Object) -> dict[str, Any]:
     return spec
 
 
-def _template(spec: dict[str, Any]) -> None:
-    template = spec.get("template")
-    if template is not None and "spec" in template:
-        pod_spec(template["spec"], template=True)
+def _template(spec: dict[str, Any], *, optional: bool = False) -> None:
+    """A template is a struct, which is there even when nobody wrote it; a ReplicationController's is optional."""
+    if not optional or "template" in spec:
+        pod_spec(spec.setdefault("template", {}).setdefault("spec", {}), template=True)
 
 
 def _pod(obj: Object) -> None:
@@ -155,12 +155,11 @@ def _replication_controller(obj: Object) -> None:
         fill(spec, "selector", dict(labels))
         if not obj["metadata"].get("labels"):
             obj["metadata"]["labels"] = dict(labels)
-    _template(spec)
+    _template(spec, optional=True)
 
 
 def _pod_template(obj: Object) -> None:
-    if "template" in obj:
-        _template(obj)
+    _template(obj)
 
 
 def _service(obj: Object) -> None:

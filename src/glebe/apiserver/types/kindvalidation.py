@@ -31,7 +31,7 @@ def workload(obj: Object, old: Object | None) -> list[Cause]:
     causes: list[Cause] = []
     for field in ("replicas", "minReadySeconds", "revisionHistoryLimit"):
         causes += n.non_negative(f"spec.{field}", spec.get(field))
-    causes += _selected_template(spec, "spec")
+    causes += _selected_template(spec, "spec", obj.get("kind", ""))
     policy = ((spec.get("template") or {}).get("spec") or {}).get("restartPolicy")
     if policy and policy != "Always":
         causes.append(n.not_supported("spec.template.spec.restartPolicy", policy, ["Always"]))
@@ -40,20 +40,23 @@ def workload(obj: Object, old: Object | None) -> list[Cause]:
     return causes
 
 
-def _selected_template(spec: dict[str, Any], path: str) -> list[Cause]:
+def _selected_template(spec: dict[str, Any], path: str, kind: str) -> list[Cause]:
     causes: list[Cause] = []
     selector = spec.get("selector")
     pod = spec.get("template") or {}
     labels = (pod.get("metadata") or {}).get("labels")
+    mismatch = n.invalid(f"{path}.template.metadata.labels", labels, "`selector` does not match template `labels`")
     if selector is None:
-        causes.append(n.required(f"{path}.selector"))
+        causes += [n.required(f"{path}.selector"), mismatch]
     else:
         label_selector(selector, f"{path}.selector", causes)
         if not (selector.get("matchLabels") or selector.get("matchExpressions")):
-            causes.append(n.invalid(f"{path}.selector", selector, "empty selector is invalid for deployment"))
-        elif not causes and not LabelSelector.from_object(selector).matches(labels or {}):
-            why = "`selector` does not match template `labels`"
-            causes.append(n.invalid(f"{path}.template.metadata.labels", labels, why))
+            what = kind.lower() if kind in ("StatefulSet", "DaemonSet") else "deployment"
+            causes.append(n.invalid(f"{path}.selector", selector, f"empty selector is invalid for {what}"))
+        elif causes:
+            causes.append(n.invalid(f"{path}.selector", selector, "invalid label selector"))
+        elif not LabelSelector.from_object(selector).matches(labels or {}):
+            causes.append(mismatch)
     return causes + template(pod, f"{path}.template")
 
 
@@ -264,8 +267,11 @@ def role_binding(obj: Object, old: Object | None) -> list[Cause]:
             causes.append(n.required(f"{where}.name"))
         if kind not in ("ServiceAccount", "User", "Group"):
             causes.append(n.not_supported(f"{where}.kind", kind, ["ServiceAccount", "User", "Group"]))
-        elif kind == "ServiceAccount" and not subject.get("namespace"):
-            causes.append(n.required(f"{where}.namespace"))
+        elif kind == "ServiceAccount":
+            name = subject.get("name") or ""
+            causes += [n.invalid(f"{where}.name", name, f) for f in n.subdomain_faults(name)] if name else []
+            if not subject.get("namespace") and obj["kind"] == "ClusterRoleBinding":
+                causes.append(n.required(f"{where}.namespace"))
     if old is not None and ref != (old.get("roleRef") or {}):
         causes.append(n.invalid("roleRef", ref, "cannot change roleRef"))
     return causes
