@@ -49,6 +49,7 @@ Follower = Callable[[Call, "Entry | None", "Entry | None"], None]
 
 _MASTERS = "system:masters"
 _SELECTING = ("list", "watch")
+_NAMED = ("update", "patch")
 #: Subresources whose answers are no objects: they come in the form that they have.
 _UNFORMED = frozenset({"proxy", "exec", "attach", "portforward", "log"})
 _VERBS: dict[str, Handler] = {
@@ -282,6 +283,9 @@ class ApiServer:
         request, route = flight.request, flight.route
         if route.namespace and not info.namespaced and info.group_resource != "namespaces":
             raise errors.path_not_found()
+        for given, what in ((route.name, "Name"), (route.namespace, "Namespace")):
+            if given[:1] == "." or "%" in given:
+                _check_segment(what, given)
         if info.group_resource in self.preparing:
             await self.preparing[info.group_resource](flight)
         accept = request.headers.get("accept", "") if route.subresource not in _UNFORMED else ""
@@ -312,6 +316,8 @@ class ApiServer:
         if route.verb == "create" and (route.name or (info.custom is not None and info.custom.terminating)):
             raise errors.method_not_allowed()
         if info.namespaced and not route.namespace and route.verb not in ("list", "watch"):
+            raise errors.method_not_allowed()
+        if call.request.method == "HEAD" or (not route.name and route.verb in _NAMED):
             raise errors.method_not_allowed()
         response = await handler(call)
         if info.is_custom or info.group_resource == DEFINITIONS:
@@ -403,6 +409,12 @@ def _denied(user: User, route: Route, reason: str) -> errors.ApiError:
     if reason:
         why += f": {reason}"
     return errors.forbidden(route.group, route.resource, route.name, why)
+
+
+def _check_segment(what: str, given: str) -> None:
+    fault = routing.name_fault(given)
+    if fault:
+        raise errors.bad_request(f'{what} parameter invalid: "{given}": {fault}')
 
 
 def _too_deep(error: Exception) -> bool:

@@ -317,6 +317,13 @@ async def test_targets(target: str, path: str) -> None:
         assert orjson.loads(body)["path"] == path
 
 
+async def test_a_malformed_parameter_is_left_out() -> None:
+    async with serving() as front, connected(front) as wire:
+        await wire.send(f"GET /?a=1&b=%zz&c=1;d=2&&e=%2B+x&f HTTP/1.1\r\n{HOST}\r\n")
+        _, _, body = await wire.answer()
+        assert orjson.loads(body)["query"] == [["a", "1"], ["e", "+ x"], ["f", ""]]
+
+
 async def test_http_1_0_and_connection_close_end_the_connection() -> None:
     async def stream(request: Request) -> Response:
         async def chunks() -> AsyncIterator[bytes]:

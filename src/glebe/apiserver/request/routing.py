@@ -43,17 +43,13 @@ def split_cluster(path: str) -> tuple[str, str]:
 def parse(request: Request) -> Route:
     """Never fails: what is no resource path comes back with ``resource`` empty."""
     cluster, path = split_cluster(request.path)
-    parts = [p for p in path.split("/") if p]
-    method = request.method
-    simple = Route(cluster, path, method.lower())
-    if len(parts) < 3:
-        return simple
-    if parts[0] == "api":
-        group, version, rest = "", parts[1], parts[2:]
-    elif parts[0] == "apis" and len(parts) >= 4:
-        group, version, rest = parts[1], parts[2], parts[3:]
-    else:
-        return simple
+    parts = path[1:].split("/")
+    while parts and not parts[-1]:
+        parts.pop()
+    start = {"api": 2, "apis": 3}.get(parts[0], 9) if parts else 9
+    if len(parts) <= start:
+        return Route(cluster, path, request.method.lower())
+    group, version, rest = parts[1] if start == 3 else "", parts[start - 1], parts[start:]
     watching = False
     if rest[0] == "watch" and len(rest) > 1:
         watching, rest = True, rest[1:]
@@ -62,6 +58,8 @@ def parse(request: Request) -> Route:
         namespace = rest[1]
         if len(rest) > 2 and not (group == "" and rest[2] in ("status", "finalize")):
             rest = rest[2:]
+    if "" in parts and "" in parts[: len(parts) - len(rest) + 3]:  # a doubled slash: upstream serves nothing there
+        return Route(cluster, path, request.method.lower())
     resource = rest[0]
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
@@ -78,6 +76,13 @@ def _verb(request: Request, name: str, subresource: str, watching: bool) -> str:
     if method == "DELETE":
         return "delete" if name else "deletecollection"
     return _VERBS.get(method, method.lower())
+
+
+def name_fault(name: str) -> str:
+    """Why no object can have this name, which a path holds; "" when one may."""
+    if name in (".", ".."):
+        return f"may not be '{name}'"
+    return "may not contain '%'" if "%" in name else ""
 
 
 def _is_true(text: str) -> bool:
