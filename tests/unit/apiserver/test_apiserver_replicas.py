@@ -1,0 +1,192 @@
+"""Two API servers on one etcd: what one acknowledged the other knows, whatever it is."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from etcd_peer import Etcd, shared_etcd
+
+from glebe.apiserver.server import ApiServer
+from glebe.apiserver.store import Key, StoreUnavailable
+from glebe.apiserver.store.etcd import EtcdOptions, EtcdStore
+from glebe.apiserver.types.registry import TypeRegistry
+from glebe.kube.clock import Env
+from glebe.kube.transport import Request, Response, User
+from glebe.kube.wire import read_whole
+
+pytestmark = pytest.mark.realtime
+MASTER = User("admin", ("system:masters",))
+BASE = "/api/v1/namespaces/default/configmaps"
+
+
+@asynccontextmanager
+async def pair(prefix: str) -> AsyncIterator[tuple[ApiServer, ApiServer]]:
+    async with AsyncExitStack() as stack:
+        made = []
+        for _ in range(2):
+            store = EtcdStore(EtcdOptions((shared_etcd().url,), prefix=f"/{prefix}/"))
+            server = ApiServer(store, Env.system(), TypeRegistry())
+            await server.start()
+            stack.push_async_callback(server.close)
+            made.append(server)
+        yield made[0], made[1]
+
+
+async def send(server: ApiServer, method: str, target: str, body: Any = None) -> Response:
+    path, _, query = target.partition("?")
+    pairs = [(k, v) for k, _, v in (p.partition("=") for p in query.split("&") if p)]
+    kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+    data = orjson.dumps(body) if body is not None else b""
+    return await server.handle(Request(method, path, pairs, {"content-type": kind}, data, MASTER))
+
+
+async def ask(server: ApiServer, method: str, target: str, body: Any = None) -> tuple[int, Any]:
+    response = await send(server, method, target, body)
+    return response.status, orjson.loads(await read_whole(response))
+
+
+async def test_every_verb_sees_what_the_other_replica_just_did(tmp_path: Path) -> None:
+    async with pair(tmp_path.name) as (a, b):
+        for i in range(10):
+            name = f"c{i}"
+            assert (await ask(a, "POST", BASE, {"metadata": {"name": name}}))[0] == 201
+            assert (await ask(b, "GET", f"{BASE}/{name}"))[0] == 200
+            status, got = await ask(a, "PATCH", f"{BASE}/{name}", {"data": {"x": "1"}})
+            assert status == 200
+            assert len((await ask(b, "GET", f"{BASE}?resourceVersion={got['metadata']['resourceVersion']}"))[1]) > 0
+            status, got = await ask(b, "PUT", f"{BASE}/{name}", {**got, "data": {"x": "2"}})
+            assert status == 200, got
+            assert (await ask(a, "DELETE", f"{BASE}/{name}"))[0] == 200
+            assert (await ask(b, "GET", f"{BASE}/{name}"))[0] == 404
+            assert (await ask(b, "POST", BASE, {"metadata": {"name": name}}))[0] == 201
+            assert (await ask(a, "POST", BASE, {"metadata": {"name": name}}))[0] == 409
+            assert (await ask(a, "PATCH", f"{BASE}/{name}", {"data": {"y": "2"}}))[0] == 200
+            assert (await ask(b, "DELETE", f"{BASE}/{name}"))[0] == 200
+
+
+async def test_namespaces_clusters_and_kinds_are_known_everywhere(tmp_path: Path) -> None:
+    crd = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "things.example.com"},
+        "spec": {
+            "group": "example.com",
+            "scope": "Cluster",
+            "names": {"plural": "things", "kind": "Thing"},
+            "versions": [
+                {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+            ],
+        },
+    }
+    async with pair(tmp_path.name) as (a, b):
+        assert (await ask(a, "POST", "/api/v1/namespaces", {"metadata": {"name": "fresh"}}))[0] == 201
+        where = "/api/v1/namespaces/fresh/configmaps"
+        assert (await ask(b, "POST", where, {"metadata": {"name": "c"}}))[0] == 201
+        assert (await ask(a, "POST", "/clusters", {"metadata": {"name": "team"}}))[0] == 201
+        assert (await ask(b, "GET", "/clusters/team/api/v1/namespaces"))[0] == 200
+        assert (await ask(a, "POST", "/clusters/team" + BASE, {"metadata": {"name": "c"}}))[0] == 201
+        assert (await ask(a, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd))[0] == 201
+        thing = {"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "t"}}
+        status, got = await ask(b, "POST", "/apis/example.com/v1/things", thing)
+        assert status == 201, got
+        assert (await ask(b, "DELETE", "/clusters/team"))[0] == 200
+        assert (await ask(a, "GET", "/clusters/team/api/v1/namespaces"))[0] == 404
+
+
+async def test_a_watch_on_one_replica_brings_the_writes_of_both(tmp_path: Path) -> None:
+    async with pair(tmp_path.name) as (a, b):
+        _, listed = await ask(b, "GET", BASE)
+        watch = await send(b, "GET", f"{BASE}?watch=true&resourceVersion={listed['metadata']['resourceVersion']}")
+        assert watch.stream is not None
+
+        async def write(server: ApiServer, who: str) -> list[int]:
+            out = []
+            for i in range(25):
+                _, got = await ask(server, "POST", BASE, {"metadata": {"name": f"{who}{i}"}})
+                out.append(int(got["metadata"]["resourceVersion"]))
+            return out
+
+        both = await asyncio.gather(write(a, "a"), write(b, "b"))
+        written = sorted([*both[0], *both[1]])
+        seen: list[int] = []
+        async with asyncio.timeout(20):
+            async for chunk in watch.stream:
+                seen += [
+                    int(orjson.loads(line)["object"]["metadata"]["resourceVersion"]) for line in chunk.splitlines()
+                ]
+                if len(seen) >= len(written):
+                    break
+        await watch.close()
+        assert seen == written
+
+
+async def test_an_object_larger_than_etcd_takes_is_413(tmp_path: Path) -> None:
+    async with pair(tmp_path.name) as (a, _):
+        spec = {"containers": [{"name": "c", "image": "i", "args": ["x" * 1_700_000]}]}
+        body = {"metadata": {"name": "big"}, "template": {"spec": spec}}
+        status, got = await ask(a, "POST", "/api/v1/namespaces/default/podtemplates", body)
+        assert (status, got["reason"]) == (413, "RequestEntityTooLarge")
+
+
+def _signed(subject: str, issuer: Any, key: Any, signer: Any, *, authority: bool) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(issuer.subject if issuer else name)
+    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    builder = builder.add_extension(x509.BasicConstraints(authority, None), True)
+    if not authority:
+        import ipaddress
+
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        builder = builder.add_extension(names, False)
+    return builder.sign(signer, hashes.SHA256())
+
+
+async def test_etcd_with_client_certificates(tmp_path: Path) -> None:
+    keys = {who: ec.generate_private_key(ec.SECP256R1()) for who in ("ca", "server", "client")}
+    ca = _signed("ca", None, keys["ca"], keys["ca"], authority=True)
+    certificates = {"ca": ca}
+    for who in ("server", "client"):
+        certificates[who] = _signed(who, ca, keys[who], keys["ca"], authority=False)
+    for who, key in keys.items():
+        (tmp_path / f"{who}.crt").write_bytes(certificates[who].public_bytes(serialization.Encoding.PEM))
+        (tmp_path / f"{who}.key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+    etcd = Etcd(
+        tmp_path, "--cert-file", str(tmp_path / "server.crt"), "--key-file", str(tmp_path / "server.key"),
+        "--client-cert-auth", "--trusted-ca-file", str(tmp_path / "ca.crt"), scheme="https",
+    ).start()  # fmt: skip
+    try:
+        files = {"ca_file": tmp_path / "ca.crt"}
+        with pytest.raises(StoreUnavailable):
+            await EtcdStore(EtcdOptions((etcd.url,), **files)).start()  # type: ignore[arg-type]
+        with pytest.raises(StoreUnavailable, match="certificates cannot be used"):
+            await EtcdStore(EtcdOptions((etcd.url,), ca_file=tmp_path / "none")).start()
+        files |= {"certificate_file": tmp_path / "client.crt", "key_file": tmp_path / "client.key"}
+        store = EtcdStore(EtcdOptions((etcd.url,), **files))  # type: ignore[arg-type]
+        for _ in range(50):
+            try:
+                await store.start()
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(0.1)  # it listens before it serves
+        await store.put(Key("pods", "root", "ns", "a"), lambda r: b"%d" % r, 0)
+        await store.fresh()
+        await store.close()
+    finally:
+        etcd.close()
