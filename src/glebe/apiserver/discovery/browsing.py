@@ -154,12 +154,21 @@ async def _openapi_v2(registry: TypeRegistry, cluster: str, request: Request) ->
         headers["content-type"] = _OPENAPI_V2.replace("@", ".")
     if etag in known_tags(request):
         return tagged(request, headers, b"", etag)
-    body = await documents.v2(registry, cluster)
-    if binary:
-        from glebe.apiserver.discovery.openapi import protobuf  # type: ignore[attr-defined]
+    if not binary:
+        return tagged(request, headers, await documents.v2(registry, cluster), etag)
+    held = _binary.get(etag)
+    if held is None:
+        from glebe.apiserver.discovery.openapi import protobuf
 
-        body = await protobuf.encode_v2(body)
-    return tagged(request, headers, body, etag)
+        held = await protobuf.encode_v2(await documents.v2(registry, cluster))
+        while len(_binary) >= _BINARY_KEPT:
+            del _binary[next(iter(_binary))]
+        _binary[etag] = held
+    return tagged(request, headers, held, etag)
+
+
+_binary: dict[str, bytes] = {}
+_BINARY_KEPT = 2
 
 
 def prefers_protobuf(accept: str) -> bool:

@@ -56,8 +56,11 @@ class _Builtin:
 
     async def pieces(self) -> tuple[bytes, bytes]:
         if self._made is None:
-            paths = [_inner(dict(item for i in infos for item in Paths(d.PREFIX_V2).of(i))) for infos in _by_version()]
-            await asyncio.sleep(0)
+            paths: list[bytes] = []
+            writer = Paths(d.PREFIX_V2)
+            for infos in _by_version():
+                paths.extend(_inner(dict(writer.of(info))) for info in infos)
+                await asyncio.sleep(0)
             definitions = []
             names = d.reachable(n for i in builtins() for n in needed_definitions(i))
             for start in range(0, len(names), _SLICE):
