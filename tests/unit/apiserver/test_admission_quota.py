@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glebe.apiserver.admission.quota import amounts, podusage
-from glebe.apiserver.store import MemoryStore, Store
+from glebe.apiserver.store import Entry, Key, Make, MemoryStore, Store
 from glebe.apiserver.store.sqlite import SQLiteStore
 from glebe.kube.client import Client
 from glebe.kube.errors import ApiError
@@ -294,6 +294,41 @@ async def test_a_storm_gets_exactly_what_there_is_in_memory() -> None:
 @pytest.mark.realtime
 async def test_a_storm_gets_exactly_what_there_is_on_disk(tmp_path: Path) -> None:
     await _storm(SQLiteStore(tmp_path / "glebe.db"), 50, 200)
+
+
+class Shared(MemoryStore):
+    """A store to which others write, too, and whose writes take their time."""
+
+    lags = True
+
+    async def put(self, key: Key, make: Make, expected: int | None) -> Entry:
+        await asyncio.sleep(0.001 + len(key.name) % 3 / 1000)
+        return await super().put(key, make, expected)
+
+
+async def test_two_servers_on_one_store_give_no_more_than_there_is() -> None:
+    store = Shared()
+    one, api = await serve(store=store)
+    two, other = await serve(store=store)
+    await api.create(QUOTAS, quota("q", {"configmaps": "10"}))
+
+    async def make(client: Client, number: int) -> bool:
+        try:
+            await client.create(CONFIGMAPS, thing(CONFIGMAPS, f"{'x' * (number % 4)}{number}"))
+        except ApiError as error:
+            if error.code != 403:
+                raise
+            return False
+        return True
+
+    answers = await asyncio.gather(*(make(api if n % 2 else other, n) for n in range(40)))
+    assert len((await api.list(CONFIGMAPS, "default")).items) == sum(answers) <= 10
+    await used(api, "q", {"configmaps": str(sum(answers))})
+    for name in [c["metadata"]["name"] for c in (await api.list(CONFIGMAPS, "default")).items]:
+        await api.delete(CONFIGMAPS, name, "default")
+    await used(api, "q", {"configmaps": "0"})
+    await one.close()
+    await two.close()
 
 
 _sizes = st.sampled_from(["0", "1", "100m", "250m", "2", "1500m"])
