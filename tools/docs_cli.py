@@ -58,6 +58,15 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "cancel": (("glebe cancel train", "a waiting or a running job"),),
     "nodes": (("glebe nodes", "the fleet, and what of it is in use"),),
     "usage": (("glebe usage", "all days"), ("glebe usage --day 2026-01-31 -o json", "one day, for a script")),
+    "apiserver": (
+        ("glebe apiserver --data-dir a --etcd-servers http://127.0.0.1:2379", "see [Storage](storage.md)"),
+        ("glebe apiserver --data-dir one", "alone, on SQLite"),
+    ),
+    "snapshot": (
+        ("glebe snapshot save all.jsonl", "everything; see [Storage](storage.md)"),
+        ("glebe snapshot save team-a.jsonl --cluster team-a", "one logical cluster"),
+        ("glebe snapshot restore all.jsonl --data-dir new", "into a new data directory"),
+    ),
     "controller": (
         ("glebe controller --kubeconfig cluster.yaml", "see [On a real cluster](production.md)"),
         ("glebe controller --kubeconfig cluster.yaml --install-only", "kinds and admission rules only"),

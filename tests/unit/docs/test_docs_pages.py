@@ -140,7 +140,11 @@ def test_fleet_files_in_the_pages_are_valid(document: dict[str, Any]) -> None:
 
 
 #: Files for flags, by kind; what is not here is an object for the API.
-FILES = {"Policy": audit_policy.read, "AuthenticationConfiguration": authconfig.read}
+FILES = {
+    "Policy": audit_policy.read,
+    "AuthenticationConfiguration": authconfig.read,
+    "EncryptionConfiguration": parse_encryption_config,
+}
 
 
 @pytest.mark.parametrize("document", [d for _, d in ALL if d["kind"] in FILES], ids=lambda d: str(d["kind"]))
