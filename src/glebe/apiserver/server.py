@@ -293,6 +293,8 @@ class ApiServer:
         if request.param("pretty") in ("true", "1"):
             wanted = media.Wanted(wanted.media, wanted.shape, wanted.version, True)
         call = Call(self, request, route, info, flight.user, wanted, flight.warnings, annotations=flight.annotations)
+        if info.deprecation:
+            call.warn(info.deprecation)
         call.tenant = flight.tenant
         try:
             return await self._perform(call)
@@ -331,6 +333,8 @@ class ApiServer:
         info, route = call.info, call.route
         if route.verb != "create":
             raise errors.method_not_allowed()
+        if call.wanted.shape:
+            raise media.not_acceptable()  # an answer is no object that has columns or metadata
         obj = writing.decode_body(call)
         answer = await reviewer.review(info.group, info.plural, route.cluster, route.namespace, call.user, obj)
         return respond(answer, media.Wanted(call.wanted.media), 201)

@@ -251,3 +251,19 @@ async def test_ten_thousand_clusters_share_one_schema() -> None:
     changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["x"] = STRING
     registry.set_crd("c0", changed)
     assert registry.lookup("c0", V1.group, "v1", "ports") is not last
+
+
+async def test_users_of_a_deprecated_version_are_told() -> None:
+    async with serving() as (server, client):
+        old = version("v1alpha1", host=STRING) | {"deprecated": True}
+        older = version("v1alpha2", host=STRING) | {"deprecated": True, "deprecationWarning": "use v1"}
+        crd = definition(version("v1", storage=True, host=STRING), old, older)
+        await client.create(CUSTOM_RESOURCE_DEFINITIONS, crd)
+
+        async def warning(name: str) -> str | None:
+            path = f"/apis/{V1.group}/{name}/namespaces/default/ports"
+            return (await server.handle(Request("GET", path, [], {}, b"", PLATFORM))).headers.get("warning")
+
+        assert await warning("v1") is None
+        assert await warning("v1alpha1") == f'299 - "{V1.group}/v1alpha1 Port is deprecated"'
+        assert await warning("v1alpha2") == '299 - "use v1"'

@@ -70,6 +70,13 @@ def _make(crd: Object, digest: str, names: dict[str, Any]) -> CustomKind:
     return kind
 
 
+def _deprecation(spec: dict[str, Any], names: dict[str, Any], version: dict[str, Any]) -> str:
+    if not version.get("deprecated"):
+        return ""
+    usual = f"{spec['group']}/{version['name']} {names['kind']} is deprecated"
+    return version.get("deprecationWarning") or usual
+
+
 def _info(spec: dict[str, Any], names: dict[str, Any], version: dict[str, Any], kind: CustomKind) -> ResourceInfo:
     subresources: dict[str, SubresourceInfo] = {}
     declared = version.get("subresources") or {}
@@ -104,5 +111,6 @@ def _info(spec: dict[str, Any], names: dict[str, Any], version: dict[str, Any], 
         scale=scale,
         subresource_infos=MappingProxyType(subresources),
         raw_schema=(version.get("schema") or {}).get("openAPIV3Schema"),
+        deprecation=_deprecation(spec, names, version),
         custom=kind,
     )

@@ -61,11 +61,13 @@ def negotiate(accept: str, protobuf: bool = True) -> Wanted:
                 return Wanted(out)
             if _is_known(shape, params):
                 return Wanted(out, shape, params.get("v", "v1"))
-    raise ApiError(
-        406,
-        "NotAcceptable",
-        "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml",
-    )
+    raise not_acceptable(protobuf)
+
+
+def not_acceptable(protobuf: bool = True) -> ApiError:
+    """406: none of the forms that are asked for can be given."""
+    known = f"{JSON}, {YAML}, {PROTOBUF}" if protobuf else f"{JSON}, {YAML}"
+    return ApiError(406, "NotAcceptable", f"only the following media types are accepted: {known}")
 
 
 def negotiate_for(accept: str, api_version: str, kind: str) -> Wanted:

@@ -87,6 +87,8 @@ class ResourceInfo:
     )
     #: a custom resource's own openAPIV3Schema
     raw_schema: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    #: what users of a deprecated version are told
+    deprecation: str = ""
     #: the definition that a custom resource is one version of
     custom: CustomKind | None = field(default=None, compare=False, repr=False)
 

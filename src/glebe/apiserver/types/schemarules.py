@@ -52,12 +52,21 @@ def schema_faults(schema: Raw, path: str, *, has_status: bool) -> list[Cause]:
         causes += _root_faults(schema, path)
     if schema.get("nullable"):
         causes.append(n.forbidden(f"{path}.nullable", "nullable cannot be true at the root"))
-    structure = structural_faults(schema, path)
+    # A schema with lists of schemas cannot be taken for a structure at all: that alone is said then.
+    structure = [] if _has_tuples(schema) else structural_faults(schema, path)
     causes += structure
     rules = list(_node(schema, path, _Place(), root=True))
-    if not structure:
+    if not structure and not _has_tuples(schema):
         causes += _default_faults(schema, path)
     return causes + rules
+
+
+def _has_tuples(node: Any) -> bool:
+    """Does ``items`` hold a list of schemas anywhere?"""
+    if isinstance(node, dict):
+        values = (value for key, value in node.items() if key not in ("default", "enum", "example"))
+        return isinstance(node.get("items"), list) or any(_has_tuples(value) for value in values)
+    return isinstance(node, list) and any(_has_tuples(item) for item in node)
 
 
 def _root_faults(schema: Raw, path: str) -> list[Cause]:
