@@ -16,6 +16,7 @@ from glebe.apiserver.audit import policy as audit_policy
 from glebe.apiserver.auth import authconfig
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store.memory import MemoryStore
+from glebe.apiserver.store.sealing.config import parse_encryption_config
 from glebe.apiserver.types.registry import TypeRegistry
 from glebe.cli.main import app
 from glebe.kube import resources as r
