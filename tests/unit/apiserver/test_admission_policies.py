@@ -305,7 +305,7 @@ async def test_an_apply_configuration_is_merged() -> None:
     [
         ('Object{spec: Object.metadata{name: "x"}}', 'unexpected type name "Object.metadata", expected "Object.spec"'),
         ('Object{spec: Object.spec{nothing: "x"}}', "field not declared in schema"),
-        ('Object{spec: Object.spec{replicas: "x"}}', "replicas"),
+        ('Object{spec: Object.spec{replicas: "x"}}', ".spec.replicas: expected numeric (int or float), got string"),
         (
             "Object{spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{containers: "
             '[Object.spec.template.spec.containers{name: "c", args: ["a"]}]}}}}',
@@ -344,6 +344,9 @@ async def test_json_patches_conditions_and_variables() -> None:
     assert made["metadata"]["labels"] == {"example.org/x": "y"}
     made = await client.create(DEPLOYMENTS, deployment("e", replicas=2))
     assert made["spec"]["replicas"] == 2
+    made = await client.create(DEPLOYMENTS, deployment("f", replicas=0))  # the test fails: nothing is patched
+    assert made["spec"]["replicas"] == 0
+    assert "labels" not in made["metadata"]
 
 
 async def test_reinvocation_of_policies() -> None:

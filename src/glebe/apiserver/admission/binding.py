@@ -80,6 +80,15 @@ def param_info(server: ApiServer, cluster: str, kind: Mapping[str, str]) -> Reso
     return next((i for i in server.registry.resources(cluster) if (i.api_version, i.kind) == wanted), None)
 
 
+def check_param_kind(server: ApiServer, cluster: str, kind: Mapping[str, str] | None) -> None:
+    """:raises ConfigurationError: nothing of the kind is served."""
+    if kind is not None and param_info(server, cluster, kind) is None:
+        shown = f"{kind.get('apiVersion')}, Kind={kind.get('kind')}"
+        raise ConfigurationError(
+            f"failed to configure policy: failed to find resource referenced by paramKind: '{shown}'"
+        )
+
+
 def collect_params(
     server: ApiServer, a: AdmissionAttributes, kind: Mapping[str, str] | None, binding: Binding
 ) -> list[Object | None]:

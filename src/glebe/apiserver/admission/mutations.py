@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from glebe.apiserver.admission.base import AdmissionAttributes
-from glebe.apiserver.admission.binding import Binding, ConfigurationError, Hook, collect_params, hooks_of
+from glebe.apiserver.admission.binding import (
+    Binding,
+    ConfigurationError,
+    Hook,
+    check_param_kind,
+    collect_params,
+    hooks_of,
+)
 from glebe.apiserver.admission.conditions import Asker, ConditionError, Conditions
 from glebe.apiserver.admission.expressions import JSON_PATCH, OBJECT, Expressions, Variables
 from glebe.apiserver.admission.matching import Match, Matcher
@@ -26,6 +33,19 @@ from glebe.kube.objects import Object
 
 if TYPE_CHECKING:
     from glebe.apiserver.server import ApiServer
+
+
+_PREFACE = "the server rejected our request due to an error in our request: "
+_TEST_FAILED = "testing value "
+_SCALARS: dict[str, tuple[tuple[type, ...], str]] = {
+    "string": ((str,), "string"),
+    "boolean": ((bool,), "boolean"),
+    "integer": ((int, float), "numeric (int or float)"),
+    "number": ((int, float), "numeric (int or float)"),
+    "array": ((list,), "list"),
+    "object": ((dict,), "map"),
+    "map": ((dict,), "map"),
+}
 
 
 class MutationError(Exception):
@@ -82,7 +102,7 @@ class MutatingPolicies:
         if again.round and again.notes.get("policies' output") != a.obj:
             due = set(state)
         asker = Asker(self._server, a)
-        faults: list[str] = []
+        faults: list[tuple[str, str]] = []
         for hook, binding, match, index, param in list(self._invocations(a, hooks, faults)):
             key = (hook.name, binding.name, index)
             if again.round and key not in due:
@@ -94,7 +114,7 @@ class MutatingPolicies:
                     continue
             except (MutationError, ConditionError) as error:
                 if not hook.policy.ignore:
-                    faults.append(_denied(hook, binding, str(error)))
+                    faults.append((_denied(hook, binding, str(error)), "Invalid"))
                 continue
             if a.obj != before:
                 due = again.notes["policies due"] = set(state)
@@ -106,11 +126,17 @@ class MutatingPolicies:
             raise _refusal(a, faults)
 
     def _invocations(
-        self, a: AdmissionAttributes, hooks: tuple[Hook[Policy], ...], faults: list[str]
+        self, a: AdmissionAttributes, hooks: tuple[Hook[Policy], ...], faults: list[tuple[str, str]]
     ) -> Iterator[tuple[Hook[Policy], Binding, Match, int, Object | None]]:
         for hook in hooks:
             match = hook.policy.matcher.match(self._server, a)
             if match is None:
+                continue
+            try:
+                check_param_kind(self._server, a.cluster, hook.policy.param_kind)
+            except ConfigurationError as error:
+                if not hook.policy.ignore:
+                    faults.append((f'policy "{hook.name}" denied request: {error}', "Forbidden"))
                 continue
             for binding in hook.bindings:
                 if not binding.concerns(self._server, a):
@@ -119,7 +145,8 @@ class MutatingPolicies:
                     params = collect_params(self._server, a, hook.policy.param_kind, binding)
                 except ConfigurationError as error:
                     if not hook.policy.ignore:
-                        faults.append(_denied(hook, binding, f"failed to configure binding: {error}"))
+                        why = f"failed to configure binding: {error}"
+                        faults.append((_denied(hook, binding, why), "Forbidden"))
                     continue
                 for index, param in enumerate(params):
                     yield hook, binding, match, index, param
@@ -182,10 +209,13 @@ def patched(obj: Object, operations: Any) -> Object:
         if not isinstance(operation, StructValue) or operation.type_name != JSON_PATCH:
             raise EvalError("type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch")
         plain.append(to_json(dict(operation)))
+    before = copy(obj)
     try:
         made: Any = json_patch.apply(obj, plain)
     except ApiError as error:
-        raise EvalError(f"JSON Patch: {error.message}") from None
+        if _TEST_FAILED in error.message:
+            return before  # the patch is for other objects
+        raise EvalError(f"JSON Patch: {error.message.removeprefix(_PREFACE)}") from None
     if not isinstance(made, dict):
         raise EvalError("JSON Patch: it leaves no object")
     return made
@@ -235,6 +265,11 @@ def _check_names(value: Any, path: list[str]) -> None:
 
 
 def _atomics(schema: Schema, value: Any, path: str) -> Iterator[str]:
+    wanted = _SCALARS.get(schema.kind)
+    if value is not None and wanted is not None and not _is_a(value, wanted[0]):
+        kind = "string" if type(value) is str else f"&value.valueUnstructured{{Value:{value}}}"
+        why = f"{path}: expected {wanted[1]}, got {kind}"
+        raise EvalError(f"error applying patch: failed to convert patch object to typed object: {why}")
     if type(value) is list:
         if schema.list_type == "atomic":
             yield path
@@ -254,13 +289,16 @@ def _atomics(schema: Schema, value: Any, path: str) -> Iterator[str]:
                 raise EvalError(f"error applying patch: failed to convert patch object to typed object: {why}")
 
 
+def _is_a(value: Any, kinds: tuple[type, ...]) -> bool:
+    return type(value) in kinds
+
+
 def _denied(hook: Hook[Policy], binding: Binding, why: str) -> str:
     return f"policy '{hook.name}' with binding '{binding.name}' denied request: {why}"
 
 
-def _refusal(a: AdmissionAttributes, faults: list[str]) -> ApiError:
-    error = a.refusal(faults[0])
-    error.message = faults[0]
-    error.reason, error.code = "Invalid", 403
-    error.details["causes"] = [{"message": fault} for fault in faults]
+def _refusal(a: AdmissionAttributes, faults: list[tuple[str, str]]) -> ApiError:
+    error = a.refusal(faults[0][0])
+    error.message, error.reason = faults[0]
+    error.details["causes"] = [{"message": fault} for fault, _ in faults]
     return error

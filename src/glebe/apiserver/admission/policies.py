@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from glebe.apiserver.admission.base import AdmissionAttributes
-from glebe.apiserver.admission.binding import Binding, ConfigurationError, Hook, collect_params, hooks_of
+from glebe.apiserver.admission.binding import (
+    Binding,
+    ConfigurationError,
+    Hook,
+    check_param_kind,
+    collect_params,
+    hooks_of,
+)
 from glebe.apiserver.admission.conditions import Asker, ConditionError, Conditions, request_value
 from glebe.apiserver.admission.expressions import Expressions, Variables
 from glebe.apiserver.admission.matching import Match, Matcher
@@ -144,6 +151,12 @@ class ValidatingPolicies:
         for hook in hooks:
             match = hook.policy.matcher.match(self._server, a)
             if match is None:
+                continue
+            try:
+                check_param_kind(self._server, a.cluster, hook.policy.param_kind)
+            except ConfigurationError as error:
+                if not hook.policy.ignore:
+                    denials.append((hook.name, "", Decision(True, str(error))))
                 continue
             published: dict[str, list[str]] = {}
             for binding in hook.bindings:

@@ -193,7 +193,9 @@ class _Webhooks:
         message = f'failed calling webhook "{hook.name}": {why}'
         if not hook.compiled.ignore:
             log.warning("failing closed: %s", message)
-            raise errors.internal(message)
+            error = errors.internal(message)
+            error.details["causes"] = [{"message": message}]
+            raise error
         log.warning("failing open: %s", message)
         a.annotate(f"{_FAILED_OPEN[self.mutating]}{mark}", hook.name)
 
