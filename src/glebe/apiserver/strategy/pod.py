@@ -10,6 +10,9 @@ from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 from glebe.kube.pods import has_ended
 
+_MIRROR = "kubernetes.io/config.mirror"
+_RESIZABLE = ("cpu", "memory")
+
 
 class PodStrategy(Strategy):
     def prepare_create(self, obj: Object, now: str) -> None:
@@ -53,18 +56,10 @@ class PodStrategy(Strategy):
         obj["spec"] = spec
 
     def validate_update(self, obj: Object, old: Object, subresource: str) -> list[Cause]:
-        """Ephemeral containers can only be added."""
-        if subresource != "ephemeralcontainers":
-            return []
-        after = {c.get("name"): c for c in obj["spec"].get("ephemeralContainers") or ()}
-        causes = []
-        for container in old["spec"].get("ephemeralContainers") or ():
-            name = container["name"]
-            if after.get(name) != container:
-                what = "changed" if name in after else "removed"
-                why = f'existing ephemeral containers "{name}" may not be {what}'
-                causes.append(forbidden("spec.ephemeralContainers", why))
-        return causes
+        """What the two subresources that change a running pod may do to it."""
+        if subresource == "ephemeralcontainers":
+            return _only_added(obj, old)
+        return resize_faults(obj, old) if subresource == "resize" else []
 
     def grace_period(self, obj: Object, asked: int | None) -> int | None:
         """Pods on a node end when the node says so; others at once."""
@@ -73,6 +68,60 @@ class PodStrategy(Strategy):
         if not spec.get("nodeName") or has_ended(obj):
             return 0
         return max(1, int(period)) if period < 0 else int(period)
+
+
+def _only_added(obj: Object, old: Object) -> list[Cause]:
+    """Ephemeral containers can only be added."""
+    if _MIRROR in (old["metadata"].get("annotations") or {}):
+        return [forbidden("", "static pods do not support ephemeral containers")]
+    after = {c.get("name"): c for c in obj["spec"].get("ephemeralContainers") or ()}
+    causes = []
+    for container in old["spec"].get("ephemeralContainers") or ():
+        name = container["name"]
+        if after.get(name) != container:
+            what = "changed" if name in after else "removed"
+            causes.append(
+                forbidden("spec.ephemeralContainers", f'existing ephemeral containers "{name}" may not be {what}')
+            )
+    return causes
+
+
+def resize_faults(obj: Object, old: Object) -> list[Cause]:
+    """Upstream's ``ValidatePodResize``: processor and memory may change, within the pod's quality of service."""
+    if _MIRROR in (old["metadata"].get("annotations") or {}):
+        return [forbidden("", "static pods cannot be resized")]
+    if ((old["spec"].get("os") or {}).get("name")) == "windows":
+        return [forbidden("", "windows pods cannot be resized")]
+    causes = []
+    kind = (old.get("status") or {}).get("qosClass") or qos_class(old["spec"])
+    if qos_class(obj["spec"]) != kind:
+        why = "Pod QOS Class may not change as a result of resizing"
+        causes.append(Cause("FieldValueInvalid", f'Invalid value: "{kind}": {why}', "spec"))
+    for field in ("initContainers", "containers"):
+        pairs = zip(obj["spec"].get(field) or (), old["spec"].get(field) or (), strict=False)
+        for index, (new, before) in enumerate(pairs):
+            sidecar = field == "containers" or before.get("restartPolicy") == "Always"
+            causes += _resized(new, before, f"spec.{field}[{index}]", sidecar)
+    return causes
+
+
+def _resized(new: Object, before: Object, path: str, resizable: bool) -> list[Cause]:
+    wanted, held = new.get("resources") or {}, before.get("resources") or {}
+    if wanted == held:
+        return []
+    if not resizable:
+        return [forbidden("spec", "resources for non-sidecar init containers are immutable")]
+    causes = []
+    for field, what in (("requests", "resource requests"), ("limits", "resource limits")):
+        after, earlier = wanted.get(field) or {}, held.get(field) or {}
+        if any(name not in after for name in earlier):
+            causes.append(forbidden(f"{path}.resources.{field}", f"{what} cannot be removed"))
+        others = {n: v for n, v in after.items() if n not in _RESIZABLE}
+        if others != {n: v for n, v in earlier.items() if n not in _RESIZABLE}:
+            causes.append(forbidden("spec", "only cpu and memory resources are mutable"))
+    if wanted.get("claims") != held.get("claims"):
+        causes.append(forbidden("spec", "only cpu and memory resources are mutable"))
+    return causes
 
 
 def _resize(container: dict[str, Any], wanted: dict[str, Any]) -> None:

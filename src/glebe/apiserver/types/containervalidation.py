@@ -60,6 +60,9 @@ def container(item: Values, path: str, volumes: set[str], host_network: bool, ca
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
         if probe in item:
             _probe(item[probe], f"{path}.{probe}", causes)
+    for hook in ("postStart", "preStop"):
+        if hook in (item.get("lifecycle") or {}):
+            _handler(item["lifecycle"][hook], f"{path}.lifecycle.{hook}", causes)
     context = item.get("securityContext") or {}
     for field in ("runAsUser", "runAsGroup"):
         value = context.get(field)
@@ -184,6 +187,21 @@ def _source(source: Values, value: str | None, path: str, causes: list[Cause]) -
                 causes.append(n.required(f"{path}.{key}.key"))
 
 
+def downward_item(item: Values, path: str, causes: list[Cause]) -> None:
+    """One file of a downward API volume."""
+    if not item.get("path"):
+        causes.append(n.required(f"{path}.path"))
+    elif ".." in item["path"].split("/"):
+        causes.append(n.invalid(f"{path}.path", item["path"], "must not contain '..'"))
+    if "fieldRef" in item:
+        _field_path(item["fieldRef"].get("fieldPath", ""), f"{path}.fieldRef.fieldPath", causes)
+        if "resourceFieldRef" in item:
+            why = "fieldRef and resourceFieldRef can not be specified simultaneously"
+            causes.append(n.invalid(path, "resource", why))
+    elif "resourceFieldRef" not in item:
+        causes.append(n.required(path, "one of fieldRef and resourceFieldRef is required"))
+
+
 def _field_path(text: str, path: str, causes: list[Cause]) -> None:
     if not text:
         causes.append(n.required(path))
@@ -261,12 +279,28 @@ def _mounts(mounts: list[Values], path: str, volumes: set[str], causes: list[Cau
             causes.append(n.invalid(f"{where}.subPath", sub, "must not contain '..'"))
 
 
-def _probe(probe: Values, path: str, causes: list[Cause]) -> None:
-    if not any(key in probe for key in ("exec", "httpGet", "tcpSocket", "grpc")):
+_HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
+
+
+def _handler(handler: Values, path: str, causes: list[Cause]) -> None:
+    """What a probe or a hook does: one thing."""
+    given = [key for key in _HANDLERS if key in handler]
+    if not given:
         causes.append(n.required(path, "must specify a handler type"))
+    causes.extend(n.forbidden(f"{path}.{key}", "may not specify more than 1 handler type") for key in given[1:])
     for kind in ("httpGet", "tcpSocket"):
-        port = (probe.get(kind) or {}).get("port")
+        if kind not in handler:
+            continue
+        port = handler[kind].get("port", 0)
         if isinstance(port, int):
             port_number(port, f"{path}.{kind}.port", causes)
+        else:
+            causes.extend(n.invalid(f"{path}.{kind}.port", port, fault) for fault in port_name_faults(port))
+    if "exec" in handler and not handler["exec"].get("command"):
+        causes.append(n.required(f"{path}.exec.command"))
+
+
+def _probe(probe: Values, path: str, causes: list[Cause]) -> None:
+    _handler(probe, path, causes)
     for field in ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
         causes.extend(n.non_negative(f"{path}.{field}", probe.get(field)))

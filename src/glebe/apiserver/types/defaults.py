@@ -42,8 +42,7 @@ def _template(spec: dict[str, Any], *, optional: bool = False) -> None:
 
 
 def _pod(obj: Object) -> None:
-    if "spec" in obj:
-        pod_spec(obj["spec"])
+    pod_spec(_spec(obj))
 
 
 def _job_spec(spec: dict[str, Any]) -> None:

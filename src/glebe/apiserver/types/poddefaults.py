@@ -95,7 +95,7 @@ _MODES = ("secret", "configMap", "downwardAPI", "projected")
 
 
 def _volume(volume: dict[str, Any]) -> None:
-    if len(volume) == 1:  # only a name
+    if not any(key != "name" for key in volume):
         volume["emptyDir"] = {}
     for source in _MODES:
         if source in volume:

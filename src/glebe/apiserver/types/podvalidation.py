@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from glebe.apiserver.types import names as n
-from glebe.apiserver.types.containervalidation import container, non_negative_quantities
+from glebe.apiserver.types.containervalidation import container, downward_item, non_negative_quantities
 from glebe.apiserver.types.placementvalidation import affinity, spread_constraints, tolerations
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
@@ -213,8 +213,34 @@ def _volumes(volumes: Any, path: str, causes: list[Cause]) -> set[str]:
                 causes.append(n.required(f"{where}.{key}.{needed}"))
             if key == "hostPath" and ".." in source.get("path", "").split("/"):
                 causes.append(n.invalid(f"{where}.hostPath.path", source["path"], "must not contain '..'"))
+            _files(source, key, f"{where}.{key}", causes)
             mode = source.get("defaultMode") if isinstance(source, dict) else None
             if mode is not None and not 0 <= mode <= 0o777:
                 why = "must be a number between 0 and 0777 (octal), both inclusive"
                 causes.append(n.invalid(f"{where}.{key}.defaultMode", mode, why))
     return found
+
+
+def _files(source: Spec, key: str, path: str, causes: list[Cause]) -> None:
+    """What stands inside the sources that are made of parts."""
+    if key == "downwardAPI":
+        for item in source.get("items") or ():
+            downward_item(item, path, causes)
+    elif key == "projected":
+        for index, part in enumerate(source.get("sources") or ()):
+            for item in (part.get("downwardAPI") or {}).get("items") or ():
+                downward_item(item, f"{path}.sources[{index}].downwardAPI", causes)
+            token = part.get("serviceAccountToken")
+            if token is not None and not token.get("path"):
+                causes.append(n.required(f"{path}.sources[{index}].path"))
+    elif key == "ephemeral":
+        template = source.get("volumeClaimTemplate")
+        where = f"{path}.volumeClaimTemplate"
+        if not template:
+            causes.append(n.required(where))
+            return
+        spec = template.get("spec") or {}
+        if not spec.get("accessModes"):
+            causes.append(n.required(f"{where}.spec.accessModes", "at least 1 access mode is required"))
+        if "storage" not in ((spec.get("resources") or {}).get("requests") or {}):
+            causes.append(n.required(f"{where}.spec.resources[storage]"))

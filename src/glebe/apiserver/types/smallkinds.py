@@ -145,6 +145,8 @@ def _endpoints(obj: Object, old: Object | None) -> list[Cause]:
 def _slice(obj: Object, old: Object | None) -> list[Cause]:
     causes: list[Cause] = []
     kind = obj.get("addressType")
+    if kind not in ("FQDN", "IPv4", "IPv6"):
+        return causes
     for i, endpoint in enumerate(obj.get("endpoints") or ()):
         for j, text in enumerate(endpoint.get("addresses") or ()):
             path = f"endpoints[{i}].addresses[{j}]"

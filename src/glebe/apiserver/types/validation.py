@@ -54,7 +54,9 @@ def validate(info: ResourceInfo, obj: Object, old: Object | None = None, subreso
             if name not in ("status", "metadata", "apiVersion", "kind") and name in obj:
                 _enums(field, obj[name], name, causes)
     rule = RULES.get((info.group, info.kind))
-    if rule is not None:
+    if subresource == "resize":  # what may change is the strategy's to say
+        causes += podvalidation.pod_spec(obj.get("spec") or {}, "spec")
+    elif rule is not None:
         causes += rule(obj, old)
     return causes
 
