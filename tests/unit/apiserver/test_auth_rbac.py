@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glebe.apiserver.auth import bootstrap
 from glebe.apiserver.auth.assembly import secure
 from glebe.apiserver.auth.pki import Pki
 from glebe.apiserver.auth.rules import Attributes, allows, uncovered
@@ -223,6 +222,66 @@ async def test_nobody_gives_what_they_have_not(pki: Pki) -> None:
     await ann.create(ROLE_BINDINGS, binding("bob", "Role", "same", subject("bob")))
     await admin.create(ROLE_BINDINGS, binding("manager", "Role", "manager", subject()))
     await ann.create(ROLES, role("more", rule("get,delete", "pods,secrets")))
+
+
+async def test_a_label_may_not_pour_rights_into_an_aggregate(pki: Pki) -> None:
+    server, admin = await serve(pki)
+    ann = as_user(server)
+    clerk = role("clerk", rule("get,create,update,patch", "clusterroles", GROUP), cluster=True)
+    await admin.create(CLUSTER_ROLES, clerk)
+    await admin.create(CLUSTER_ROLE_BINDINGS, binding("clerk", "ClusterRole", "clerk", subject(), cluster=True))
+    await admin.create(CLUSTER_ROLES, role("strong", rule("*", "*", "*"), cluster=True))
+    label = {"metadata": {"labels": {f"{GROUP}/aggregate-to-view": "true"}}}
+    await refused(ann.patch(CLUSTER_ROLES, "strong", label))
+    await ann.patch(CLUSTER_ROLES, "strong", {"metadata": {"finalizers": ["example.org/x"]}})
+    error = await refused(ann.patch(CLUSTER_ROLES, "view", {"aggregationRule": None}))
+    assert "is attempting to grant RBAC permissions not currently held" in error.message
+
+
+async def test_a_list_of_one_name_needs_the_right_to_that_name(pki: Pki) -> None:
+    server, admin = await serve(pki)
+    await admin.create(ROLES, role("one", rule("get,list,watch", "secrets", names="mine")))
+    await admin.create(ROLE_BINDINGS, binding("ann", "Role", "one", subject()))
+    token = User("ann", ("system:authenticated",))
+
+    async def status(query: str) -> int:
+        request = Request("GET", "/api/v1/namespaces/default/secrets", [("fieldSelector", query)] if query else [])
+        request.user = token
+        response = await server.handle(request)
+        return response.status
+
+    assert await status("metadata.name=mine") == 200
+    assert await status("metadata.name=other") == 403
+    assert await status("metadata.name!=mine") == 403
+    assert await status("type=x") == 403
+    assert await status("") == 403
+    # whatever is named second, only the first one's objects come
+    assert await status("metadata.name=mine,metadata.name=other") == 200
+
+
+async def test_bindings_of_one_cluster_count_for_nothing_in_all_of_them(pki: Pki) -> None:
+    server, admin = await serve(pki)
+    await server.clusters.create("a")
+    everything = binding("all", "ClusterRole", "cluster-admin", subject(), cluster=True)
+    await admin.for_cluster("a").create(CLUSTER_ROLE_BINDINGS, everything)
+    authorizer = server.authorizer
+    assert authorizer is not None
+    for cluster, allowed in (("a", True), ("root", False), ("*", False), ("", False)):
+        assert (await authorizer.authorize(ANN, cluster, "get", "", "pods", "", "", "", ""))[0] is allowed, cluster
+
+
+async def test_a_clusters_roles_are_objects_once_somebody_looks(pki: Pki) -> None:
+    server, admin = await serve(pki)
+    await server.clusters.create("a")
+    ann = Client(As(server, ANN), cluster="a")
+    tenant = admin.for_cluster("a")
+    await tenant.create(CLUSTER_ROLE_BINDINGS, binding("v", "ClusterRole", "view", subject(), cluster=True))
+    assert "clusterroles.rbac.authorization.k8s.io" not in server.store.resources("a")
+    await ann.list(PODS, "default")  # the roles hold all the same
+    view = await tenant.get(CLUSTER_ROLES, "view")
+    assert view["rules"]
+    await tenant.delete(CLUSTER_ROLES, "view")
+    await refused(ann.list(PODS, "default"))  # and now they are what the objects say
 
 
 async def test_reviews(pki: Pki) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from glebe.apiserver.admission.base import AdmissionAttributes
+from glebe.apiserver.auth.bootstrap import EVERYTHING
 from glebe.apiserver.auth.rbac import (
     BINDINGS,
     CLUSTER_BINDINGS,
@@ -17,6 +18,7 @@ from glebe.kube import errors
 from glebe.kube.objects import Object
 from glebe.kube.transport import User
 
+_GARBAGE = ("ownerReferences", "finalizers", "resourceVersion", "managedFields")
 _ROLES = ("roles", "clusterroles")
 _BINDINGS = ("rolebindings", "clusterrolebindings")
 
@@ -40,20 +42,16 @@ class EscalationCheck:
             self._check_binding(a, a.obj)
 
     def _check_role(self, a: AdmissionAttributes, role: Object) -> None:
-        same = a.old is not None and all(a.old.get(k) == role.get(k) for k in ("rules", "aggregationRule"))
-        if same or self._may(a, "escalate", a.info.plural, a.name):
+        # Labels count, too: an aggregated role may collect this one by them.
+        if _only_for_garbage(role, a.old) or self._may(a, "escalate", a.info.plural, a.name):
             return
         wanted: list[Rule] = list(role.get("rules") or ())
-        if role.get("aggregationRule"):
-            wanted += [
-                {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
-                {"nonResourceURLs": ["*"], "verbs": ["*"]},
-            ]
+        if role.get("aggregationRule") or (a.old or {}).get("aggregationRule"):
+            wanted += EVERYTHING
         self._require(a, wanted)
 
     def _check_binding(self, a: AdmissionAttributes, binding: Object) -> None:
-        keys = ("roleRef", "subjects")
-        if a.old is not None and all(a.old.get(k) == binding.get(k) for k in keys):
+        if _only_for_garbage(binding, a.old):
             return
         reference = binding.get("roleRef") or {}
         resource = "clusterroles" if reference.get("kind") == "ClusterRole" else "roles"
@@ -73,6 +71,16 @@ class EscalationCheck:
         missing = uncovered(self._authorizer.rules_of(a.user, a.cluster, a.namespace), wanted)
         if missing:
             raise errors.forbidden(GROUP, a.info.plural, a.name, _message(a.user, missing))
+
+
+def _only_for_garbage(new: Object, old: Object | None) -> bool:
+    """Whether an update changes nothing but what garbage collection needs (owners and finalizers)."""
+    if old is None:
+        return False
+    if any(new.get(k) != old.get(k) for k in {**new, **old} if k != "metadata"):
+        return False
+    meta, before = new["metadata"], old["metadata"]
+    return all(meta.get(k) == before.get(k) for k in {**meta, **before} if k not in _GARBAGE)
 
 
 def _message(user: User, missing: list[Rule]) -> str:

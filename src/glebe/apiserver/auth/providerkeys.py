@@ -97,13 +97,16 @@ async def fetch_https(url: str, ca: str) -> bytes:
 
     context = ssl.create_default_context(cadata=ca or None)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT)
-    async with (
-        aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
-        session.get(url, ssl=context, allow_redirects=False) as response,
-    ):
-        if response.status != 200:
-            raise ValueError(f"{url} answered {response.status}")
-        body = await response.content.read(MAX_BODY + 1)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+            session.get(url, ssl=context, allow_redirects=False) as response,
+        ):
+            if response.status != 200:
+                raise ValueError(f"{url} answered {response.status}")
+            body = await response.content.read(MAX_BODY + 1)
+    except aiohttp.ClientError as error:
+        raise OSError(str(error) or type(error).__name__) from error
     if len(body) > MAX_BODY:
         raise ValueError(f"{url} answered with more than {MAX_BODY} bytes")
     return body

@@ -10,7 +10,7 @@ from glebe.apiserver.auth import bootstrap
 from glebe.apiserver.auth.bootstrap import BINDINGS, CLUSTER_BINDINGS, CLUSTER_ROLES, GROUP, ROLES, Address
 from glebe.apiserver.auth.compiled import Policy
 from glebe.apiserver.auth.rules import Attributes, Rule
-from glebe.apiserver.store import Event, Key, Store
+from glebe.apiserver.store import EVERY_CLUSTER, Event, Key, Store
 from glebe.kube.objects import Object
 from glebe.kube.transport import User
 
@@ -111,6 +111,8 @@ class RbacAuthorizer:
 
 
 def _compile(store: Store, cluster: str) -> Policy:
+    if cluster in ("", EVERY_CLUSTER):
+        return _shared()  # no cluster: what is bound in one must count for nothing in a question about all of them
     stored = {resource: _stored(store, resource, cluster) for resource in _RESOURCES}
     if store.get(marker(cluster)) is None:
         if not any(stored.values()):
