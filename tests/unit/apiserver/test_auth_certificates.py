@@ -258,8 +258,9 @@ async def test_a_kubelet_is_approved_by_itself(pki: Pki) -> None:
         binding["subjects"] = [{"kind": "Group", "apiGroup": group, "name": "system:nodes"}]
         await w.admin.create(resource, binding)
         await kubelet.create(REQUESTS, asked("own", signer=KUBELET, **names))  # type: ignore[arg-type]
-        names["cn"] = "system:node:n2"
-        await kubelet.create(REQUESTS, asked("other", signer=KUBELET, **names))  # type: ignore[arg-type]
+        await w.admin.create(*_role_for("ann", ["create"], ["certificatesigningrequests"]))
+        await w.admin.create(*_binding_for("ann"))
+        await w.ann.create(REQUESTS, asked("other", signer=KUBELET, **names))  # type: ignore[arg-type]
         own, other = await w.settled("own"), await w.settled("other")
         assert own["status"]["conditions"][0]["reason"] == "AutoApproved"
         assert "certificate" in own["status"]

@@ -217,11 +217,24 @@ async def test_nobody_gives_what_they_have_not(pki: Pki) -> None:
     await ann.create(ROLES, role("same", rule("get", "pods")))
     error = await refused(ann.create(ROLES, role("more", rule("get,delete", "pods,secrets"))))
     assert "is attempting to grant RBAC permissions not currently held" in error.message
-    assert '{APIGroups:[""], Resources:["secrets"], Verbs:["get"]}' in error.message
+    assert '{APIGroups:[""], Resources:["secrets"], Verbs:["get" "delete"]}' in error.message
     await refused(ann.create(ROLE_BINDINGS, binding("self", "ClusterRole", "cluster-admin", subject())))
     await ann.create(ROLE_BINDINGS, binding("bob", "Role", "same", subject("bob")))
     await admin.create(ROLE_BINDINGS, binding("manager", "Role", "manager", subject()))
     await ann.create(ROLES, role("more", rule("get,delete", "pods,secrets")))
+
+
+async def test_a_role_too_big_to_look_at_is_refused_at_once(pki: Pki) -> None:
+    server, admin = await serve(pki)
+    ann = as_user(server)
+    await admin.create(ROLES, role("clerk", rule("create", "roles", GROUP), rule("get", "pods")))
+    await admin.create(ROLE_BINDINGS, binding("clerk", "Role", "clerk", subject()))
+    many = {"verbs": [f"v{i}" for i in range(500)], "apiGroups": [""], "resources": [f"r{i}" for i in range(500)]}
+    error = await refused(ann.create(ROLES, role("huge", many)))
+    assert "more than 20000 combinations" in error.message
+    with pytest.raises(ApiError) as caught:
+        await ann.create(ROLES, role("odd", {"verbs": [{"a": 1}], "apiGroups": [""], "resources": ["pods"]}))
+    assert caught.value.code in (400, 422)
 
 
 async def test_a_label_may_not_pour_rights_into_an_aggregate(pki: Pki) -> None:

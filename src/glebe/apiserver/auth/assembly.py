@@ -70,7 +70,8 @@ def secure(server: ApiServer, pki: Pki, env: Env, options: IdentityOptions | Non
     server.token_issuer = tokens
     _know_front_proxy(server, pki, env)
     server.reviews = Reviews(env.clock, authorizer, authenticator)
-    server.admission = (*server.admission, Requester(), EscalationCheck(rbac))
+    server.admission = (*server.admission, Requester())
+    server.validating = (*server.validating, EscalationCheck(rbac))
     seeding = Seeding(server)
     for resource in (ROLES, CLUSTER_ROLES, BINDINGS, CLUSTER_BINDINGS):
         server.preparing[resource] = seeding

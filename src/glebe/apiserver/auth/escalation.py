@@ -13,11 +13,12 @@ from glebe.apiserver.auth.rbac import (
     ROLES,
     RbacAuthorizer,
 )
-from glebe.apiserver.auth.rules import Attributes, Rule, show, uncovered
+from glebe.apiserver.auth.rules import Attributes, Rule, TooManyParts, compact, show, uncovered
 from glebe.kube import errors
 from glebe.kube.objects import Object
 from glebe.kube.transport import User
 
+_SHOWN = 100
 _GARBAGE = ("ownerReferences", "finalizers", "resourceVersion", "managedFields")
 _ROLES = ("roles", "clusterroles")
 _BINDINGS = ("rolebindings", "clusterrolebindings")
@@ -31,7 +32,7 @@ class EscalationCheck:
     def __init__(self, authorizer: RbacAuthorizer) -> None:
         self._authorizer = authorizer
 
-    async def admit(self, a: AdmissionAttributes) -> None:
+    async def validate(self, a: AdmissionAttributes) -> None:
         if a.info.group != GROUP or a.operation not in ("CREATE", "UPDATE") or a.obj is None:
             return
         if MASTERS in a.user.groups:
@@ -68,7 +69,10 @@ class EscalationCheck:
         return self._authorizer.decide(a.user, a.cluster, wanted)[0]
 
     def _require(self, a: AdmissionAttributes, wanted: list[Rule]) -> None:
-        missing = uncovered(self._authorizer.rules_of(a.user, a.cluster, a.namespace), wanted)
+        try:
+            missing = uncovered(self._authorizer.rules_of(a.user, a.cluster, a.namespace), wanted)
+        except TooManyParts as error:
+            raise errors.forbidden(GROUP, a.info.plural, a.name, f"cannot be checked for escalation: {error}") from None
         if missing:
             raise errors.forbidden(GROUP, a.info.plural, a.name, _message(a.user, missing))
 
@@ -84,8 +88,9 @@ def _only_for_garbage(new: Object, old: Object | None) -> bool:
 
 
 def _message(user: User, missing: list[Rule]) -> str:
-    groups = ", ".join(f'"{g}"' for g in user.groups)
-    listed = "\n".join(show(rule) for rule in missing)
+    groups = " ".join(f'"{g}"' for g in user.groups)
+    lines = sorted({show(rule) for rule in compact(missing)})
+    listed = "\n".join(lines[:_SHOWN] + (["..."] if len(lines) > _SHOWN else []))
     return (
         f'user "{user.name}" (groups=[{groups}]) is attempting to grant RBAC permissions not currently held:\n{listed}'
     )
