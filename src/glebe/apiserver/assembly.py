@@ -54,7 +54,7 @@ PLUGINS = (
     "ResourceQuota",
 )
 """Every plugin there is, in the order in which upstream asks them (``AllOrderedPlugins``). ``Given`` is what the server
-was constructed with (the platform's queue). NamespaceLifecycle is part of the verbs and cannot be turned off."""
+was constructed with (the platform's queue). :data:`ALWAYS_ON` is part of the verbs and cannot be turned off."""
 
 DEFAULT_OFF = frozenset(
     {
@@ -68,6 +68,12 @@ DEFAULT_OFF = frozenset(
 """Off unless asked for. Upstream also leaves NodeRestriction and PodNodeSelector off; here they are on, since neither
 does anything unless somebody uses what it guards (node identities, the annotation of namespaces)."""
 
+ALWAYS_ON = "NamespaceLifecycle"
+
+TOLERATION_SECONDS = 15
+"""How long a pod stays on a dead node unless it says otherwise. Upstream: 300. A node is taken for dead 40 s after its
+last heartbeat; together its pods are evicted within 60 s."""
+
 FILTERS = ("audit", "fairness")
 """Around authorization, outermost first."""
 INNER_FILTERS = ("aggregation",)
@@ -79,14 +85,15 @@ class ServerOptions:
     """What may be chosen about a server.
 
     ``enable`` and ``disable`` name admission plugins (:data:`PLUGINS`), as upstream's ``--enable-admission-plugins``
-    and ``--disable-admission-plugins`` do. ``toleration_seconds`` is how long a pod stays on a dead node unless it says
-    otherwise (upstream 300); a node is taken for dead 40 s after its last heartbeat, so that by default its pods are
-    evicted within 60 s. ``pod_security`` is what namespaces without labels of their own get, and who is exempt.
+    and ``--disable-admission-plugins`` do. ``not_ready_seconds`` and ``unreachable_seconds`` are how long a pod stays
+    on such a node unless it says otherwise. ``pod_security`` is what namespaces without labels of their own get, and
+    who is exempt.
     """
 
     enable: frozenset[str] = frozenset()
     disable: frozenset[str] = frozenset()
-    toleration_seconds: int = 15
+    not_ready_seconds: int = TOLERATION_SECONDS
+    unreachable_seconds: int = TOLERATION_SECONDS
     pod_security: Mapping[str, Any] = field(default_factory=dict)
     """``defaults`` (mode or mode-version to level or version) and ``exemptions`` (usernames, namespaces,
     runtimeClasses) of upstream's PodSecurityConfiguration."""

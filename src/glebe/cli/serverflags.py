@@ -1,4 +1,4 @@
-"""The options of ``glebe up`` that say whom the API server believes and what it writes down, under upstream's names."""
+"""The options of ``glebe up`` about identity, audit and admission, under upstream's names."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-_IDENTITY, _OIDC, _PROXY, _TOKENS, _AUDIT = (
-    "Who is believed", "Identity provider", "Front proxy", "Service account tokens", "Audit log"
+_IDENTITY, _OIDC, _PROXY, _TOKENS, _AUDIT, _ADMISSION = (
+    "Who is believed", "Identity provider", "Front proxy", "Service account tokens", "Audit log", "Admission"
 )  # fmt: skip
 
 #: (flag, type, default, panel, help)
@@ -54,6 +54,11 @@ FLAGS: Final[tuple[tuple[str, Any, Any, str, str], ...]] = (
     ("audit-log-maxsize", int, 100, _AUDIT, "MiB after which the file is put aside."),
     ("audit-log-maxage", int, 0, _AUDIT, "Days for which files put aside are kept (0: for ever)."),
     ("audit-log-maxbackup", int, 0, _AUDIT, "How many files put aside are kept (0: all)."),
+    ("enable-admission-plugins", str, "", _ADMISSION, "Plugins to turn on besides the usual ones, with commas."),
+    ("disable-admission-plugins", str, "", _ADMISSION, "Plugins to turn off, with commas."),
+    ("admission-control-config-file", str, "", _ADMISSION, "AdmissionConfiguration file (for PodSecurity)."),
+    ("default-not-ready-toleration-seconds", int, 15, _ADMISSION, "How long pods stay on a node that is not ready."),
+    ("default-unreachable-toleration-seconds", int, 15, _ADMISSION, "How long pods stay on a node that is silent."),
 )
 
 

@@ -1,4 +1,4 @@
-"""What the flags of ``glebe up`` about identity and audit mean: files read, options made."""
+"""What the flags of ``glebe up`` about identity, audit and admission mean: files read, options made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glebe.apiserver.assembly import ServerOptions
+from glebe.apiserver.assembly import ALWAYS_ON, PLUGINS, TOLERATION_SECONDS, ServerOptions
 from glebe.apiserver.auth.options import IdentityOptions
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def read(flags: Mapping[str, Any]) -> ServerFlags:
         further_keys=tuple(given.each("service-account-key-file", _key)),
         authentication=_authentication(given),
     )
-    return ServerFlags(identity, ServerOptions(audit=_audit(given)))
+    return ServerFlags(identity, _server(given))
 
 
 class _Given:
@@ -181,6 +181,40 @@ def _authentication(given: _Given) -> AuthenticationConfiguration | None:
         return authconfig.AuthenticationConfiguration((authconfig.from_flags(flags),))
     except authconfig.ConfigError as error:
         raise FlagError("oidc-issuer-url", str(error)) from error
+
+
+def _server(given: _Given) -> ServerOptions:
+    on, off = "enable-admission-plugins", "disable-admission-plugins"
+    for flag in (on, off):
+        unknown = [name for name in given.words(flag) if name not in PLUGINS and (name, flag) != (ALWAYS_ON, on)]
+        if unknown:
+            raise FlagError(flag, f"there is no plugin {', '.join(unknown)} to turn {'on' if flag == on else 'off'}")
+    enable, disable = (frozenset(given.words(flag)) - {ALWAYS_ON} for flag in (on, off))
+    if enable & disable:
+        raise FlagError(off, f"{', '.join(sorted(enable & disable))} is in --{on}, too")
+    return ServerOptions(
+        enable=enable,
+        disable=disable,
+        not_ready_seconds=given.number("default-not-ready-toleration-seconds", TOLERATION_SECONDS),
+        unreachable_seconds=given.number("default-unreachable-toleration-seconds", TOLERATION_SECONDS),
+        pod_security=given.parsed("admission-control-config-file", _pod_security) or {},
+        audit=_audit(given),
+    )
+
+
+def _pod_security(path: Path) -> dict[str, Any]:
+    """PodSecurity's configuration out of an AdmissionConfiguration, where it stands inline or in a file of its own."""
+    from glebe.apiserver.admission.podsecurity.policy import defaults_from
+
+    found: dict[str, Any] = {}
+    for plugin in _yaml(path).get("plugins") or ():
+        if plugin.get("name") != "PodSecurity":
+            raise ValueError(f"plugin {plugin.get('name')} takes no configuration here")
+        found = plugin.get("configuration") or _yaml(path.parent / plugin.get("path", ""))
+        if found.get("kind") != "PodSecurityConfiguration":
+            raise ValueError(f"expected a PodSecurityConfiguration, got {found.get('kind')}")
+    defaults_from(found)
+    return found
 
 
 def _audit(given: _Given) -> AuditOptions | None:

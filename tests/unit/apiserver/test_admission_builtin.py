@@ -199,10 +199,10 @@ async def test_there_is_one_default_priority() -> None:
 
 
 async def test_default_tolerations_come_back() -> None:
-    _, api = await serve(ServerOptions(toleration_seconds=300))
+    _, api = await serve(ServerOptions(not_ready_seconds=300, unreachable_seconds=200))
     made = await api.create(PODS, pod())
     tolerations = made["spec"]["tolerations"]
-    assert [t["tolerationSeconds"] for t in tolerations] == [300, 300]
+    assert [t["tolerationSeconds"] for t in tolerations] == [300, 200]
     made["spec"].pop("tolerations")
     assert (await api.update(PODS, made))["spec"]["tolerations"] == tolerations
 

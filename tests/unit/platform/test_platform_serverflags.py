@@ -97,3 +97,54 @@ def test_mistakes_name_the_flag(tmp_path: Path, flags: dict[str, Any], why: str)
     given = {k: str(bad) if v == "BAD" else [str(bad)] if v == ["BAD"] else v for k, v in flags.items()}
     with pytest.raises(FlagError, match=why):
         read({**defaults(), **given})
+
+
+def test_admission(tmp_path: Path) -> None:
+    (tmp_path / "pods").write_text(
+        "apiVersion: pod-security.admission.config.k8s.io/v1\nkind: PodSecurityConfiguration\n"
+        "defaults: {enforce: baseline}\nexemptions: {namespaces: [kube-system]}\n"
+    )
+    (tmp_path / "admission").write_text("plugins: [{name: PodSecurity, path: pods}]\n")
+    options = read(
+        {
+            **defaults(),
+            "enable_admission_plugins": "AlwaysPullImages,NamespaceLifecycle",
+            "disable_admission_plugins": "PodSecurity, Priority",
+            "default_not_ready_toleration_seconds": 300,
+            "admission_control_config_file": str(tmp_path / "admission"),
+        }
+    ).server
+    assert options.enable == {"AlwaysPullImages"}
+    assert options.disable == {"PodSecurity", "Priority"}
+    assert (options.not_ready_seconds, options.unreachable_seconds) == (300, 15)
+    assert options.pod_security["defaults"] == {"enforce": "baseline"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ({"enable_admission_plugins": "Nothing"}, "there is no plugin Nothing to turn on"),
+        ({"disable_admission_plugins": "NamespaceLifecycle"}, "there is no plugin NamespaceLifecycle to turn off"),
+        ({"enable_admission_plugins": "Priority", "disable_admission_plugins": "Priority"}, "Priority is in"),
+    ],
+)
+def test_plugins_that_cannot_be_chosen(flags: dict[str, str], text: str) -> None:
+    with pytest.raises(FlagError, match=text):
+        read({**defaults(), **flags})
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("plugins: [{name: ImagePolicyWebhook}]", "plugin ImagePolicyWebhook takes no configuration here"),
+        ("plugins: [{name: PodSecurity, configuration: {kind: Pod}}]", "expected a PodSecurityConfiguration, got Pod"),
+        (
+            "plugins: [{name: PodSecurity, configuration: {kind: PodSecurityConfiguration, defaults: {warn: odd}}}]",
+            "must be one of privileged, baseline, restricted",
+        ),
+    ],
+)
+def test_wrong_configurations(content: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "admission").write_text(content)
+    with pytest.raises(FlagError, match=text):
+        read({**defaults(), "admission_control_config_file": str(tmp_path / "admission")})

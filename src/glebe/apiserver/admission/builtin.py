@@ -50,7 +50,7 @@ def contribute(assembly: Assembly) -> None:
         ServiceAccount(read, server.env),
         PodSecurity(read, read_all, options.pod_security),
         Priority(read, read_all),
-        DefaultTolerationSeconds(options.toleration_seconds),
+        DefaultTolerationSeconds(options.not_ready_seconds, options.unreachable_seconds),
         ExtendedResourceToleration(),
         RuntimeClass(read),
         PodNodeSelector(read),

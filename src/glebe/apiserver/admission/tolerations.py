@@ -11,27 +11,25 @@ NOT_READY, UNREACHABLE = "node.kubernetes.io/not-ready", "node.kubernetes.io/unr
 
 
 class DefaultTolerationSeconds(BuiltinPlugin):
-    """Pods tolerate an unreachable or unready node for ``seconds`` (NoExecute), also after an update."""
+    """Pods tolerate an unready or unreachable node for so many seconds (NoExecute), also after an update."""
 
     name = "DefaultTolerationSeconds"
     resources = frozenset({"pods"})
 
-    def __init__(self, seconds: int) -> None:
-        self._seconds = seconds
+    def __init__(self, not_ready: int, unreachable: int) -> None:
+        self._seconds = {NOT_READY: not_ready, UNREACHABLE: unreachable}
 
     async def admit(self, a: AdmissionAttributes) -> None:
         if a.subresource or a.obj is None or a.operation not in ("CREATE", "UPDATE"):
             return
         spec = a.obj["spec"]
         tolerations = spec.get("tolerations") or []
-        missing = [key for key in (NOT_READY, UNREACHABLE) if not any(_speaks_of(t, key) for t in tolerations)]
+        missing = [key for key in self._seconds if not any(_speaks_of(t, key) for t in tolerations)]
         if missing:
-            what: dict[str, Any] = {
-                "operator": "Exists",
-                "effect": "NoExecute",
-                "tolerationSeconds": self._seconds,
-            }
-            spec["tolerations"] = [*tolerations, *({"key": key, **what} for key in missing)]
+            spec["tolerations"] = [*tolerations, *(self._toleration(key) for key in missing)]
+
+    def _toleration(self, key: str) -> dict[str, Any]:
+        return {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": self._seconds[key]}
 
 
 def _speaks_of(toleration: Object, key: str) -> bool:
