@@ -31,7 +31,7 @@ from glebe.apiserver.services.allocation import ServiceAddresses
 from glebe.apiserver.services.pools import SERVICES
 from glebe.apiserver.store import EVERY_CLUSTER, Compacted, Entry, Key, Store, StoreUnavailable, TooLarge
 from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
-from glebe.apiserver.verbs import admitting, deleting, patching, reading, watching, writing
+from glebe.apiserver.verbs import admitting, componentstatus, deleting, patching, reading, watching, writing
 from glebe.apiserver.verbs.subresources import subresource_handler
 from glebe.kube import errors
 from glebe.kube.clock import Env, format_time
@@ -50,6 +50,15 @@ Follower = Callable[[Call, "Entry | None", "Entry | None"], None]
 _MASTERS = "system:masters"
 _SELECTING = ("list", "watch")
 _NAMED = ("update", "patch")
+#: By group resource: what is answered in another way than from the store.
+_ANSWERED: dict[str, Handler] = {
+    "bindings": pods.bind_by_collection,
+    "componentstatuses": componentstatus.read,
+}
+_DEPRECATED = {
+    "componentstatuses": "v1 ComponentStatus is deprecated in v1.19+",
+    "endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+}
 #: Subresources whose answers are no objects: they come in the form that they have.
 _UNFORMED = frozenset({"proxy", "exec", "attach", "portforward", "log"})
 _VERBS: dict[str, Handler] = {
@@ -305,8 +314,10 @@ class ApiServer:
         info, route = call.info, call.route
         if self.reviews is not None and self.reviews.handles(info.group, info.plural):
             return await self._review(call, self.reviews)
-        if info.group_resource == "bindings":
-            return await pods.bind_by_collection(call)
+        if call.request.user is None and (text := _DEPRECATED.get(info.group_resource)) is not None:
+            call.warn(text)
+        if (answer := _ANSWERED.get(info.group_resource)) is not None:
+            return await answer(call)
         if route.subresource:
             response = await subresource_handler(call)(call)
             if info.group_resource == DEFINITIONS:

@@ -12,6 +12,7 @@ from glebe.apiserver.types import hpaconversion
 from glebe.apiserver.types.registry import TypeRegistry
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
+from glebe.kube.errors import ApiError
 from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.resources import Resource
 
@@ -135,3 +136,15 @@ async def test_an_autoscaler_of_the_old_version_is_one_of_the_new() -> None:
 def test_every_kind_of_metric_comes_back_as_it_went(metric: dict[str, Any]) -> None:
     new = {"apiVersion": "autoscaling/v2", "metadata": {"name": "h"}, "spec": {"maxReplicas": 1, "metrics": [metric]}}
     assert hpaconversion.to_v2(hpaconversion.to_v1(new)) == new
+
+
+async def test_the_status_of_components_is_asked_and_not_stored() -> None:
+    client = await serve()
+    kind = Resource("", "v1", "componentstatuses", "ComponentStatus", False)
+    found = (await client.list(kind)).items
+    assert [c["metadata"]["name"] for c in found] == ["store"]
+    assert (await client.get(kind, "store"))["conditions"][0]["status"] == "True"
+    with pytest.raises(ApiError, match='componentstatuses "other" not found'):
+        await client.get(kind, "other")
+    with pytest.raises(ApiError, match="does not allow this method"):
+        await client.create(kind, {"apiVersion": "v1", "kind": "ComponentStatus", "metadata": {"name": "x"}})

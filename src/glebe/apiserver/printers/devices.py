@@ -122,6 +122,12 @@ def _pod_group(obj: Object, now: float) -> list[Any]:
     return [name_of(obj), kind, ref, state, age(obj, now)]
 
 
+def _component(obj: Object, now: float) -> list[Any]:
+    healthy = next((c for c in obj.get("conditions") or () if c.get("type") == "Healthy"), {})
+    state = {"True": "Healthy", "False": "Unhealthy"}.get(healthy.get("status", ""), "Unknown")
+    return [name_of(obj), state, healthy.get("message", ""), healthy.get("error", "")]
+
+
 _AGED: Fill = lambda obj, now: [name_of(obj), age(obj, now)]  # noqa: E731
 _QUEUES = ("NominalConcurrencyShares", "Queues", "HandSize", "QueueLengthLimit")
 _FLAGS = ("AttachRequired:boolean", "PodInfoOnMount:boolean", "StorageCapacity:boolean")
@@ -161,6 +167,7 @@ PRINTERS: Printers = {
         plain(lambda o: ",".join(spec_of(o).get("cidrs") or ())),
     ),
     "controllerrevisions.apps": (("Name", "Controller", "Revision", "Age"), _revision),
+    "componentstatuses": (("Name", "Status", "Message", "Error"), _component),
     "podtemplates": (("Name", "Containers", "Images", "Pod Labels"), _template),
     "apiservices.apiregistration.k8s.io": (("Name", "Service", "Available", "Age"), _service_of_api),
     "workloads.scheduling.k8s.io": (("Name", "Age"), _AGED),
