@@ -221,6 +221,8 @@ async def test_invalid_configurations_are_refused(tmp_path: Path) -> None:
         both = {"url": "https://x", "service": {"name": "a", "namespace": "b"}}
         error = await refusal(client.create(MUTATING, configuration(MUTATING, hook(peer, clientConfig=both))))
         assert "webhooks[0].clientConfig: Required value: exactly one of url or service is required" in error.message
+        service = {"name": "a", "namespace": "b", "path": ""}  # a Go client's zero value
+        await client.create(MUTATING, configuration(MUTATING, hook(peer, clientConfig={"service": service}), name="x"))
         error = await refusal(client.create(MUTATING, configuration(MUTATING, hook(peer), hook(peer))))
         assert 'webhooks[1].name: Duplicate value: "check.example.org"' in error.message
     await server.close()

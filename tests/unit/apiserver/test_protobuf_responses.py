@@ -54,6 +54,24 @@ def test_every_kind_comes_back_as_it_went(key: str) -> None:
         assert without_nulls(decode.decode(encode.encode(obj))[0]) == without_nulls(obj)
 
 
+def test_messages_inside_messages_that_json_writes_as_one() -> None:
+    rule = {
+        "operations": ["CREATE"],
+        "apiGroups": ["apps"],
+        "apiVersions": ["v1"],
+        "resources": ["deployments"],
+        "resourceNames": ["a"],
+    }
+    obj = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "x"},
+        "spec": {"matchConstraints": {"resourceRules": [rule]}},
+    }
+    again, _ = decode.decode(encode.encode(obj))
+    assert again["spec"]["matchConstraints"]["resourceRules"] == [rule]
+
+
 def without_nulls(value: Any) -> Any:
     """A null in a field of raw JSON is nothing on the wire."""
     if isinstance(value, dict):

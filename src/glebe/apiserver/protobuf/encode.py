@@ -119,22 +119,24 @@ def _writer(name: str) -> Value:
     if short.startswith("JSONSchemaPropsOr"):
         return _either(f"{package}.JSONSchemaProps", short)
     table: dict[str, Append] = {}
-    inlined: list[tuple[int, dict[str, Append]]] = []
+    inlined: list[tuple[int, Value, frozenset[str]]] = []
     for field in messages.fields(name).values():
         if field.name:
             table[field.name] = _append(field)
         elif field.shape:
             return _list(field)  # a message that is a list in JSON
         else:
-            inlined.append((field.number, _table(field.type)))
+            inlined.append((field.number, _writer(field.type), _names(field.type)))
     if not inlined:
         return _plain(table)
     return _with_parts(table, inlined)
 
 
-def _table(name: str) -> dict[str, Append]:
-    """The fields of a message whose fields stand in its parent."""
-    return {field.name: _append(field) for field in messages.fields(name).values() if field.name}
+def _names(name: str) -> frozenset[str]:
+    """The fields of a message whose fields stand in its parent, those of messages that stand in it so, too."""
+    fields = messages.fields(name).values()
+    deeper = (_names(field.type) for field in fields if not field.name and not field.shape)
+    return frozenset(field.name for field in fields if field.name).union(*deeper)
 
 
 def _plain(table: dict[str, Append]) -> Value:
@@ -151,13 +153,13 @@ def _plain(table: dict[str, Append]) -> Value:
     return write
 
 
-def _with_parts(table: dict[str, Append], inlined: list[tuple[int, dict[str, Append]]]) -> Value:
+def _with_parts(table: dict[str, Append], inlined: list[tuple[int, Value, frozenset[str]]]) -> Value:
     """Some of the object's fields belong to messages of their own."""
-    owner = {key: at for at, (_, fields) in enumerate(inlined) for key in fields}
+    owner = {key: at for at, (_, _, names) in enumerate(inlined) for key in names}
 
     def write(value: Any) -> bytes:
         out = bytearray()
-        parts: dict[int, bytearray] = {}
+        parts: dict[int, dict[str, Any]] = {}
         for key, item in value.items():
             if item is None:
                 continue
@@ -165,9 +167,10 @@ def _with_parts(table: dict[str, Append], inlined: list[tuple[int, dict[str, App
             if append is not None:
                 append(out, item)
             elif (at := owner.get(key)) is not None:
-                inlined[at][1][key](parts.setdefault(at, bytearray()), item)
+                parts.setdefault(at, {})[key] = item
         for at, part in parts.items():
-            out += block(inlined[at][0], bytes(part))
+            number, writer, _ = inlined[at]
+            out += block(number, writer(part))
         return bytes(out)
 
     return write

@@ -231,7 +231,7 @@ def _service(service: Values, path: str, causes: list[Cause]) -> None:
         why = "port is not valid: must be between 1 and 65535, inclusive"
         causes.append(n.invalid(f"{path}.port", port, why))
     url_path = service.get("path")
-    if url_path is None or url_path == "/":
+    if not url_path or url_path == "/":
         return
     if url_path == "//":
         causes.append(n.invalid(f"{path}.path", url_path, "segment[0] may not be empty"))
