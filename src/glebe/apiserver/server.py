@@ -31,7 +31,16 @@ from glebe.apiserver.services.allocation import ServiceAddresses
 from glebe.apiserver.services.pools import SERVICES
 from glebe.apiserver.store import EVERY_CLUSTER, Compacted, Entry, Key, Store, StoreUnavailable, TooLarge
 from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
-from glebe.apiserver.verbs import admitting, componentstatus, deleting, patching, reading, watching, writing
+from glebe.apiserver.verbs import (
+    admitting,
+    componentstatus,
+    deleting,
+    patching,
+    reading,
+    schema_steps,
+    watching,
+    writing,
+)
 from glebe.apiserver.verbs.subresources import subresource_handler
 from glebe.kube import errors
 from glebe.kube.clock import Env, format_time
@@ -347,6 +356,7 @@ class ApiServer:
         if call.wanted.shape:
             raise media.not_acceptable()  # an answer is no object that has columns or metadata
         obj = writing.decode_body(call)
+        schema_steps.prune(call, obj, call.duplicates)
         answer = await reviewer.review(info.group, info.plural, route.cluster, route.namespace, call.user, obj)
         return respond(answer, media.Wanted(call.wanted.media), 201)
 

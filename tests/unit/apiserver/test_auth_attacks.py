@@ -427,3 +427,28 @@ async def test_static_tokens_of_other_audiences_are_refused_in_reviews(pki: Pki)
     found = await check("t", "root", ("vault", w.identity.tokens.issuer_of("root")))
     assert found
     assert found[1] == [w.identity.tokens.issuer_of("root")]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("api/v1/namespaces/default/serviceaccounts/robot/token", {"spec": "x"}),
+        ("api/v1/namespaces/default/serviceaccounts/robot/token", {"spec": {"audiences": "x"}}),
+        ("api/v1/namespaces/default/serviceaccounts/robot/token", {"spec": {"boundObjectRef": ["x"]}}),
+        ("api/v1/namespaces/default/serviceaccounts/robot/token", {"spec": {"expirationSeconds": True}}),
+        ("api/v1/namespaces/default/serviceaccounts/robot/token", {"metadata": ["x"]}),
+        ("apis/authentication.k8s.io/v1/tokenreviews", {"spec": {"token": 7}}),
+        ("apis/authentication.k8s.io/v1/tokenreviews", {"spec": []}),
+        ("apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {"spec": {"resourceAttributes": "x"}}),
+        ("apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {"spec": {"nonResourceAttributes": {"path": 1}}}),
+        ("apis/authorization.k8s.io/v1/subjectaccessreviews", {"spec": {"user": "a", "extra": {"k": 1}}}),
+        ("apis/authorization.k8s.io/v1/subjectaccessreviews", {"spec": {"user": "a", "groups": "b"}}),
+        ("apis/authorization.k8s.io/v1/selfsubjectrulesreviews", {"spec": {"namespace": {}}}),
+    ],
+)
+async def test_questions_of_the_wrong_shape_are_the_clients_fault(pki: Pki, path: str, body: dict[str, Any]) -> None:
+    w = await World(pki, IdentityOptions(static_tokens={"t": User("boss", ("system:masters",))})).start()
+    await w.robot()
+    headers = {"authorization": "Bearer t", "content-type": "application/json"}
+    answer = await w.server.handle(Request("POST", f"/{path}", headers=headers, body=orjson.dumps(body)))
+    assert answer.status in (400, 422), answer.body

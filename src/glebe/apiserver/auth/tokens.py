@@ -81,7 +81,7 @@ class ServiceAccountTokens:
 
         :raises ApiError: 422 for a lifetime out of range, 404, 400 or 409 for a bound object that cannot be one.
         """
-        spec = dict(request.get("spec") or {})
+        spec = _spec(request)
         meta = service_account["metadata"]
         _check_identity(request.get("metadata") or {}, meta)
         life = DEFAULT_LIFE if spec.get("expirationSeconds") is None else spec["expirationSeconds"]
@@ -218,6 +218,21 @@ def _number(claims: dict[str, Any], name: str) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
+def _spec(request: Object) -> Object:
+    """The request's spec, with parts of the kinds that they must be.
+
+    :raises ApiError: 400.
+    """
+    spec = request.get("spec") or {}
+    if isinstance(spec, dict) and isinstance(request.get("metadata") or {}, dict):
+        audiences, reference = spec.get("audiences") or [], spec.get("boundObjectRef") or {}
+        texts = isinstance(audiences, list) and all(isinstance(a, str) for a in audiences)
+        if texts and isinstance(reference, dict):
+            return dict(spec)
+    why = "a field has the wrong type"
+    raise errors.bad_request(f'TokenRequest in version "v1" cannot be handled as a TokenRequest: {why}')
+
+
 def _check_identity(asked: Object, meta: Object) -> None:
     for field, what in (("name", "name"), ("namespace", "namespace")):
         if asked.get(field) and asked[field] != meta[field]:
@@ -231,7 +246,7 @@ def _check_identity(asked: Object, meta: Object) -> None:
 
 
 def _check_life(life: Any) -> None:
-    if not isinstance(life, int) or life < SHORTEST_LIFE:
+    if not isinstance(life, int) or isinstance(life, bool) or life < SHORTEST_LIFE:
         text = f"Invalid value: {life}: may not specify a duration less than 10 minutes"
     elif life > LONGEST_LIFE:
         text = f"Invalid value: {life}: may not specify a duration larger than 2^32 seconds"
