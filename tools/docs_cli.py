@@ -56,6 +56,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "why": (("glebe why train", "exits with 5 when the job can never start"),),
     "logs": (("glebe logs -f train --rank 3", "the fourth pod, until it ends"),),
     "cancel": (("glebe cancel train", "a waiting or a running job"),),
+    "cluster": (
+        ("glebe cluster create team-a --objects 20000", "a logical cluster that may hold 20,000 objects"),
+        ("glebe cluster kubeconfig team-a --to team-a.kubeconfig", "a kubeconfig that is good in this cluster alone"),
+        ("glebe cluster list", "all of them, with what they hold"),
+    ),
     "nodes": (("glebe nodes", "the fleet, and what of it is in use"),),
     "usage": (("glebe usage", "all days"), ("glebe usage --day 2026-01-31 -o json", "one day, for a script")),
     "apiserver": (

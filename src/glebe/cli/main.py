@@ -19,6 +19,7 @@ VERBS = (
     "cancel",
     "nodes",
     "usage",
+    "cluster",
     "apiserver",
     "snapshot",
     "controller",
