@@ -1,4 +1,4 @@
-"""Random histories against a plain dictionary: both backends must agree with it at every step."""
+"""Random histories against a plain dictionary: all backends must agree with it at every step."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import tempfile
 from pathlib import Path
 
 import hypothesis.strategies as st
+from etcd_peer import shared_etcd
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from glebe.apiserver.store import Key, MemoryStore, Mismatch, SQLiteStore, Store
+from glebe.apiserver.store.base import WHITEOUT
+from glebe.apiserver.store.etcd import EtcdOptions, EtcdStore
 
 _NAMES = st.sampled_from(["a", "b", "c", "d"])
 _NAMESPACES = st.sampled_from(["n1", "n2"])
+# A zero byte at the beginning is the store's own mark; objects are JSON.
+_VALUES = st.binary(max_size=4).filter(lambda value: value[:1] != WHITEOUT)
 _CLUSTERS = st.sampled_from(["root", "tenant"])
 
 
@@ -45,7 +50,7 @@ class Model(RuleBasedStateMachine):
         self.log.append((self.store.revision, kind, key))
         self.past[self.store.revision] = dict(self.now)
 
-    @rule(cluster=_CLUSTERS, namespace=_NAMESPACES, name=_NAMES, stale=st.booleans(), value=st.binary(max_size=4))
+    @rule(cluster=_CLUSTERS, namespace=_NAMESPACES, name=_NAMES, stale=st.booleans(), value=_VALUES)
     def put(self, cluster: str, namespace: str, name: str, stale: bool, value: bytes) -> None:
         key = Key("pods", cluster, namespace, name)
         held = self.now.get(key)
@@ -135,7 +140,28 @@ class DurableModel(Model):
         shutil.rmtree(self.folder)
 
 
+class EtcdModel(Model):
+    """The same on etcd, with replicas that come and go."""
+
+    count = 0
+
+    def make(self) -> Store:
+        EtcdModel.count += 1
+        self.options = EtcdOptions((shared_etcd().url,), prefix=f"/stateful-{EtcdModel.count}/")
+        return EtcdStore(self.options)
+
+    @rule()
+    def restart(self) -> None:
+        self.loop.run_until_complete(self.store.close())
+        self.store = EtcdStore(self.options)
+        self.loop.run_until_complete(self.store.start())
+        self.dropped = dict.fromkeys(self.dropped, self.store.revision)
+        self.past[self.store.revision] = dict(self.now)
+
+
 TestMemoryStore = Model.TestCase
 TestMemoryStore.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestSQLiteStore = DurableModel.TestCase
 TestSQLiteStore.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
+TestEtcdStore = EtcdModel.TestCase
+TestEtcdStore.settings = settings(max_examples=10, stateful_step_count=25, deadline=None)

@@ -28,7 +28,8 @@ class Key(NamedTuple):
     name: str
 
 
-#: Makes the bytes to store, given the revision that the write will have (it stands inside the object).
+#: Makes the bytes to store, given the revision that the write will have (it stands inside the object). They are JSON; a
+#: zero byte at their beginning would be taken for a whiteout. It may be called twice.
 Make: TypeAlias = Callable[[int], bytes]
 
 #: Instead of a cluster's name: all clusters (ranges and watches only).
@@ -102,6 +103,21 @@ def _remember(entry: Entry) -> None:
     _next_view = (_next_view + 1) % _VIEWS_KEPT
 
 
+_FRAMES_KEPT = 1024
+_framed: list[Event | None] = [None] * _FRAMES_KEPT
+_next_framed = 0
+
+
+def _keep_frames(event: Event) -> None:
+    """Bound the memory of encoded frames: watchers that keep up ask at once, the others encode again."""
+    global _next_framed
+    old = _framed[_next_framed]
+    if old is not None:
+        old._frames = None
+    _framed[_next_framed] = event
+    _next_framed = (_next_framed + 1) % _FRAMES_KEPT
+
+
 class Event:
     """One change. ``entry`` is the new state, or for a deletion the last state under the deletion's revision.
 
@@ -147,6 +163,7 @@ class Event:
         frames = self._frames
         if frames is None:
             frames = self._frames = {}
+            _keep_frames(self)
         return frames
 
     @property

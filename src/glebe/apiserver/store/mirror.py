@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from sys import intern
 
 from glebe.apiserver.store.archive import Snapshot
 from glebe.apiserver.store.base import EVERY_CLUSTER, WHITEOUT, Entry, Event, Given, Key, Mismatch, Page
@@ -99,14 +100,14 @@ class Mirror:
         if entry.value[:1] == WHITEOUT:
             self._tables.white_out(key)
         else:
-            self._tables.get(key.resource, key.cluster).load((key.namespace, key.name), entry)
+            self._tables.get(key.resource, key.cluster).load((intern(key.namespace), key.name), entry)
 
     def _apply(self, key: Key, entry: Entry, deleted: bool) -> None:
         """Make one acknowledged change visible."""
         table = self._tables.get(key.resource, key.cluster)
         if deleted and self._whites_out(key):
             self._tables.white_out(key)
-        table.apply((key.namespace, key.name), entry, deleted)
+        table.apply((intern(key.namespace), key.name), entry, deleted)
 
     def snapshot(self, cluster: str = "") -> Snapshot:
         """The present state of a cluster, or of everything, as one moment."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from mmap import mmap
 from pathlib import Path
 from typing import TypeAlias
 from zlib import crc32
@@ -40,6 +40,8 @@ REVISION = "UPDATE meta SET value = ? WHERE name = 'revision'"
 #: How far revisions jump when a snapshot is restored.
 RESTORED = 1_000_000_000
 
+_WIDTH = 21
+
 Row: TypeAlias = tuple[Key, int, bytes]
 
 
@@ -48,23 +50,29 @@ class Acknowledged:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._handle: int | None = None
+        self._map: mmap | None = None
 
     def open(self) -> int:
         """The revision; 0 when nothing was acknowledged yet."""
-        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        text = os.pread(self._handle, 32, 0)
-        return int(text) if text.strip().isdigit() else 0
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            text = os.pread(handle, _WIDTH, 0).strip()
+            revision = int(text) if text.isdigit() else 0
+            os.pwrite(handle, b"%0*d\n" % (_WIDTH - 1, revision), 0)  # so that its room is there, whatever comes
+            # Mapped, because a call into the system would hand the interpreter to other threads after each commit.
+            self._map = mmap(handle, _WIDTH)
+        finally:
+            os.close(handle)
+        return revision
 
     def note(self, revision: int) -> None:
-        if self._handle is not None:
-            with suppress(OSError):  # the disk is full, perhaps; the write itself was kept
-                os.pwrite(self._handle, b"%020d\n" % revision, 0)
+        if self._map is not None:
+            self._map[: _WIDTH - 1] = b"%0*d" % (_WIDTH - 1, revision)
 
     def close(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        if self._map is not None:
+            self._map.close()
+            self._map = None
 
 
 def row_of(key: Key, revision: int, value: bytes) -> tuple[str, str, str, str, int, int, bytes]:
