@@ -104,18 +104,17 @@ def _remember(entry: Entry) -> None:
 
 
 _FRAMES_KEPT = 1024
-_framed: list[Event | None] = [None] * _FRAMES_KEPT
+_framed: list[dict[str, bytes]] = [{}] * _FRAMES_KEPT
 _next_framed = 0
 
 
-def _keep_frames(event: Event) -> None:
+def _new_frames() -> dict[str, bytes]:
     """Bound the memory of encoded frames: watchers that keep up ask at once, the others encode again."""
     global _next_framed
-    old = _framed[_next_framed]
-    if old is not None:
-        old._frames = None
-    _framed[_next_framed] = event
+    _framed[_next_framed].clear()
+    frames = _framed[_next_framed] = {}
     _next_framed = (_next_framed + 1) % _FRAMES_KEPT
+    return frames
 
 
 class Event:
@@ -162,8 +161,7 @@ class Event:
         """Encoded watch frames, shared by all watchers; keyed by whatever the encoder varies."""
         frames = self._frames
         if frames is None:
-            frames = self._frames = {}
-            _keep_frames(self)
+            frames = self._frames = _new_frames()
         return frames
 
     @property
