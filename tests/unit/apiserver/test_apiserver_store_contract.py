@@ -13,6 +13,7 @@ from etcd_peer import shared_etcd
 from glebe.apiserver.store import (
     Compacted,
     FutureRevision,
+    GivenEntry,
     Key,
     MemoryStore,
     Mismatch,
@@ -263,3 +264,54 @@ async def test_an_emptied_table_does_not_forget_that_it_forgot(backend: str, tmp
         store.watch("pods", "root", revision=store.revision).close()
         with pytest.raises(Compacted):
             store.watch("pods", "root", revision=start)
+
+
+class OneMap:
+    """Every cluster but "none" has one config map from its beginning."""
+
+    def table(self, resource: str, cluster: str) -> dict[tuple[str, str], GivenEntry]:
+        if resource != "configmaps" or cluster == "none":
+            return {}
+        return {("ns", "ca"): GivenEntry(1, b'{"metadata":{"resourceVersion":"1"}}')}
+
+    def has(self, key: Key) -> bool:
+        return key.resource == "configmaps" and key.cluster != "none" and key[2:] == ("ns", "ca")
+
+
+async def test_given_objects_are_written_deleted_and_made_again(backend: str, tmp_path: Path) -> None:
+    ca = Key("configmaps", "t", "ns", "ca")
+    async with opened(backend, tmp_path) as store:
+        await store.put(key("x"), text("x"), 0)
+        store.give(OneMap())
+        first = store.get(ca)
+        assert isinstance(first, GivenEntry)
+        with pytest.raises(Mismatch):
+            await store.put(ca, text("new"), 0)
+        changed = await store.put(ca, text("changed"), first.revision)
+        assert store.get(ca) is changed
+        await store.delete(ca, text("gone"), changed.revision)
+        assert store.get(ca) is None
+        with pytest.raises(Mismatch):
+            await store.delete(ca, text("gone"), None)
+        again = await store.put(ca, text("again"), 0)
+        await store.delete(ca, text("gone"), again.revision)
+        # straight away, without a row
+        other = ca._replace(cluster="u")
+        given = store.get(other)
+        assert given is not None
+        watcher = store.watch("configmaps", "u", revision=store.revision)
+        await store.delete(other, text("gone"), given.revision)
+        assert [(e.type, e.name) for e in watcher.queue] == [("DELETED", "ca")]
+        assert store.snapshot("u").deleted == [other]
+        await store.drop("u")
+        assert isinstance(store.get(other), GivenEntry)
+        revision = store.revision
+    if backend == "memory":
+        return
+    async with opened(backend, tmp_path) as store:  # a whiteout outlives the process
+        store.give(OneMap())
+        assert store.revision >= revision
+        assert store.get(ca) is None
+        assert isinstance(store.get(other), GivenEntry)
+        await store.put(ca, text("again"), 0)
+        assert store.snapshot("t").deleted == []

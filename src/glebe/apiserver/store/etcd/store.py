@@ -150,10 +150,11 @@ class EtcdStore(Mirror):
 
     def _refuse_stale(self, key: Key, expected: int | None) -> None:
         """The mirror knows better already. (That it does *not* know of a change says nothing.)"""
-        if expected:
-            current = self.get(key)
-            if current is not None and current.revision > expected:
-                raise Mismatch(key, current)
+        if expected is None:
+            return
+        current = self.get(key)
+        if current is not None and (expected < current.revision if expected else isinstance(current, GivenEntry)):
+            raise Mismatch(key, current)
 
     async def _transact(self, key: Key, body: Json) -> int:
         """The write's revision, when the mirror has it.
