@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from glebe.apiserver.auth import tokenrequest as tokens
+from glebe.apiserver.pods import eviction, streams
 from glebe.apiserver.pods import operations as pods
-from glebe.apiserver.pods import streams
 from glebe.apiserver.proxying import forwarding
 from glebe.apiserver.request.call import Call
 from glebe.apiserver.verbs import finalize, patching, reading, scale, writing
@@ -19,7 +19,7 @@ _STATUS: dict[str, Handler] = {"get": reading.get, "update": writing.update, "pa
 _SCALE: dict[str, Handler] = {"get": scale.get, "update": scale.update, "patch": scale.patch}
 _SPECIAL: dict[tuple[str, str], dict[str, Handler]] = {
     ("pods", "binding"): {"create": pods.bind},
-    ("pods", "eviction"): {"create": pods.evict},
+    ("pods", "eviction"): {"create": eviction.evict},
     ("pods", "log"): {"get": pods.log},
     ("pods", "ephemeralcontainers"): _STATUS,
     ("pods", "resize"): _STATUS,
