@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -245,6 +246,16 @@ async def test_a_watcher_that_reads_nothing_is_cut_off_and_its_stream_closed() -
         wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
         async with asyncio.timeout(5):
             await ended.wait()
+
+
+async def test_the_kernel_is_told_to_find_out_peers_that_vanished() -> None:
+    async with serving() as front, connected(front) as wire:
+        await wire.send(f"GET / HTTP/1.1\r\n{HOST}\r\n")
+        await wire.answer()
+        (connection,) = front._connections
+        raw = connection.transport.get_extra_info("socket")
+        assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
 # --- what is served

@@ -19,9 +19,10 @@ from glebe.apiserver.request.call import Call, served, stored_version
 from glebe.apiserver.request.routing import Route
 from glebe.apiserver.store import Compacted, Entry, Event, Subscription
 from glebe.apiserver.verbs import reading, watching
+from glebe.apiserver.verbs.pushing import push
 from glebe.kube import errors
 from glebe.kube.objects import Object
-from glebe.kube.transport import Response, User
+from glebe.kube.transport import Response, StreamSink, User
 
 MASTERS = "system:masters"
 _PAGE = 1000
@@ -175,6 +176,10 @@ class _Stream:
     async def aclose(self) -> None:
         self._subscription.close()
         await self._frames.aclose()
+
+    def push_to(self, sink: StreamSink) -> None:
+        """See :class:`StreamSink`."""
+        push(self._subscription, sink, self._line, _CHUNK)
 
     async def _run(self) -> AsyncGenerator[bytes, None]:
         subscription, plan = self._subscription, self._plan

@@ -11,6 +11,7 @@ import orjson
 from glebe.apiserver.request import media, selection
 from glebe.apiserver.request.call import Call, partial, served, stored_version, table_of
 from glebe.apiserver.store import Compacted, Entry, Event, Subscription
+from glebe.apiserver.verbs.pushing import push
 from glebe.apiserver.verbs.reading import invalid_options, revision_of
 from glebe.kube.errors import ApiError, Cause, gone
 from glebe.kube.objects import Object
@@ -150,41 +151,9 @@ class _Stream:
         await self._frames.aclose()
 
     def push_to(self, sink: StreamSink) -> None:
-        """Write to ``sink`` directly what comes while the reader waits: no task needs to run for it.
-
-        One write per turn of the loop: what is acknowledged together goes out together.
-        """
-        if self._call.info.converts:
-            return
-        call_soon, subscription, queue = (
-            asyncio.get_running_loop().call_soon,
-            self._subscription,
-            self._subscription.queue,
-        )
-        scheduled = False
-
-        def flush() -> None:
-            nonlocal scheduled
-            scheduled = False
-            if sink.full or len(queue) > _CHUNK or not subscription.waiting:
-                subscription.wake()
-                return
-            try:
-                frames = [line for line in map(self._frame, queue) if line]
-            except Exception:
-                subscription.wake()  # the reader meets the same event, and tells its watcher
-                return
-            queue.clear()
-            if frames:
-                sink.write(frames[0] if len(frames) == 1 else b"".join(frames))
-
-        def on_event() -> None:
-            nonlocal scheduled
-            if not scheduled:
-                scheduled = True
-                call_soon(flush)
-
-        subscription.on_event = on_event
+        """See :class:`StreamSink`."""
+        if not self._call.info.converts:
+            push(self._subscription, sink, self._frame, _CHUNK)
 
     async def _run(self) -> AsyncGenerator[bytes, None]:
         subscription, plan = self._subscription, self._plan

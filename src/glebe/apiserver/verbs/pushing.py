@@ -1,0 +1,42 @@
+"""Watch events on their shortest way: from the store to the connection, without a task that runs for each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from glebe.apiserver.store import Event, Subscription
+from glebe.kube.transport import StreamSink
+
+
+def push(subscription: Subscription, sink: StreamSink, frame: Callable[[Event], bytes], most: int) -> None:
+    """Write to ``sink`` what comes while the subscription's reader waits; b"" is nothing to write.
+
+    One write per turn of the loop: what is acknowledged together goes out together. Whenever the client lags, more than
+    ``most`` events are queued or one cannot be encoded, the reader is woken and does it its own way.
+    """
+    call_soon, queue = asyncio.get_running_loop().call_soon, subscription.queue
+    scheduled = False
+
+    def flush() -> None:
+        nonlocal scheduled
+        scheduled = False
+        if sink.full or len(queue) > most or not subscription.waiting:
+            subscription.wake()
+            return
+        try:
+            frames = [line for line in map(frame, queue) if line]
+        except Exception:
+            subscription.wake()  # the reader meets the same event, and tells its watcher
+            return
+        queue.clear()
+        if frames:
+            sink.write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def on_event() -> None:
+        nonlocal scheduled
+        if not scheduled:
+            scheduled = True
+            call_soon(flush)
+
+    subscription.on_event = on_event
