@@ -126,3 +126,8 @@ async def test_invalid_sysctls_are_refused() -> None:
         await serve(securityContext=context)
     for name, refused in zip(names, (True, False, False, True), strict=True):
         assert (f'Invalid value: "{name}"' in caught.value.message) is refused
+
+
+@pytest.mark.parametrize("path", ["metadata.labels", "metadata.annotations", "metadata.name", "metadata.labels['a']"])
+async def test_files_may_hold_all_labels(path: str) -> None:
+    await serve(volumes=[{"name": "v", "downwardAPI": {"items": [{"path": "f", "fieldRef": {"fieldPath": path}}]}}])

@@ -29,6 +29,8 @@ _FIELD_PATHS = frozenset(
         "status.podIPs",
     }
 )
+#: What only a file can hold: all labels, all annotations.
+_FILE_PATHS = frozenset({"metadata.labels", "metadata.annotations"})
 _KEYED_PATH = re.compile(r"^metadata\.(labels|annotations)\['.*'\]$")
 
 
@@ -194,7 +196,9 @@ def downward_item(item: Values, path: str, causes: list[Cause]) -> None:
     elif ".." in item["path"].split("/"):
         causes.append(n.invalid(f"{path}.path", item["path"], "must not contain '..'"))
     if "fieldRef" in item:
-        _field_path(item["fieldRef"].get("fieldPath", ""), f"{path}.fieldRef.fieldPath", causes)
+        text = item["fieldRef"].get("fieldPath", "")
+        if text not in _FILE_PATHS:
+            _field_path(text, f"{path}.fieldRef.fieldPath", causes)
         if "resourceFieldRef" in item:
             why = "fieldRef and resourceFieldRef can not be specified simultaneously"
             causes.append(n.invalid(path, "resource", why))
