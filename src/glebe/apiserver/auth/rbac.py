@@ -114,19 +114,39 @@ def _compile(store: Store, cluster: str) -> Policy:
     if cluster in ("", EVERY_CLUSTER):
         return _shared()  # no cluster: what is bound in one must count for nothing in a question about all of them
     stored = {resource: _stored(store, resource, cluster) for resource in _RESOURCES}
+    base = bootstrap.policy()
     if store.get(marker(cluster)) is None:
-        if not any(stored.values()):
-            return _shared()
-        base = bootstrap.policy()
         stored = {resource: {**base[resource], **objects} for resource, objects in stored.items()}
+    if all(_same(stored[resource], base[resource]) for resource in _RESOURCES):
+        return _shared()
     return Policy(stored[ROLES], stored[CLUSTER_ROLES], stored[BINDINGS], stored[CLUSTER_BINDINGS])
 
 
+def _same(a: dict[Address, Object], b: dict[Address, Object]) -> bool:
+    """Whether these are the very same objects."""
+    return len(a) == len(b) and all(b.get(address) is obj for address, obj in a.items())
+
+
 def _stored(store: Store, resource: str, cluster: str) -> dict[Address, Object]:
+    """The objects of a cluster; those that say what the bootstrap policy says are its shared ones."""
+    base = bootstrap.policy()[resource]
     out: dict[Address, Object] = {}
     for entry in store.range(resource, cluster).entries:
         obj = entry.load()  # not the shared view: these stay
-        obj["metadata"].pop("managedFields", None)
         meta = obj["metadata"]
-        out[meta.get("namespace", ""), meta["name"]] = obj
+        address = (meta.get("namespace", ""), meta["name"])
+        usual = base.get(address)
+        if usual is not None and all(obj.get(k) == usual.get(k) for k in _MEANING) and _labels(obj) == _labels(usual):
+            out[address] = usual
+            continue
+        meta.pop("managedFields", None)
+        out[address] = obj
     return out
+
+
+_MEANING = ("rules", "aggregationRule", "roleRef", "subjects")
+
+
+def _labels(obj: Object) -> Object:
+    labels: Object = obj["metadata"].get("labels") or {}
+    return labels
