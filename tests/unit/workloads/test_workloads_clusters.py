@@ -298,3 +298,53 @@ async def test_a_view_shows_one_cluster_of_a_shared_informer() -> None:
         assert told == [("+", "one"), ("-", "one")]
         with pytest.raises(KeyError):
             informer.store.by_index("other", "x")
+
+
+async def test_pods_of_an_ending_namespace_go_first_and_it_says_what_it_waits_for() -> None:
+    async with running("a") as world:
+        await world.a.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}})
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "p", "namespace": "team", "finalizers": ["example.com/hold"]},
+            "spec": {"containers": [{"name": "main", "image": "x"}]},
+        }
+        await world.a.create(PODS, pod)
+        await world.a.create(CONFIGMAPS, config("c", namespace="team"))
+        await world.a.delete(NAMESPACES, "team")
+
+        async def told() -> Any:
+            return ((await world.a.get(NAMESPACES, "team"))["status"]).get("conditions")
+
+        conditions = {c["type"]: (c["status"], c["reason"], c["message"]) for c in await until(told)}
+        assert conditions == {
+            "NamespaceDeletionDiscoveryFailure": (
+                "False",
+                "ResourcesDiscovered",
+                "All resources successfully discovered",
+            ),
+            "NamespaceDeletionGroupVersionParsingFailure": (
+                "False",
+                "ParsedGroupVersions",
+                "All legacy kube types successfully parsed",
+            ),
+            "NamespaceDeletionContentFailure": (
+                "False",
+                "ContentDeleted",
+                "All content successfully deleted, may be waiting on finalization",
+            ),
+            "NamespaceContentRemaining": (
+                "True",
+                "SomeResourcesRemain",
+                "Some resources are remaining: pods. has 1 resource instances",
+            ),
+            "NamespaceFinalizersRemaining": (
+                "True",
+                "SomeFinalizersRemain",
+                "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances",
+            ),
+        }
+        await asyncio.sleep(5)
+        assert "c" in await names(world.a, CONFIGMAPS, "team")
+        await world.a.patch(PODS, "p", {"metadata": {"finalizers": None}}, "team")
+        await until(lambda: gone(world.a, NAMESPACES, "team", None))
