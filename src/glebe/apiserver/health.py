@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from glebe.apiserver.types import release
 from glebe.kube.transport import Request, Response
 
 if TYPE_CHECKING:
     from glebe.apiserver.server import ApiServer
 
-#: The Kubernetes version whose API is served.
-MAJOR, MINOR, PATCH = "1", "36", "2"
 _BASES = ("healthz", "livez", "readyz")
 _PATHS = tuple(f"/{base}" for base in _BASES)
 
@@ -29,11 +28,16 @@ def _ready(server: ApiServer) -> bool:
     return server.ready
 
 
+def _stored(server: ApiServer) -> bool:
+    """The store takes writes, as far as is known."""
+    return server.ready and not server.store.trouble
+
+
 #: name (upstream's, where the question is the same) -> the check; ``readyz`` also asks whether the server is to stop
 _CHECKS: dict[str, Check] = {
     "ping": _always,
     "log": _always,
-    "etcd": _ready,
+    "etcd": _stored,
     "poststarthook/crd-informer-synced": _ready,
     "poststarthook/start-apiextensions-controllers": _ready,
     "poststarthook/storage-readiness": _ready,
@@ -102,14 +106,15 @@ def _all(server: ApiServer, base: str, checks: dict[str, Check], request: Reques
 
 def version() -> dict[str, str]:
     """The ``version.Info`` of this server."""
+    major, _, minor = release.chosen().partition(".")
     return {
-        "major": MAJOR,
-        "minor": MINOR,
-        "emulationMajor": MAJOR,
-        "emulationMinor": MINOR,
-        "minCompatibilityMajor": MAJOR,
-        "minCompatibilityMinor": str(int(MINOR) - 1),
-        "gitVersion": f"v{MAJOR}.{MINOR}.{PATCH}+glebe",
+        "major": major,
+        "minor": minor,
+        "emulationMajor": major,
+        "emulationMinor": minor,
+        "minCompatibilityMajor": major,
+        "minCompatibilityMinor": str(int(minor) - 1),
+        "gitVersion": f"v{release.chosen()}.{release.PATCHES[release.chosen()]}+glebe",
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Final
 
 import typer
 
-_IDENTITY, _OIDC, _PROXY, _TOKENS, _AUDIT, _ADMISSION = (
-    "Who is believed", "Identity provider", "Front proxy", "Service account tokens", "Audit log", "Admission"
+_API, _IDENTITY, _OIDC, _PROXY, _TOKENS, _AUDIT, _ADMISSION = (
+    "API", "Who is believed", "Identity provider", "Front proxy", "Service account tokens", "Audit log", "Admission"
 )  # fmt: skip
 
 #: (flag, type, default, panel, help)
 FLAGS: Final[tuple[tuple[str, Any, Any, str, str], ...]] = (
+    ("kubernetes-version", str, "", _API, "Release whose kinds are served: 1.36 (the default), 1.35 or 1.34."),
     ("client-ca-file", str, "", _IDENTITY, "PEM file of further CAs whose client certificates are good."),
     ("token-auth-file", str, "", _IDENTITY, "CSV file of static tokens: token,user,uid,groups."),
     ("authentication-config", str, "", _IDENTITY, "AuthenticationConfiguration file: identity providers, anonymous."),
@@ -57,6 +58,8 @@ FLAGS: Final[tuple[tuple[str, Any, Any, str, str], ...]] = (
     ("enable-admission-plugins", str, "", _ADMISSION, "Plugins to turn on besides the usual ones, with commas."),
     ("disable-admission-plugins", str, "", _ADMISSION, "Plugins to turn off, with commas."),
     ("admission-control-config-file", str, "", _ADMISSION, "AdmissionConfiguration file (for PodSecurity)."),
+    ("tenant-dial-allow", str, "", _ADMISSION, "Networks that tenants' webhooks may be in although they are local."),
+    ("tenant-dial-deny", str, "", _ADMISSION, "Networks that tenants' webhooks may not be in."),
     ("default-not-ready-toleration-seconds", int, 15, _ADMISSION, "How long pods stay on a node that is not ready."),
     ("default-unreachable-toleration-seconds", int, 15, _ADMISSION, "How long pods stay on a node that is silent."),
 )

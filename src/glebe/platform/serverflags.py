@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from glebe.apiserver.assembly import ALWAYS_ON, PLUGINS, TOLERATION_SECONDS, ServerOptions
 from glebe.apiserver.auth.options import IdentityOptions
+from glebe.apiserver.dialing import DialRules, Network
+from glebe.apiserver.types import release
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -47,6 +50,7 @@ def read(flags: Mapping[str, Any]) -> ServerFlags:
     if not any(flags.values()):
         return ServerFlags()
     given = _Given(flags)
+    _use_release(given)
     identity = IdentityOptions(
         static_tokens=given.parsed("token-auth-file", _tokens) or {},
         client_cas=given.parsed("client-ca-file", _certificates) or (),
@@ -183,6 +187,15 @@ def _authentication(given: _Given) -> AuthenticationConfiguration | None:
         raise FlagError("oidc-issuer-url", str(error)) from error
 
 
+def _use_release(given: _Given) -> None:
+    wanted = given.text("kubernetes-version")
+    if wanted:
+        try:
+            release.use(wanted.removeprefix("v"))
+        except ValueError as error:
+            raise FlagError("kubernetes-version", str(error)) from error
+
+
 def _server(given: _Given) -> ServerOptions:
     on, off = "enable-admission-plugins", "disable-admission-plugins"
     for flag in (on, off):
@@ -198,8 +211,16 @@ def _server(given: _Given) -> ServerOptions:
         not_ready_seconds=given.number("default-not-ready-toleration-seconds", TOLERATION_SECONDS),
         unreachable_seconds=given.number("default-unreachable-toleration-seconds", TOLERATION_SECONDS),
         pod_security=given.parsed("admission-control-config-file", _pod_security) or {},
+        dial=DialRules(_networks(given, "tenant-dial-allow"), _networks(given, "tenant-dial-deny")),
         audit=_audit(given),
     )
+
+
+def _networks(given: _Given, flag: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(word) for word in given.words(flag))
+    except ValueError as error:
+        raise FlagError(flag, str(error)) from None
 
 
 def _pod_security(path: Path) -> dict[str, Any]:

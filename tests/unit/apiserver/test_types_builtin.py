@@ -318,3 +318,40 @@ def test_pruning_and_defaulting_settle_at_once(spec: dict[str, Any], as_job: boo
     assert prune(kind, obj) == []
     apply_defaults(kind, obj)
     assert json.dumps(obj) == once
+
+
+def test_older_releases_are_data() -> None:
+    """In a process of its own: one process serves one release."""
+    root = Path(__file__).resolve().parents[3]
+    script = """
+import asyncio
+from glebe.apiserver import health
+from glebe.apiserver.discovery.openapi import documents
+from glebe.apiserver.types import release
+release.use("1.35")
+from glebe.apiserver.types.registry import TypeRegistry
+from glebe.apiserver.types.schema import definition
+registry = TypeRegistry()
+policies = ("admissionregistration.k8s.io", "v1", "mutatingadmissionpolicies")
+assert registry.lookup("root", *policies) is None
+assert registry.lookup("root", "apps", "v1", "deployments") is not None
+assert health.version()["minor"] == "35"
+assert "schedulingGroup" not in definition("io.k8s.api.core.v1.PodSpec").fields
+assert b'"version":"1.35"' in asyncio.run(documents.v2(registry, "root"))
+try:
+    release.use("1.34")
+except ValueError as error:
+    assert str(error) == "this process serves Kubernetes 1.35 already"
+else:
+    raise AssertionError("two releases")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    stale = subprocess.run(
+        [sys.executable, "tools/gen_release.py", "1.35", "1.34", "--check"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert stale.returncode == 0, stale.stdout + stale.stderr

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from importlib import resources as package_files
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from glebe.apiserver.types import release
 from glebe.kube.objects import EVERY, Object
 from glebe.kube.resources import Resource
 
@@ -82,6 +80,8 @@ class ResourceInfo:
     scale: ScalePaths | None = None
     #: the full name of a built-in kind's schema, e.g. io.k8s.api.batch.v1.Job
     definition: str = ""
+    #: upstream serves it only when it is told to
+    optional: bool = False
     subresource_infos: Mapping[str, SubresourceInfo] = field(
         default_factory=lambda: MappingProxyType({}), compare=False, repr=False
     )
@@ -163,6 +163,7 @@ def _builtin(row: dict[str, Any]) -> ResourceInfo:
         categories=tuple(row.get("categories", ())),
         subresources=tuple(subresources),
         definition=row["schema"],
+        optional=row.get("optional", False),
         storage_version=row.get("storage", row["version"]),
         selectable_fields=tuple(row.get("fields", ())),
         subresource_infos=MappingProxyType(subresources),
@@ -172,8 +173,7 @@ def _builtin(row: dict[str, Any]) -> ResourceInfo:
 @cache
 def builtins() -> tuple[ResourceInfo, ...]:
     """Every built-in resource, in the order in which discovery lists them."""
-    data = (package_files.files("glebe.apiserver") / "data" / "resources.json").read_bytes()
-    return tuple(_builtin(row) for row in orjson.loads(data))
+    return tuple(_builtin(row) for row in release.resource_rows())
 
 
 @cache

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from importlib import resources as package_files
 from typing import TYPE_CHECKING, Any
 
-import orjson
+from glebe.apiserver.types import release
 
 if TYPE_CHECKING:
     from glebe.apiserver.types.registry import ResourceInfo
@@ -203,9 +202,7 @@ _STRING = Schema({"type": "string"})
 @cache
 def package(name: str) -> dict[str, Any]:
     """The raw definitions of one package, e.g. ``io.k8s.api.batch.v1``: kind -> schema."""
-    data = (package_files.files("glebe.apiserver") / "data" / f"schema-{name}.json").read_bytes()
-    loaded: dict[str, Any] = orjson.loads(data)
-    return loaded
+    return release.content(f"schema-{name}")
 
 
 def _raw(name: str) -> dict[str, Any]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from importlib import resources as package_files
 from typing import Any
 
-import orjson
-
+from glebe.apiserver.types import release
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.apiserver.types.schema import package
 
@@ -44,9 +41,7 @@ _LIST_METADATA = f"Standard list metadata. More info: {_CONVENTIONS}#types-kinds
 @lru_cache(maxsize=2)
 def _docs(name: str) -> dict[str, Any]:
     """Descriptions of a package's definitions: kind -> [text, {field: text}]."""
-    data = (package_files.files("glebe.apiserver") / "data" / f"docs-{name}.json.z").read_bytes()
-    loaded: dict[str, Any] = orjson.loads(zlib.decompress(data))
-    return loaded
+    return release.content(f"docs-{name}")
 
 
 def references(node: Any) -> Iterator[str]:

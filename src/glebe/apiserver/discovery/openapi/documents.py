@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 from collections.abc import Iterable
 from functools import lru_cache
-from importlib import resources as package_files
 from typing import Any
 
 import orjson
@@ -18,10 +17,9 @@ from glebe.apiserver.custom.sharing import CustomKind
 from glebe.apiserver.discovery import groups as discovery
 from glebe.apiserver.discovery.openapi import definitions as d
 from glebe.apiserver.discovery.openapi.paths import Paths, needed_definitions
+from glebe.apiserver.types import release
 from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry, builtins
 
-RELEASE = "1.36"
-_TITLE = {"title": "Kubernetes", "version": RELEASE}
 _SECURITY = {
     "BearerToken": {
         "description": "Bearer Token authentication",
@@ -34,6 +32,10 @@ _SLICE = 12
 """So many definitions are written between two breaths."""
 
 Infos = tuple[ResourceInfo, ...]
+
+
+def _title() -> dict[str, str]:
+    return {"title": "Kubernetes", "version": release.chosen()}
 
 
 def _inner(content: dict[str, Any]) -> bytes:
@@ -83,7 +85,7 @@ def _by_version() -> list[Infos]:
 
 def v2_etag(registry: TypeRegistry, cluster: str) -> str:
     """Of the document's content, known without making it."""
-    digest = hashlib.sha512(RELEASE.encode() + registry.fingerprint(cluster).encode())
+    digest = hashlib.sha512(release.chosen().encode() + registry.fingerprint(cluster).encode())
     for group, version in sorted({(i.group, i.version) for i in builtins()}):
         digest.update(_data_hash(group, version))
     return digest.hexdigest().upper()
@@ -98,7 +100,7 @@ async def v2(registry: TypeRegistry, cluster: str) -> bytes:
         own_paths.append(kind_paths)
         own_definitions.append(kind_definitions)
         await asyncio.sleep(0)
-    head = _inner({"swagger": "2.0", "info": _TITLE})
+    head = _inner({"swagger": "2.0", "info": _title()})
     tail = _inner({"securityDefinitions": _SECURITY, "security": [{"BearerToken": []}]})
     return b"".join(
         (
@@ -133,15 +135,14 @@ def _data_hash(group: str, version: str) -> bytes:
     """Of the data files that a built-in group version is described by."""
     digest = hashlib.sha256()
     packages = {i.definition.rpartition(".")[0] for i in builtins() if (i.group, i.version) == (group, version)}
-    folder = package_files.files("glebe.apiserver") / "data"
     for name in sorted(packages | {d.META}):
-        digest.update((folder / f"schema-{name}.json").read_bytes())
-        digest.update((folder / f"docs-{name}.json.z").read_bytes())
+        for kind in ("schema", "docs"):
+            digest.update(orjson.dumps(release.content(f"{kind}-{name}")))
     return digest.digest()
 
 
 def _hash(infos: Iterable[ResourceInfo]) -> str:
-    digest = hashlib.sha512(RELEASE.encode())
+    digest = hashlib.sha512(release.chosen().encode())
     for info in infos:
         digest.update(_builtin_hash(info) if info.custom is None else info.custom.digest.encode())
     return digest.hexdigest().upper()
@@ -195,7 +196,7 @@ async def _make_v3(infos: Infos) -> bytes:
         schemas.append(_inner({name: d.builtin(name, d.PREFIX_V3) for name in names[start : start + _SLICE]}))
         await asyncio.sleep(0)
     schemas.extend(_inner(d.custom(info, d.PREFIX_V3)) for info in infos if info.is_custom)
-    head = _inner({"openapi": "3.0.0", "info": _TITLE})
+    head = _inner({"openapi": "3.0.0", "info": _title()})
     tail = _inner({"securitySchemes": _SECURITY})
     return b"".join(
         (b"{", head, b',"paths":{', paths, b'},"components":{"schemas":{', _join(schemas), b"},", tail, b"}}")
