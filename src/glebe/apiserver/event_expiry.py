@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 
-from glebe.apiserver.store import EVERY_CLUSTER, Key, Make, Mismatch, Store
+from glebe.apiserver.store import EVERY_CLUSTER, Event, Key, Make, Mismatch, Store
 from glebe.kube.clock import Env, parse_time
 from glebe.kube.objects import Object
 
@@ -33,10 +34,23 @@ class EventExpiry:
                 key = Key(resource, cluster, meta.get("namespace", ""), meta["name"])
                 found.append((parse_time(meta["creationTimestamp"]) + TTL, key))
         self._queue = deque(sorted(found))
+        if self._store.lags:
+            for resource in RESOURCES:
+                self._store.follow(resource, partial(self._note_others, resource))
 
     def note(self, key: Key) -> None:
         """An event was created."""
         self._queue.append((self._env.clock.now() + TTL, key))
+
+    def _note_others(self, resource: str, event: Event) -> None:
+        """Another replica may have created an event; should it be gone in an hour, somebody must remove it all the
+        same.
+
+        Who created it is first to do so: the others come a little later, each at another time.
+        """
+        if event.type == "ADDED":
+            key = Key(resource, event.cluster, event.namespace, event.name)
+            self._queue.append((self._env.clock.now() + TTL + 60.0 * (1.0 + self._env.rng.random()), key))
 
     async def sweep(self) -> None:
         """Remove a few of those whose time is over; later ones wait for the next call."""

@@ -190,3 +190,47 @@ async def test_etcd_with_client_certificates(tmp_path: Path) -> None:
         await store.close()
     finally:
         etcd.close()
+
+
+async def test_events_of_a_replica_that_is_gone_end_all_the_same(tmp_path: Path) -> None:
+    event = {
+        "metadata": {"name": "e"},
+        "involvedObject": {"namespace": "default", "kind": "Pod", "name": "p"},
+        "reason": "R",
+        "message": "m",
+        "type": "Normal",
+    }
+    async with pair(tmp_path.name) as (a, b):
+        assert (await ask(a, "POST", "/api/v1/namespaces/default/events", event))[0] == 201
+        await b.store.fresh()
+        expiry = b.event_expiry
+        ((due, key),) = expiry._queue
+        assert key == Key("events", "root", "default", "e")
+        expiry._queue[0] = (due - 4000, key)
+        await expiry.sweep()
+        await a.store.fresh()
+        assert a.store.get(key) is None
+
+
+async def test_health_says_that_etcd_is_gone(tmp_path: Path) -> None:
+    etcd = Etcd(tmp_path, "--unsafe-no-fsync").start()
+    server = ApiServer(EtcdStore(EtcdOptions((etcd.url,), timeout=0.5)), Env.system(), TypeRegistry())
+    await server.start()
+    try:
+        assert (await send(server, "GET", "/livez/etcd")).status == 200
+        etcd.kill()
+        async with asyncio.timeout(10):
+            while (await send(server, "GET", "/livez/etcd")).status == 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert (await ask(server, "GET", BASE))[0] == 503
+        assert (await ask(server, "GET", BASE + "?resourceVersion=0"))[0] == 200
+        status, got = await ask(server, "POST", BASE, {"metadata": {"name": "x"}})
+        assert (status, got["reason"]) == (503, "ServiceUnavailable")
+        await asyncio.to_thread(etcd.start)
+        async with asyncio.timeout(20):
+            while (await ask(server, "POST", BASE, {"metadata": {"name": "x"}}))[0] != 201:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert (await send(server, "GET", "/livez/etcd")).status == 200
+    finally:
+        await server.close()
+        etcd.close()

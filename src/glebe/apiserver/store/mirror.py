@@ -26,6 +26,10 @@ class Mirror:
     def revision(self) -> int:
         return self._revision
 
+    @property
+    def trouble(self) -> str:
+        return ""
+
     async def fresh(self, revision: int = 0) -> None:
         """Nobody else writes: what is here is all there is."""
 

@@ -76,6 +76,10 @@ class SQLiteStore(Mirror):
         self._refusal = "it is not open"
         """Why writes are refused; "" while they are taken."""
 
+    @property
+    def trouble(self) -> str:
+        return self._refusal
+
     async def start(self) -> None:
         """Open, check and load the file.
 

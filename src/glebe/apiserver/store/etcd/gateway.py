@@ -128,7 +128,9 @@ class Gateway:
             async with session.post(server + path, data=orjson.dumps(body)) as response:
                 answer = orjson.loads(await response.read())
         except aiohttp.ClientConnectorError as error:
-            raise Refused(f"etcd at {self.server} cannot be reached ({error.strerror or error})") from error
+            raise Refused(
+                f"etcd at {self.server} cannot be reached ({error.strerror or error}): check that it runs"
+            ) from error
         except TimeoutError as error:
             why = f"etcd at {self.server} did not answer within {self._options.timeout:g} s"
             raise StoreUnavailable(f"{why}: a write may have been done or not") from error

@@ -60,6 +60,10 @@ class EtcdStore(Mirror):
         self._whiteouts: dict[str, dict[Key, int]] = {}
         """By cluster: where etcd has a whiteout, and its revision."""
 
+    @property
+    def trouble(self) -> str:
+        return self._feed.failure
+
     async def start(self) -> None:
         """Read everything, then follow.
 
