@@ -15,6 +15,7 @@ from glebe.apiserver.admission import builtin, registered
 from glebe.apiserver.admission.base import AdmissionPlugin, ValidatingPlugin
 from glebe.apiserver.audit import filter as audit
 from glebe.apiserver.auth import csradmission
+from glebe.apiserver.dialing import DialRules
 from glebe.apiserver.flight import Filter
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ class ServerOptions:
     pod_security: Mapping[str, Any] = field(default_factory=dict)
     """``defaults`` (mode or mode-version to level or version) and ``exemptions`` (usernames, namespaces,
     runtimeClasses) of upstream's PodSecurityConfiguration."""
+
+    dial: DialRules = field(default_factory=DialRules)
+    """Where webhooks and aggregated APIs of logical clusters other than ``root`` may be."""
 
     audit: AuditOptions | None = None
     """``None``: nothing is written down."""

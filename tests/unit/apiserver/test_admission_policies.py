@@ -349,6 +349,25 @@ async def test_json_patches_conditions_and_variables() -> None:
     assert "labels" not in made["metadata"]
 
 
+async def test_the_scale_of_a_workload_is_judged_as_a_scale() -> None:
+    server, client = await serve()
+    await client.create(DEPLOYMENTS, deployment())
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments/scale"]}
+    rules = [{"expression": "object.spec.replicas <= oldObject.spec.replicas + 2", "message": "too fast"}]
+    await client.create(VALIDATING, policy(matchConstraints={"resourceRules": [rule]}, validations=rules))
+    await client.create(VALIDATING_BINDINGS, binding())
+
+    async def scale(replicas: int) -> int:
+        path = "/apis/apps/v1/namespaces/default/deployments/d/scale"
+        headers = {"content-type": "application/merge-patch+json"}
+        body = orjson.dumps({"spec": {"replicas": replicas}})
+        return (await server.handle(Request("PATCH", path, headers=headers, body=body, user=PLATFORM))).status
+
+    assert await scale(9) == 422
+    assert await scale(3) == 200
+    assert (await client.get(DEPLOYMENTS, "d", "default"))["spec"]["replicas"] == 3
+
+
 async def test_reinvocation_of_policies() -> None:
     _, client = await serve()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import orjson
 import pytest
 from webhook_peer import WebhookPeer, denying, patching, webhook_peer
 
+from glebe.apiserver.assembly import ServerOptions, complete
+from glebe.apiserver.dialing import DialRules
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import MemoryStore
 from glebe.apiserver.types.registry import TypeRegistry
@@ -402,5 +405,9 @@ async def test_a_tenant_cannot_make_the_server_dial_its_own_loopback(tmp_path: P
         error = await refusal(tenant.create(CONFIGMAPS, config_map("a")))
         assert "the address may not be reached from this cluster" in error.message
         assert peer.reviews == []
+        loopback = DialRules(allow=(ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")))
+        complete(server, ServerOptions(dial=loopback))
+        await tenant.create(CONFIGMAPS, config_map("a"))
+        assert len(peer.reviews) == 1
         await client.create(CONFIGMAPS, config_map("a"))  # and nothing of it concerns others
     await server.close()

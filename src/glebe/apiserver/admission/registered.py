@@ -53,6 +53,7 @@ class Validating(_Registered):
 def contribute(assembly: Assembly) -> None:
     """Hand over the plugins."""
     server = assembly.server
+    server.dialer.rules = assembly.options.dial
     plugins = (
         ("MutatingAdmissionPolicy", Mutating, (r.MUTATING_POLICIES, r.MUTATING_BINDINGS), "mutations.MutatingPolicies"),
         ("MutatingAdmissionWebhook", Mutating, (r.MUTATING_WEBHOOKS,), "webhooks.MutatingWebhooks"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from glebe.apiserver.patch import json_patch, merge_patch
 from glebe.apiserver.request import media, options
 from glebe.apiserver.request.call import Call, respond
+from glebe.apiserver.verbs import admitting
 from glebe.apiserver.verbs.modify import modify
 from glebe.kube import errors
 from glebe.kube.objects import Object
@@ -70,12 +72,32 @@ async def patch(call: Call) -> Response:
     raise errors.unsupported_media_type(call.request.headers.get("content-type", ""), list(media.PATCH_TYPES)[:3])
 
 
+def _without_lock(call: Call, asked: Object, before: Object) -> None:
+    """A patch that names no version does not mind other writes."""
+    meta = asked.get("metadata")
+    if call.request.method != "PATCH" or not isinstance(meta, dict):
+        return
+    if meta.get("resourceVersion") == before["metadata"].get("resourceVersion"):
+        meta.pop("resourceVersion", None)
+
+
 async def _set(call: Call, make: Any) -> Response:
     call.dry_run = options.dry_run(call.request)
     path = _paths(call)[0].split(".")
+    entry = call.server.store.get(call.key())
+    if entry is None:
+        raise call.not_found()
+    before = _scale(call, entry.view())
+    made = make(copy.deepcopy(before))
+    if not isinstance(made, dict):
+        raise errors.bad_request("expected a Scale")
+    asked = {**made, "apiVersion": "autoscaling/v1", "kind": "Scale"}
+    _without_lock(call, asked, before)
+    await admitting.mutate(call, "UPDATE", asked, before)
+    await admitting.judge(call)
 
     def edit(obj: Object) -> None:
-        wanted = make(_scale(call, obj))
+        wanted = asked
         version = (wanted.get("metadata") or {}).get("resourceVersion")
         if version and version != obj["metadata"]["resourceVersion"]:
             raise errors.modified(call.info.group, call.info.plural, call.route.name)
