@@ -18,6 +18,7 @@ from glebe.kube.transport import Request, Response
 log = logging.getLogger("glebe.apiserver.http")
 
 _BACKLOG = 1024
+_FILES = 65_536
 #: A peer that vanished is found out after about a minute of silence, or when what was sent to it is not acknowledged.
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
@@ -67,6 +68,7 @@ class HttpServer:
         :raises OSError: the address cannot be had.
         """
         self._loop = asyncio.get_running_loop()
+        _allow_many_files()
         handshake = self.limits.handshake_seconds if self._tls is not None else None
         self._server = await self._loop.create_server(
             lambda: HttpProtocol(self),
@@ -121,6 +123,19 @@ class HttpServer:
         for connection in tuple(self._connections):
             connection.check(now)
         self._checking = self._loop.call_later(self.limits.check_seconds, self._check)
+
+
+def _allow_many_files() -> None:
+    """Use what the system allows: each connection is an open file, and many systems begin with 1,024."""
+    try:
+        import resource
+    except ImportError:  # not on every system
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _keep_alive(transport: asyncio.Transport) -> None:
