@@ -158,3 +158,21 @@ async def test_what_was_let_in_once_is_not_held_against_other_changes() -> None:
         with pytest.raises(ApiError) as caught:
             await client.patch(KIND, "a", {"spec": change}, "default")
         assert caught.value.code == 422
+
+
+async def test_unknown_formats_are_warned_of() -> None:
+    server, _ = await serve()
+    crd = definition(
+        {
+            "type": "object",
+            "properties": {"a": {**STRING, "format": "frobnicate"}, "b": {**STRING, "format": "date-time"}},
+        }
+    )
+    crd["metadata"]["name"], crd["spec"]["names"] = (
+        f"others.{KIND.group}",
+        {"plural": "others", "singular": "other", "kind": "Other", "listKind": "OtherList"},
+    )
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    headers = {"content-type": "application/json"}
+    answer = await server.handle(Request("POST", path, [], headers, orjson.dumps(crd), PLATFORM))
+    assert (answer.status, answer.headers["warning"]) == (201, '299 - "unrecognized format \\"frobnicate\\""')

@@ -97,10 +97,10 @@ def _unfinished(crd: Object) -> bool:
 
 def definition_changed(server: ApiServer, event: Event) -> None:
     """A definition was written, by this process or another one: serve what it says now."""
-    cluster = event.cluster
-    if not event.name or not cluster:
+    cluster, registry = event.cluster, server.registry
+    if not event.name:  # the whole cluster went
+        registry.remove_cluster(cluster)
         return
-    registry = server.registry
     before = registry.custom_kind(cluster, event.name)
     if event.deleted:
         registry.remove_crd(cluster, event.name)

@@ -13,8 +13,9 @@ from typing import Any
 from glebe.apiserver.types import names as n
 from glebe.apiserver.types import structural
 from glebe.apiserver.types.fieldpaths import find_field
+from glebe.apiserver.types.formats import FORMATS
 from glebe.apiserver.types.schema import Schema
-from glebe.apiserver.types.structuralrules import structural_faults
+from glebe.apiserver.types.structuralrules import children, structural_faults
 from glebe.kube.errors import Cause
 
 Raw = dict[str, Any]
@@ -237,6 +238,37 @@ def _rules(schema: Raw, path: str) -> Iterator[Cause]:
             yield n.invalid(f"{where}.fieldPath", field, "must not contain line breaks")
         if field and isinstance(find_field(schema, field), str):
             yield n.invalid(f"{where}.fieldPath", field, "must be a valid path")
+
+
+# ------------------------------------------------------------------------------------------------------------- formats
+
+_NUMBER_FORMATS = {"integer": ("int32", "int64"), "number": ("float", "double")}
+#: formats of strings that are known though nothing is checked
+_UNCHECKED = ("password", "creditcard", "rgbcolor")
+
+
+def unknown_formats(crd: Raw) -> list[str]:
+    """Formats in a definition's schemas that nothing here knows; they are ignored, and their author should know."""
+    found: list[str] = []
+    for version in (crd.get("spec") or {}).get("versions") or ():
+        _look_for_formats((version.get("schema") or {}).get("openAPIV3Schema"), found)
+    return found
+
+
+def _look_for_formats(node: Any, found: list[str]) -> None:
+    if not isinstance(node, dict):
+        return
+    name, kind = node.get("format"), node.get("type") or "string"
+    if isinstance(name, str) and name:
+        known = _NUMBER_FORMATS.get(kind, (*FORMATS, *_UNCHECKED) if kind == "string" else ())
+        if name not in known and name.replace("-", "") not in (k.replace("-", "") for k in known):
+            found.append(name)
+    for child, _, _ in children(node, ""):
+        _look_for_formats(child, found)
+    for junctor in ("allOf", "anyOf", "oneOf"):
+        for branch in node.get(junctor) or ():
+            _look_for_formats(branch, found)
+    _look_for_formats(node.get("not"), found)
 
 
 # ------------------------------------------------------------------------------------------------------------ defaults

@@ -57,6 +57,13 @@ def validate(call: Call, obj: Object, old: Object | None, subresource: str) -> N
     causes = validate_object(call.info, obj, old, subresource)
     if causes:
         raise call.invalid(obj["metadata"].get("name", ""), causes)
+    if call.info.group_resource == "customresourcedefinitions.apiextensions.k8s.io":
+        from glebe.apiserver.types.schemarules import unknown_formats
+
+        known = unknown_formats(old) if old is not None else ()
+        for text in unknown_formats(obj):
+            if text not in known:
+                call.warn(f'unrecognized format "{text}"')
 
 
 def own_fields(call: Call, live: Object | None, new: Object, subresource: str) -> None:
