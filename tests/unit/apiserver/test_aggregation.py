@@ -52,6 +52,12 @@ class Extension:
             return web.json_response(
                 {"kind": "APIResourceList", "groupVersion": "metrics.example.org/v1beta1", "resources": [kind]}
             )
+        if request.headers.get("upgrade") == "echo":
+            answer = web.StreamResponse(status=101, headers={"connection": "Upgrade", "upgrade": "echo"})
+            await answer.prepare(request)
+            assert isinstance(request.transport, asyncio.Transport)
+            request.transport.write(b"hello")
+            return answer
         if request.path == f"{root}/nodes" and request.query.get("watch"):
             out = web.StreamResponse()
             await out.prepare(request)
@@ -189,6 +195,31 @@ async def test_requests_reach_the_other_server_with_who_asks(tmp_path: Path) -> 
         # another cluster has nothing of it
         other = await server.handle(Request("GET", f"/clusters/team{path}", [], {}, b"", JANE))
         assert other.status == 404
+
+
+@pytest.mark.realtime
+async def test_an_upgrade_becomes_a_connection_of_bytes(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (server, client), extension(tmp_path, trusted_ca(tmp_path)) as peer:
+        await register(client, peer)
+        assert await available(client) == ("True", "Passed")
+        path = "/apis/metrics.example.org/v1beta1/nodes/a/shell"
+        headers = {"connection": "Upgrade", "upgrade": "echo"}
+        response = await server.handle(Request("GET", path, [], headers, b"", JANE))
+        assert (response.status, response.headers["upgrade"]) == (101, "echo")
+        assert peer.asked[-1][1].getall("x-remote-group") == list(JANE.groups)
+        assert response.upgrade is not None
+        loop, heard = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+
+        class Client(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                if not heard.done():
+                    heard.set_result(data)
+
+        front = await loop.create_server(lambda: response.upgrade(None), "127.0.0.1", 0)  # type: ignore[misc,arg-type]
+        transport, _ = await loop.create_connection(Client, "127.0.0.1", front.sockets[0].getsockname()[1])
+        assert await asyncio.wait_for(heard, 5) == b"hello"
+        transport.close()
+        front.close()
 
 
 @pytest.mark.realtime

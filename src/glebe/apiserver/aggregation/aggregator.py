@@ -127,7 +127,9 @@ class Aggregator:
             if not found[0]:
                 return unavailable()
         if flight.request.headers.get("upgrade"):
-            raise errors.ApiError(501, "NotImplemented", "upgraded connections are not passed on to other servers")
+            return await self._proxy.upgrade(
+                flight.route.cluster, remote, flight.route.path, flight.request, flight.user
+            )
         answer = await self._proxy.send(flight.route.cluster, remote, flight.route.path, flight.request, flight.user)
         if answer.status == 503:
             self._due.set()

@@ -13,9 +13,12 @@ from urllib.parse import quote, urlencode
 
 from glebe.apiserver.aggregation.remotes import Remote
 from glebe.apiserver.dialing import Dialer, DialError
+from glebe.kube import errors
 from glebe.kube.transport import Request, Response, User
 
 if TYPE_CHECKING:
+    import ssl
+
     import aiohttp
 
 #: Of one connection, or ours to say: not passed on.
@@ -73,6 +76,10 @@ def passed_headers(request: Request, user: User) -> list[tuple[str, str]]:
     return [*kept, *identity_headers(user)]
 
 
+def _quoted(path: str) -> str:
+    return quote(path, safe="/:@!$&'()*+,;=~-._")
+
+
 class Proxy:
     """Passes requests on.
 
@@ -100,6 +107,30 @@ class Proxy:
                 answer.release()
         return Response(answer.status, headers, stream=_Stream(answer))
 
+    async def upgrade(self, cluster: str, remote: Remote, path: str, request: Request, user: User) -> Response:
+        """Offer an upgrade (WebSocket, SPDY) to the remote: bytes go both ways once it agrees.
+
+        :raises ApiError: 503 when nothing answers.
+        """
+        from glebe.apiserver.proxying.upgrading import offer  # late: brings streams of its own
+
+        query = f"?{urlencode(request.query)}" if request.query else ""
+        try:
+            target = self._dialer.of_service(cluster, {**remote.reference, "path": _quoted(path)})
+        except DialError:
+            return unavailable()
+        context = self._context(remote, target.server_name)
+        headers = passed_headers(request, user)
+        refused: errors.ApiError | None = None
+        for address in target.addresses:
+            try:
+                return await offer(
+                    request, address, target.host_header, target.path + query, headers, context, target.server_name
+                )
+            except errors.ApiError as error:
+                refused = error
+        raise refused or errors.ApiError(503, "ServiceUnavailable", "no endpoints available")
+
     async def fetch(
         self, cluster: str, remote: Remote, path: str, user: User, accept: str, known: str = ""
     ) -> tuple[int, bytes, str]:
@@ -118,7 +149,7 @@ class Proxy:
         )
         return answer.status, answer.body, answer.headers.get("etag", "").strip('"')
 
-    def _context(self, remote: Remote, name: str):  # type: ignore[no-untyped-def]
+    def _context(self, remote: Remote, name: str) -> ssl.SSLContext:
         return self._dialer.context(remote.ca_bundle, insecure=remote.insecure, identity=self._identity, name=name)
 
     async def _open(
@@ -134,7 +165,7 @@ class Proxy:
     ) -> aiohttp.ClientResponse:
         from multidict import CIMultiDict
 
-        target = self._dialer.of_service(cluster, {**remote.reference, "path": quote(path, safe="/:@!$&'()*+,;=~-._")})
+        target = self._dialer.of_service(cluster, {**remote.reference, "path": _quoted(path)})
         headers = CIMultiDict(passed_headers(request, user))
         context = self._context(remote, target.server_name)
         return await self._dialer.open(target, method, body, headers=headers, context=context, query=query)

@@ -9,10 +9,11 @@ from glebe.apiserver.http.upgrades import as_streams
 from glebe.apiserver.proxying.locations import Location
 from glebe.apiserver.request.call import Call
 from glebe.kube import errors
-from glebe.kube.transport import Response
+from glebe.kube.transport import Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import ssl
+    from collections.abc import Mapping, Sequence
 
 _CONNECT_SECONDS = 30.0
 _LARGEST_HEAD = 64 * 1024
@@ -27,16 +28,32 @@ async def upgrade(call: Call, location: Location, path: str, headers: Mapping[st
     """
     from glebe.apiserver.proxying.forwarding import tls_context
 
-    request = call.request
     context = tls_context(call, location) if location.scheme == "https" else None
+    pairs = [(name, value) for name, value in headers.items() if name not in ("connection", "host", "upgrade")]
+    return await offer(call.request, (location.host, location.number), location.authority, path, pairs, context)
+
+
+async def offer(
+    request: Request,
+    address: tuple[str, int],
+    authority: str,
+    path: str,
+    headers: Sequence[tuple[str, str]],
+    context: ssl.SSLContext | None = None,
+    server_name: str | None = None,
+) -> Response:
+    """Offer ``request``'s upgrade to ``address``; ``authority`` is its Host header, ``headers`` what else is sent.
+
+    :raises ApiError: 503 when nothing answers there.
+    """
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
             reader, writer = await asyncio.open_connection(
-                location.host, location.number, ssl=context, limit=_LARGEST_HEAD
+                *address, ssl=context, limit=_LARGEST_HEAD, server_hostname=server_name if context else None
             )
-            own = {name: request.headers[name] for name in ("upgrade",) if name in request.headers}
-            sent = {**headers, **own, "connection": "Upgrade", "host": location.authority}
-            lines = [f"{request.method} {path} HTTP/1.1", *(f"{k}: {v}" for k, v in sent.items())]
+            own = [("upgrade", request.headers["upgrade"])] if "upgrade" in request.headers else []
+            sent = [*headers, *own, ("connection", "Upgrade"), ("host", authority)]
+            lines = [f"{request.method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent)]
             if request.body:
                 lines.append(f"content-length: {len(request.body)}")
             writer.write("\r\n".join([*lines, "", ""]).encode() + request.body)
