@@ -73,8 +73,8 @@ async def list_objects(call: Call) -> Response:
     head = orjson.dumps(
         {"kind": info.list_kind, "apiVersion": info.api_version, "metadata": meta, "clusters": clusters}
     )
-    values = b",".join([_value(call, entry) for entry in entries])
-    return Response(200, {"content-type": media.JSON}, b"".join((head[:-1], b',"items":[', values, b"]}")))
+    values = [_value(call, entry) for entry in entries]
+    return Response(200, {"content-type": media.JSON}, reading.list_body(head, values))
 
 
 async def _find(
