@@ -12,7 +12,7 @@ from typing import Any
 
 from glebe.apiserver.types import structuraldefaults
 from glebe.apiserver.types.filling import fill
-from glebe.apiserver.types.poddefaults import pod_spec
+from glebe.apiserver.types.poddefaults import pod_spec, volume_source
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.kube.objects import Object
 
@@ -389,6 +389,12 @@ def _match_resources(match: dict[str, Any] | None) -> None:
         fill(rule, "scope", "*")
 
 
+def _api_service(obj: Object) -> None:
+    service = (obj.get("spec") or {}).get("service")
+    if service is not None:
+        service.setdefault("port", 443)
+
+
 def _crd(obj: Object) -> None:
     spec = _spec(obj)
     names = fill(spec, "names", {})
@@ -443,4 +449,5 @@ DEFAULTERS: dict[tuple[str, str], Defaulter] = {
     (_ADMISSION, "ValidatingAdmissionPolicyBinding"): _admission_binding,
     (_ADMISSION, "MutatingAdmissionPolicyBinding"): _admission_binding,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): _crd,
+    ("apiregistration.k8s.io", "APIService"): _api_service,
 }

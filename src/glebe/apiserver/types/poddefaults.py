@@ -94,7 +94,25 @@ def _host_ports(spec: dict[str, Any]) -> None:
 _MODES = ("secret", "configMap", "downwardAPI", "projected")
 
 
+#: volume source -> what its fields are when left out
+_SOURCES: dict[str, dict[str, Any]] = {
+    "azureDisk": {"cachingMode": "ReadWrite", "fsType": "ext4", "readOnly": False, "kind": "Shared"},
+    "hostPath": {"type": ""},
+    "iscsi": {"iscsiInterface": "default"},
+    "rbd": {"pool": "rbd", "user": "admin", "keyring": "/etc/ceph/keyring"},
+    "scaleIO": {"storageMode": "ThinProvisioned", "fsType": "xfs"},
+}
+
+
+def volume_source(volume: dict[str, Any]) -> None:
+    """What pods' volumes and PersistentVolumes have in common."""
+    for source in volume.keys() & _SOURCES.keys():
+        for field, value in _SOURCES[source].items():
+            fill(volume[source], field, value)
+
+
 def _volume(volume: dict[str, Any]) -> None:
+    volume_source(volume)
     if not any(key != "name" for key in volume):
         volume["emptyDir"] = {}
     for source in _MODES:
@@ -107,8 +125,6 @@ def _volume(volume: dict[str, Any]) -> None:
             _field_ref(item)
         if "serviceAccountToken" in source:
             fill(source["serviceAccountToken"], "expirationSeconds", 3600)
-    if "hostPath" in volume:
-        fill(volume["hostPath"], "type", "")
     claim = (volume.get("ephemeral") or {}).get("volumeClaimTemplate")
     if claim is not None:
         fill(claim, "spec", {}).setdefault("volumeMode", "Filesystem")

@@ -97,15 +97,15 @@ async def _prepare_create(call: Call, obj: Object, applied: bool) -> None:
     strategy.prepare_create(obj, now)
     schema_steps.default(call, obj)
     strategy.after_defaults(obj, now)
+    if not applied:  # as upstream: what admission adds is nobody's
+        obj["metadata"].pop("managedFields", None)
+        schema_steps.own_fields(call, None, obj, "")
     await admitting.mutate(call, "CREATE", obj, None)
     strategy.admitted(obj)
     schema_steps.validate(call, obj, None, "")
     causes = check_finalizers(call.info, obj["metadata"]) + strategy.validate_create(obj)
     if causes:
         raise call.invalid(obj["metadata"].get("name", ""), causes)
-    if not applied:
-        obj["metadata"].pop("managedFields", None)
-        schema_steps.own_fields(call, None, obj, "")
     await admitting.judge(call)
     if (allocate := call.server.allocators.get(call.info.group_resource)) is not None:
         await allocate(call, obj, None)
