@@ -37,6 +37,7 @@ class Rules:
         namespace: str,
         name: str,
         path: str,
+        fields: str = "",
     ) -> tuple[bool, str]:
         self.asked.append((user.name, cluster, verb, group, resource, subresource, namespace, name, path))
         return (user.name, verb, resource or path) in self.allowed, ""
