@@ -112,7 +112,7 @@ async def test_new_objects_of_every_kind(tmp_path: Path) -> None:
 _TOLERATED: dict[str, int] = {
     "CSINode/plain": 1,
     "CustomResourceDefinition/ts.example.dev": 1,
-    "Job/plain": 10,
+    "Job/plain": 20,
     "NetworkPolicy/plain": 1,
     "Pod/plain": 1,
     "ReplicationController/plain": 4,

@@ -208,8 +208,7 @@ def _volume(obj: Object) -> None:
     fill(obj, "status", {}).setdefault("phase", "Pending")
     spec = _spec(obj)
     fill(spec, "persistentVolumeReclaimPolicy", "Retain")
-    if "hostPath" in spec:
-        fill(spec["hostPath"], "type", "")
+    volume_source(spec)
     fill(spec, "volumeMode", "Filesystem")
 
 
