@@ -30,6 +30,7 @@ from servers import Ours
 _OBJECT = 1024
 """Bytes of data in each object of a filled cluster."""
 _SETTLE = 3.0
+_WARM = 100
 
 
 def percentile(values: list[float], part: float) -> float:
@@ -149,6 +150,8 @@ async def _steps(server: Ours, pool: Pool, options: argparse.Namespace, director
     async def delete(number: int) -> None:
         await pool.ask("DELETE", f"/clusters/t{number}", status=200)
 
+    for step in (create, delete):  # what the first requests load is not the clusters'
+        await in_parallel(_WARM, options.connections, step)
     await asyncio.sleep(_SETTLE)
     memory, metrics = server.resident_mib() or 0.0, await series(pool)
     show(Row("memory without tenants", memory, "MiB"), rows)

@@ -62,6 +62,7 @@ class Clusters:
     async def start(self) -> None:
         """Read the register, go on with what was interrupted, create what the server was told to have."""
         store = self._server.store
+        store.keep_no_history(RESOURCE, NOWHERE)  # nobody can watch it
         self._follower = store.follow(RESOURCE, self._follow)
         for entry in store.range(RESOURCE, NOWHERE).entries:
             self._take(entry.view()["metadata"]["name"])
@@ -266,7 +267,6 @@ class Clusters:
                 await asyncio.sleep(_RETRY_SECONDS)
         if self._freed >= _MUCH:
             self._freed = 0
-            self._server.store.forget_history(RESOURCE, NOWHERE)  # nobody can watch it
             # Caches follow a moment later.
             asyncio.get_running_loop().call_later(_CALM_SECONDS, give_back)
 

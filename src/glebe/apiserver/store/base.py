@@ -342,8 +342,8 @@ class Store(Protocol):
         """Clusters of which anything is in memory."""
         ...
 
-    def forget_history(self, resource: str, cluster: str) -> None:
-        """Forget the past of one table: watches of it start now or later."""
+    def keep_no_history(self, resource: str, cluster: str) -> None:
+        """One table remembers no changes: it can be read and followed, but not watched from the past."""
         ...
 
     def end_watches(self, cluster: str, resource: str = "") -> None:

@@ -86,13 +86,12 @@ class Mirror:
                 for subscription in tuple(table.subscriptions):
                     subscription.end("changed" if resource else "dropped")
 
-    def forget_history(self, resource: str, cluster: str) -> None:
-        """Forget the past of one table: watches of it start now or later."""
-        table = self._tables.find(resource, cluster)
-        if table is not None:
-            self._tables.history.forget_table(table)
-            table.floor = max(table.floor, self._revision)
-            table.shelf.floor = max(table.shelf.floor, table.floor)
+    def keep_no_history(self, resource: str, cluster: str) -> None:
+        """One table remembers no changes: it can be read and followed, but not watched from the past."""
+        table = self._tables.get(resource, cluster)
+        table.remembers = False
+        self._tables.history.forget_table(table)
+        table.floor = max(table.floor, self._revision)
 
     def _whites_out(self, key: Key) -> bool:
         """Whether the deletion of ``key`` must leave a row behind (:data:`WHITEOUT`), so that it does not come back."""

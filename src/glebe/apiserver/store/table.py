@@ -31,6 +31,7 @@ class Table:
         "keys",
         "newest",
         "oldest",
+        "remembers",
         "shelf",
         "size",
         "subscriptions",
@@ -43,6 +44,8 @@ class Table:
         self.keys: list[tuple[str, str]] = []
         self.size = 0
         """Bytes of the current entries."""
+        self.remembers = True
+        """Whether it has a history at all."""
         self.given = 0
         """How many of the entries are given ones."""
         self.floor = floor
@@ -88,7 +91,10 @@ class Table:
             if previous is None:
                 insort(self.keys, key)
         event = Event(self.cluster, key[0], key[1], entry, previous, deleted)
-        self.shelf.history.add(self, event)
+        if self.remembers:
+            self.shelf.history.add(self, event)
+        else:
+            self.floor = event.revision
         if self.subscriptions:
             for subscription in tuple(self.subscriptions):
                 subscription.push(event)
