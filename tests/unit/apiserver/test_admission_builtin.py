@@ -103,9 +103,9 @@ async def test_the_token_is_mounted() -> None:
 )
 async def test_who_may_opt_out_of_the_token(account: bool | None, own: bool | None, mounted: int) -> None:
     _, api = await serve()
-    said = {} if account is None else {"automountServiceAccountToken": account}
+    said: dict[str, Any] = {} if account is None else {"automountServiceAccountToken": account}
     await api.create(SERVICE_ACCOUNTS, thing(SERVICE_ACCOUNTS, "robot", **said))
-    rest = {} if own is None else {"automountServiceAccountToken": own}
+    rest: dict[str, Any] = {} if own is None else {"automountServiceAccountToken": own}
     made = await api.create(PODS, pod("p", serviceAccountName="robot", **rest))
     assert len(mounts(made)) == len(made["spec"].get("volumes") or ()) == mounted
 

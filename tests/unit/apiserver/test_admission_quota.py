@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from admission_world import CLAIMS, QUOTAS, container, pod, refused, serve, thing, until
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glebe.apiserver.admission.quota import amounts, podusage
@@ -54,7 +54,9 @@ async def test_the_life_of_a_pod() -> None:
     _, api = await serve()
     hard = {"pods": "5", "cpu": "1", "memory": "500Mi", "ephemeral-storage": "50Gi", "requests.example.com/dongle": "3"}
     await api.create(QUOTAS, quota("test-quota", hard))
-    dongles = {"requests": {"cpu": "500m", "memory": "252Mi", "ephemeral-storage": "30Gi", "example.com/dongle": "2"}}
+    dongles: dict[str, Any] = {
+        "requests": {"cpu": "500m", "memory": "252Mi", "ephemeral-storage": "30Gi", "example.com/dongle": "2"}
+    }
     dongles["limits"] = {"example.com/dongle": "2"}
     await api.create(PODS, pod("test-pod", "default", container(**dongles)))
     all_of_it = {"pods": "1", "cpu": "500m", "memory": "252Mi", "ephemeral-storage": "30Gi"}
@@ -337,6 +339,7 @@ _changes = st.lists(
 )  # fmt: skip
 
 
+@settings(max_examples=30)
 @given(_changes)
 def test_the_sum_is_what_is_stored(changes: list[tuple[str, int, str]]) -> None:
     """Whatever happens in whatever order: no sum drifts, and none ever exceeds its limit."""
