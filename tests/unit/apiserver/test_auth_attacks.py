@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from glebe.apiserver.auth import jwt
 from glebe.apiserver.auth.assembly import Identity, secure
+from glebe.apiserver.auth.authconfig import AuthenticationConfiguration
 from glebe.apiserver.auth.options import IdentityOptions
 from glebe.apiserver.auth.pki import LeafRequest, Pki
 from glebe.apiserver.auth.requestheader import FrontProxy
@@ -418,6 +419,14 @@ async def test_a_tenants_masters_are_masters_there_only(pki: Pki) -> None:
 async def test_anonymous_can_be_turned_off(pki: Pki) -> None:
     w = await World(pki, IdentityOptions(anonymous=False)).start()
     assert await w.who() == ""
+
+
+async def test_anonymous_may_be_kept_to_some_paths(pki: Pki) -> None:
+    configured = AuthenticationConfiguration(anonymous=True, anonymous_paths=("/version",))
+    w = await World(pki, IdentityOptions(authentication=configured)).start()
+    assert await w.who() == ""
+    for path, status in (("/version", 200), ("/clusters/a/version", 200), ("/api", 401), ("/version/", 401)):
+        assert (await w.server.handle(Request("GET", path))).status == status, path
 
 
 async def test_static_tokens_of_other_audiences_are_refused_in_reviews(pki: Pki) -> None:
