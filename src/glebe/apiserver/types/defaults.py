@@ -10,7 +10,7 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
-from glebe.apiserver.types import structuraldefaults
+from glebe.apiserver.types import smalldefaults, structuraldefaults
 from glebe.apiserver.types.filling import fill
 from glebe.apiserver.types.poddefaults import pod_spec, volume_source
 from glebe.apiserver.types.registry import ResourceInfo
@@ -282,75 +282,6 @@ def _network_policy(obj: Object) -> None:
             fill(port, "protocol", "TCP")
 
 
-def _autoscaler(obj: Object) -> None:
-    spec = _spec(obj)
-    fill(spec, "minReplicas", 1)
-    if obj.get("apiVersion") == "autoscaling/v1":
-        notes = obj["metadata"].get("annotations") or {}
-        if "autoscaling.alpha.kubernetes.io/metrics" not in notes:
-            fill(spec, "targetCPUUtilizationPercentage", 80)
-        return
-    if not spec.get("metrics"):
-        target = {"type": "Utilization", "averageUtilization": 80}
-        spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
-    if (behavior := spec.get("behavior")) is not None:
-        up = fill(behavior, "scaleUp", {})
-        fill(up, "stabilizationWindowSeconds", 0)
-        _scaling(up, [{"type": "Pods", "value": 4}, {"type": "Percent", "value": 100}])
-        _scaling(fill(behavior, "scaleDown", {}), [{"type": "Percent", "value": 100}])
-
-
-def _scaling(rules: dict[str, Any], policies: list[dict[str, Any]]) -> None:
-    fill(rules, "selectPolicy", "Max")
-    if not rules.get("policies"):
-        rules["policies"] = [{**policy, "periodSeconds": 15} for policy in policies]
-
-
-def _flow_schema(obj: Object) -> None:
-    spec = _spec(obj)
-    if not spec.get("matchingPrecedence"):
-        spec["matchingPrecedence"] = 1000
-
-
-def _priority_level(obj: Object) -> None:
-    spec = _spec(obj)
-    if (exempt := spec.get("exempt")) is not None:
-        fill(exempt, "nominalConcurrencyShares", 0)
-        fill(exempt, "lendablePercent", 0)
-    if (limited := spec.get("limited")) is not None:
-        fill(limited, "nominalConcurrencyShares", 30)
-        fill(limited, "lendablePercent", 0)
-        queuing = (limited.get("limitResponse") or {}).get("queuing")
-        if queuing is not None:
-            for key, value in (("queues", 64), ("handSize", 8), ("queueLengthLimit", 50)):
-                queuing[key] = queuing.get(key) or value
-
-
-def _ingress_class(obj: Object) -> None:
-    parameters = (obj.get("spec") or {}).get("parameters")
-    if parameters is not None:
-        fill(parameters, "scope", "Cluster")
-
-
-def _claim_devices(spec: dict[str, Any]) -> None:
-    for request in (spec.get("devices") or {}).get("requests") or ():
-        for wanted in (request.get("exactly"), *(request.get("firstAvailable") or ())):
-            if wanted is None:
-                continue
-            if fill(wanted, "allocationMode", "ExactCount") == "ExactCount" and not wanted.get("count"):
-                wanted["count"] = 1
-            for toleration in wanted.get("tolerations") or ():
-                fill(toleration, "operator", "Equal")
-
-
-def _resource_claim(obj: Object) -> None:
-    _claim_devices(_spec(obj))
-
-
-def _resource_claim_template(obj: Object) -> None:
-    _claim_devices(_spec(obj).setdefault("spec", {}))
-
-
 def _webhooks(obj: Object) -> None:
     mutating = obj.get("kind") == "MutatingWebhookConfiguration"
     for hook in obj.get("webhooks") or ():
@@ -388,12 +319,6 @@ def _match_resources(match: dict[str, Any] | None) -> None:
         fill(rule, "scope", "*")
 
 
-def _api_service(obj: Object) -> None:
-    service = (obj.get("spec") or {}).get("service")
-    if service is not None:
-        service.setdefault("port", 443)
-
-
 def _crd(obj: Object) -> None:
     spec = _spec(obj)
     names = fill(spec, "names", {})
@@ -411,6 +336,7 @@ _RBAC = "rbac.authorization.k8s.io"
 _ADMISSION = "admissionregistration.k8s.io"
 
 DEFAULTERS: dict[tuple[str, str], Defaulter] = {
+    **smalldefaults.DEFAULTERS,
     ("", "Pod"): _pod,
     ("", "PodTemplate"): _pod_template,
     ("", "ReplicationController"): _replication_controller,
@@ -429,13 +355,7 @@ DEFAULTERS: dict[tuple[str, str], Defaulter] = {
     ("apps", "StatefulSet"): _stateful_set,
     ("apps", "DaemonSet"): _daemon_set,
     ("apps", "ReplicaSet"): _replica_set,
-    ("autoscaling", "HorizontalPodAutoscaler"): _autoscaler,
     ("networking.k8s.io", "NetworkPolicy"): _network_policy,
-    ("networking.k8s.io", "IngressClass"): _ingress_class,
-    ("flowcontrol.apiserver.k8s.io", "FlowSchema"): _flow_schema,
-    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"): _priority_level,
-    ("resource.k8s.io", "ResourceClaim"): _resource_claim,
-    ("resource.k8s.io", "ResourceClaimTemplate"): _resource_claim_template,
     ("scheduling.k8s.io", "PriorityClass"): _priority_class,
     ("storage.k8s.io", "StorageClass"): _storage_class,
     ("storage.k8s.io", "CSIDriver"): _csi_driver,
@@ -448,5 +368,4 @@ DEFAULTERS: dict[tuple[str, str], Defaulter] = {
     (_ADMISSION, "ValidatingAdmissionPolicyBinding"): _admission_binding,
     (_ADMISSION, "MutatingAdmissionPolicyBinding"): _admission_binding,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): _crd,
-    ("apiregistration.k8s.io", "APIService"): _api_service,
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
+from glebe.apiserver.types import devicerules
 from glebe.apiserver.types import names as n
 from glebe.apiserver.types.ruletables import (
     Table,
@@ -324,93 +325,6 @@ def _level(obj: Object, old: Object | None) -> list[Cause]:
     return causes
 
 
-def _devices(spec: Any, path: str) -> list[Cause]:
-    causes: list[Cause] = []
-    for i, request in enumerate((spec.get("devices") or {}).get("requests") or ()):
-        where = f"{path}.devices.requests[{i}]"
-        causes += named(_LABEL)(request.get("name"), f"{where}.name")
-        exactly, first = request.get("exactly"), request.get("firstAvailable")
-        if (exactly is None) == (not first):
-            both = exactly is not None
-            why = "exactly one of `exactly` or `firstAvailable` is required"
-            if both:
-                causes.append(n.invalid(where, None, f"{why}, but multiple fields are set"))
-            else:
-                causes.append(n.required(where, why))
-        if exactly is not None:
-            rule = named(_SUBDOMAIN, why="")
-            causes += rule(exactly.get("deviceClassName"), f"{where}.exactly.deviceClassName")
-    return causes
-
-
-def _claim(obj: Object, old: Object | None) -> list[Cause]:
-    if old is not None and obj.get("spec") != old.get("spec"):
-        return [n.invalid("spec", obj.get("spec"), "field is immutable")]
-    return _devices(obj.get("spec") or {}, "spec")
-
-
-def _claim_template(obj: Object, old: Object | None) -> list[Cause]:
-    if old is not None and obj.get("spec") != old.get("spec"):
-        return [n.invalid("spec", obj.get("spec"), "field is immutable")]
-    return _devices((obj.get("spec") or {}).get("spec") or {}, "spec.spec")
-
-
-def _device_slice(obj: Object, old: Object | None) -> list[Cause]:
-    spec, before = obj.get("spec") or {}, (old or {}).get("spec") or {}
-    where = ("nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection")
-    chosen = [field for field in where if spec.get(field)]
-    listed = ", ".join(f"`{field}`" for field in where)
-    causes: list[Cause] = []
-    if not chosen:
-        causes.append(n.required("spec", f"exactly one of {listed} is required"))
-    elif len(chosen) > 1:
-        why = f"exactly one of {listed} is required, but multiple fields are set"
-        causes.append(n.invalid("spec", "{" + ", ".join(chosen) + "}", why))
-    if before:
-        fixed = (("driver", "driver"), ("nodeName", "nodeName"))
-        causes += [
-            n.invalid(f"spec.{field}", spec.get(field, ""), "field is immutable")
-            for field, _ in fixed
-            if spec.get(field) != before.get(field)
-        ]
-        if (spec.get("pool") or {}).get("name") != (before.get("pool") or {}).get("name"):
-            causes.append(n.invalid("spec.pool.name", (spec.get("pool") or {}).get("name"), "field is immutable"))
-    return causes
-
-
-def _fixed(*fields: str) -> Rule:
-    """Fields that never change."""
-
-    def rule(obj: Object, old: Object | None) -> list[Cause]:
-        if old is None:
-            return []
-        return [n.invalid(f, obj.get(f), "field is immutable") for f in fields if obj.get(f) != old.get(f)]
-
-    return rule
-
-
-def _forbidden_updates(*fields: str) -> Rule:
-    def rule(obj: Object, old: Object | None) -> list[Cause]:
-        if old is None:
-            return []
-        why = "updates to {} are forbidden."
-        return [n.forbidden(f, why.format(f)) for f in fields if obj.get(f) != old.get(f)]
-
-    return rule
-
-
-def _attachment(obj: Object, old: Object | None) -> list[Cause]:
-    spec = obj.get("spec") or {}
-    source = spec.get("source") or {}
-    causes: list[Cause] = []
-    if old is not None and spec != old.get("spec"):
-        causes.append(n.invalid("spec", spec, "field is immutable"))
-    if not source.get("persistentVolumeName") and source.get("inlineVolumeSpec") is None:
-        why = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
-        causes.append(n.required("spec.source", why))
-    return causes
-
-
 def _cidr(obj: Object, old: Object | None) -> list[Cause]:
     before = ((old or {}).get("spec") or {}).get("cidrs")
     if before and (obj.get("spec") or {}).get("cidrs") != before:
@@ -443,16 +357,16 @@ _MORE: dict[tuple[str, str], Rule] = {
     ("networking.k8s.io", "Ingress"): _ingress,
     ("networking.k8s.io", "IPAddress"): _ip,
     ("networking.k8s.io", "ServiceCIDR"): _cidr,
-    ("node.k8s.io", "RuntimeClass"): _fixed("handler"),
-    ("resource.k8s.io", "ResourceClaim"): _claim,
-    ("resource.k8s.io", "ResourceClaimTemplate"): _claim_template,
-    ("resource.k8s.io", "ResourceSlice"): _device_slice,
-    ("storage.k8s.io", "CSIStorageCapacity"): _fixed("storageClassName", "nodeTopology"),
-    ("storage.k8s.io", "StorageClass"): _forbidden_updates(
+    ("node.k8s.io", "RuntimeClass"): devicerules.fixed("handler"),
+    ("resource.k8s.io", "ResourceClaim"): devicerules.claim,
+    ("resource.k8s.io", "ResourceClaimTemplate"): devicerules.claim_template,
+    ("resource.k8s.io", "ResourceSlice"): devicerules.device_slice,
+    ("storage.k8s.io", "CSIStorageCapacity"): devicerules.fixed("storageClassName", "nodeTopology"),
+    ("storage.k8s.io", "StorageClass"): devicerules.forbidden_updates(
         "parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"
     ),
-    ("storage.k8s.io", "VolumeAttributesClass"): _forbidden_updates("parameters", "driverName"),
-    ("storage.k8s.io", "VolumeAttachment"): _attachment,
+    ("storage.k8s.io", "VolumeAttributesClass"): devicerules.forbidden_updates("parameters", "driverName"),
+    ("storage.k8s.io", "VolumeAttachment"): devicerules.attachment,
 }
 
 
