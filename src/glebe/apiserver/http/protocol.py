@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("glebe.apiserver.http")
 
 _NEVER = float("inf")
-_SLICE = 256 * 1024
+_READ = 256 * 1024
+"""At most so much comes, or is held, at once."""
+_SLICE = 1024 * 1024
+"""Large bodies go out in such pieces, each when the one before it has left."""
 _WHOLE = 64 * 1024
 """Bodies up to this size go out with their head in one piece."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -162,7 +165,7 @@ class HttpProtocol(asyncio.Protocol):
         else:
             if self._in_message and not self._in_body:
                 self._pending += len(data)
-                if self._pending > self._limits.head + _SLICE:
+                if self._pending > self._limits.head + _READ:
                     self._refuse(_TOO_MANY_HEADERS)
 
     def on_message_begin(self) -> None:
@@ -246,7 +249,7 @@ class HttpProtocol(asyncio.Protocol):
         if data:
             self._held.append(data)
             self._held_size += len(data)
-            if self._held_size > _SLICE and not self._paused_reading:
+            if self._held_size > _READ and not self._paused_reading:
                 self._paused_reading = True
                 self.transport.pause_reading()
 
