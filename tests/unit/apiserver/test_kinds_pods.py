@@ -8,7 +8,8 @@ import pytest
 
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import MemoryStore
-from glebe.apiserver.types.registry import TypeRegistry
+from glebe.apiserver.strategy import strategy_for
+from glebe.apiserver.types.registry import TypeRegistry, builtins
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
@@ -131,3 +132,23 @@ async def test_invalid_sysctls_are_refused() -> None:
 @pytest.mark.parametrize("path", ["metadata.labels", "metadata.annotations", "metadata.name", "metadata.labels['a']"])
 async def test_files_may_hold_all_labels(path: str) -> None:
     await serve(volumes=[{"name": "v", "downwardAPI": {"items": [{"path": "f", "fieldRef": {"fieldPath": path}}]}}])
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("localhost/foo", {"type": "Localhost", "localhostProfile": "foo"}),
+        ("unconfined", {"type": "Unconfined"}),
+        ("runtime/default", {"type": "RuntimeDefault"}),
+        ("localhost/", None),
+        ("nonsense", None),
+    ],
+)
+def test_annotations_of_apparmor_become_fields(text: str, wanted: dict[str, str] | None) -> None:
+    info = next(i for i in builtins() if i.kind == "Pod")
+    notes = {"container.apparmor.security.beta.kubernetes.io/c": text}
+    pod: dict[str, Any] = {"metadata": {"annotations": notes}, "spec": {"containers": [{"name": "c"}, {"name": "d"}]}}
+    strategy_for(info).prepare_create(pod, "2026-01-01T00:00:00Z")
+    first, second = pod["spec"]["containers"]
+    assert (first.get("securityContext") or {}).get("appArmorProfile") == wanted
+    assert "securityContext" not in second

@@ -11,6 +11,7 @@ from glebe.kube.objects import Object
 from glebe.kube.pods import has_ended
 
 _MIRROR = "kubernetes.io/config.mirror"
+_APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 _RESIZABLE = ("cpu", "memory")
 
 
@@ -31,6 +32,7 @@ class PodStrategy(Strategy):
         if (spec.get("terminationGracePeriodSeconds") or 0) < 0:
             spec["terminationGracePeriodSeconds"] = 1
         obj["status"] = status
+        _take_over_apparmor(obj)
 
     def admitted(self, obj: Object) -> None:
         """Resources may have been filled in by admission."""
@@ -68,6 +70,29 @@ class PodStrategy(Strategy):
         if not spec.get("nodeName") or has_ended(obj):
             return 0
         return max(1, int(period)) if period < 0 else int(period)
+
+
+def _take_over_apparmor(pod: Object) -> None:
+    """The annotations that named AppArmor profiles before there was a field for them."""
+    notes, spec = pod["metadata"].get("annotations"), pod.get("spec") or {}
+    if not notes or (spec.get("os") or {}).get("name") == "windows":
+        return
+    of_pod = (spec.get("securityContext") or {}).get("appArmorProfile")
+    for field in ("initContainers", "containers", "ephemeralContainers"):
+        for container in spec.get(field) or ():
+            text = notes.get(f"{_APPARMOR}{container.get('name', '')}")
+            context = container.get("securityContext") or {}
+            profile = _profile(text) if text is not None and "appArmorProfile" not in context else None
+            if profile is not None and profile != of_pod:
+                container["securityContext"] = {**context, "appArmorProfile": profile}
+
+
+def _profile(text: str) -> dict[str, Any] | None:
+    plain = {"unconfined": "Unconfined", "runtime/default": "RuntimeDefault"}.get(text)
+    if plain is not None:
+        return {"type": plain}
+    name = text.removeprefix("localhost/")
+    return {"type": "Localhost", "localhostProfile": name} if name != text and name.strip() else None
 
 
 def _only_added(obj: Object, old: Object) -> list[Cause]:
