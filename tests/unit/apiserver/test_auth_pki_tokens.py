@@ -172,7 +172,9 @@ async def test_who_asks_is_known_by_certificate_token_or_not_at_all(pki: Pki, tm
     file.write_text('# token,user,uid,groups\ns3cret,ann,7,"research,ops"\n')
     clock = FixedClock()
     issuer, _, _ = tokens()
-    authenticator = Authenticator(clock, cas=[pki.ca_certificate], tokens=issuer, static_tokens=read_static_tokens(file))
+    authenticator = Authenticator(
+        clock, cas=[pki.ca_certificate], tokens=issuer, static_tokens=read_static_tokens(file)
+    )
 
     async def who(**request: object) -> object:
         return await authenticator.authenticate(Request("GET", "/api", **request), "root")  # type: ignore[arg-type]
