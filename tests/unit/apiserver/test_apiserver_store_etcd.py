@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -210,6 +211,33 @@ async def test_what_was_compacted_away_meanwhile_is_read_anew(tmp_path: Path) ->
             with pytest.raises(Compacted):
                 b.watch("pods", "root", revision=before)
             assert sorted(followed) == ["gone", "new"]  # followers are told what differs
+    finally:
+        etcd.close()
+
+
+async def test_an_etcd_that_was_put_back_is_read_anew(tmp_path: Path) -> None:
+    etcd = Etcd(tmp_path).start()
+    try:
+        async with replicas(1, etcd.url, "x", timeout=2.0) as (store,):
+            await store.put(key("old"), text("1"), 0)
+            etcd.kill(signal.SIGTERM)
+            await asyncio.to_thread(shutil.copytree, tmp_path / "etcd", tmp_path / "copy")
+            await asyncio.to_thread(etcd.start)
+            for i in range(20):
+                last = await store.put(key(f"lost{i}"), text("1"), 0)
+            watcher = store.watch("pods", "root", revision=store.revision)
+            etcd.kill()
+            await asyncio.to_thread(shutil.rmtree, tmp_path / "etcd")
+            await asyncio.to_thread(shutil.move, tmp_path / "copy", tmp_path / "etcd")
+            await asyncio.to_thread(etcd.start)
+            async with asyncio.timeout(20):
+                while not watcher.ended:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            await store.fresh()
+            assert store.revision < last.revision
+            assert store.get(key("lost3")) is None
+            assert store.get(key("old")) is not None
+            await store.put(key("lost3"), text("again"), 0)
     finally:
         etcd.close()
 

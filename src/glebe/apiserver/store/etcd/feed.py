@@ -12,7 +12,7 @@ from typing import Any
 
 from glebe.apiserver.store.base import Key, StoreUnavailable
 from glebe.apiserver.store.etcd.gateway import Gateway, Json, b64, revision_of
-from glebe.apiserver.store.etcd.layout import Layout
+from glebe.apiserver.store.etcd.layout import TICK, Layout
 
 log = logging.getLogger("glebe.apiserver.store")
 
@@ -37,7 +37,7 @@ Replace = Callable[[list[Item], int], None]
 
 
 class _TooOld(Exception):
-    """etcd no longer knows the revisions in between."""
+    """etcd no longer knows what followed our revision."""
 
 
 class Feed:
@@ -115,21 +115,21 @@ class Feed:
                     log.warning("%s; trying again", error)
                 self.failure = str(error) or type(error).__name__
             self._gateway.turn()
-            attempt = 0 if self._revision > before else min(attempt + 1, len(_PAUSES) - 1)
+            moved = error is None or self._revision > before
+            attempt = 0 if moved else min(attempt + 1, len(_PAUSES) - 1)
             await asyncio.sleep(_PAUSES[attempt])
 
     async def _reload(self) -> BaseException | None:
-        log.warning("etcd was compacted past revision %d: reading everything anew", self._revision)
+        log.warning("etcd does not know what followed revision %d any more: reading everything anew", self._revision)
         try:
             await self._load()
-        except StoreUnavailable as error:
+        except Exception as error:  # whatever it is: this task must go on, and say so
             return error
         return None
 
     async def _follow(self) -> None:
-        connected = asyncio.Event()
         layout = self._layout
-        results = self._gateway.watch(layout.start, layout.end, self._revision + 1, connected)
+        results = self._gateway.watch(layout.start, layout.end, self._revision + 1)
         async with aclosing(results) as stream:  # type: ignore[type-var]
             async for result in stream:
                 self.failure = ""
@@ -140,9 +140,21 @@ class Feed:
                 events = result.get("events")
                 if events:
                     self._take(events)
-                elif not result.get("created"):
+                elif result.get("created"):
+                    await self._check_continuity(revision_of(result))
+                else:
                     # A progress notice: everything up to here was delivered.
                     self._advance(revision_of(result), [])
+
+    async def _check_continuity(self, revision: int) -> None:
+        """An etcd that was put back to an older state has yet to reach our revision: it would stay silent until then.
+
+        :raises _TooOld: so it is. (A member that is merely behind the others is not.)
+        """
+        if revision < self._revision:
+            key = {"key": b64(self._layout.own(TICK)), "keys_only": True}
+            if revision_of(await self._gateway.read("/kv/range", key)) < self._revision:
+                raise _TooOld
 
     def _take(self, events: Iterable[Any]) -> None:
         """Hand on the events, those of one revision together (etcd never splits a revision)."""

@@ -7,7 +7,6 @@ second, gRPC about 7,000, and an API server in front of it takes fewer than eith
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -161,7 +160,7 @@ class Gateway:
             raise StoreUnavailable("the store takes no requests: it is closed")
         return self._session
 
-    async def watch(self, key: bytes, end: bytes, start: int, connected: asyncio.Event) -> AsyncIterator[Json]:
+    async def watch(self, key: bytes, end: bytes, start: int) -> AsyncIterator[Json]:
         """Results of one watch, for ever; a ping every few seconds of silence is TCP's matter.
 
         :raises StoreUnavailable: the stream ended.
@@ -186,7 +185,6 @@ class Gateway:
                         answer = orjson.loads(line)
                         if "result" not in answer:
                             raise self._failure(answer.get("error"))
-                        connected.set()
                         yield answer["result"]
         except (aiohttp.ClientError, OSError, TimeoutError, orjson.JSONDecodeError) as error:
             why = str(error) or type(error).__name__
