@@ -9,8 +9,9 @@ from typing import Any
 
 from glebe.apiserver.cel.budget import PER_CALL, PER_REQUEST, Budget, EvalError, OutOfBudget
 from glebe.apiserver.cel.checker import Checked, Checker, Issue, StructFields
+from glebe.apiserver.cel.comprehensions import Step
 from glebe.apiserver.cel.parser import parse
-from glebe.apiserver.cel.program import Compiler, Step
+from glebe.apiserver.cel.program import Compiler
 from glebe.apiserver.cel.syntax import Node, SyntaxFault
 from glebe.apiserver.cel.types import Type
 

@@ -5,13 +5,15 @@ Every closure takes the frame: a list whose first element is the budget and whos
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from glebe.apiserver.cel.budget import Budget, EvalError, OutOfBudget
 from glebe.apiserver.cel.checker import Checked
+from glebe.apiserver.cel.comprehensions import COMPREHENSIONS, Frame, Step, iteration
+from glebe.apiserver.cel.keyedlists import FLAVORED
 from glebe.apiserver.cel.operators import BINARY, UNARY, index, optional_index
+from glebe.apiserver.cel.rawvalues import from_raw
 from glebe.apiserver.cel.registry import dispatcher
 from glebe.apiserver.cel.syntax import (
     Call,
@@ -24,51 +26,18 @@ from glebe.apiserver.cel.syntax import (
     Select,
     StructLiteral,
 )
-from glebe.apiserver.cel.types import Type
 from glebe.apiserver.cel.values import (
     NONE,
     Lazy,
     Optional,
     StructValue,
     TypeValue,
-    equal,
     key_of,
     no_overload,
-    parse_duration,
-    parse_timestamp,
     type_name,
 )
 
-Frame = list[Any]
-Step = Callable[[Frame], Any]
-
 _TYPE_VALUES = {"Timestamp": "google.protobuf.Timestamp", "Duration": "google.protobuf.Duration"}
-
-
-def _from_raw(kind: Type) -> Callable[[Any], Any] | None:
-    """What turns a JSON value into CEL's where the schema says more than JSON can; leaves CEL's own as they are."""
-    return _CONVERTERS.get(kind.kind)
-
-
-def _bytes(value: Any) -> Any:
-    if type(value) is not str:
-        return value
-    try:
-        return base64.b64decode(value)
-    except ValueError:
-        raise EvalError("invalid base64") from None
-
-
-_CONVERTERS: dict[str, Callable[[Any], Any]] = {
-    "double": lambda v: float(v) if type(v) is int else v,
-    "timestamp": lambda v: _time(v) if type(v) is str else v,
-    "duration": lambda v: parse_duration(v) if type(v) is str else v,
-    "bytes": _bytes,
-}
-
-
-def _time(text: str) -> Any:
-    return parse_timestamp(text if len(text) > 10 else f"{text}T00:00:00Z")
 
 
 def fetch(value: Any, name: str, budget: Budget) -> Any:
@@ -145,7 +114,7 @@ class Compiler:
         if node.optional:
             return _charged(lambda frame: optional_fetch(operand(frame), key, frame[0]))
         kind = self._checked.type_of(node)
-        convert = _from_raw(kind) if self._raw else None
+        convert = from_raw(kind) if self._raw else None
 
         def run(frame: Frame) -> Any:
             budget = frame[0]
@@ -245,13 +214,13 @@ class Compiler:
     def _binary(self, node: Call, args: list[Step]) -> Step:
         name = node.name
         if name in ("_[_]", "_[?_]"):
-            convert = _from_raw(self._checked.type_of(node)) if self._raw else None
+            convert = from_raw(self._checked.type_of(node)) if self._raw else None
             chosen = index if name == "_[_]" else optional_index
             step = _apply(chosen, args)
             return step if convert is None else (lambda frame: convert(step(frame)))
         flavor = self._checked.type_of(node.args[0]).flavor
-        if flavor and name in _FLAVORED:
-            return _apply(_FLAVORED[name](flavor), args)
+        if flavor and name in FLAVORED:
+            return _apply(FLAVORED[name](flavor), args)
         return _apply(BINARY[name][0], args)
 
     # -- macros --------------------------------------------------------------------------------------------------
@@ -273,8 +242,8 @@ class Compiler:
         if node.kind in ("optMap", "optFlatMap"):
             return _opt_map(operand, places[0], args[0], node.kind == "optMap")
         over = self._checked.type_of(node.operand)
-        convert = _from_raw(over.params[0]) if self._raw and over.kind == "list" and over.params else None
-        return _COMPREHENSIONS[node.kind](_iteration(operand, places, convert), places, args)
+        convert = from_raw(over.params[0]) if self._raw and over.kind == "list" and over.params else None
+        return COMPREHENSIONS[node.kind](iteration(operand, places, convert), places, args)
 
 
 def _charged(step: Step) -> Step:
@@ -424,206 +393,6 @@ _SPECIAL: dict[str, Callable[[list[Step]], Step]] = {
 }
 
 
-# --------------------------------------------------------------------------------------------------- comprehensions
-
-
-def _iteration(
-    operand: Step, places: list[int], convert: Callable[[Any], Any] | None
-) -> Callable[[Frame], Iterator[None]]:
-    """Goes over the range with the variables in their places, at the cost of one step each."""
-    first = places[0]
-    second = places[1] if len(places) == 2 else 0
-
-    def run(frame: Frame) -> Iterator[None]:
-        over = operand(frame)
-        budget = frame[0]
-        if type(over) is list:
-            for position, item in enumerate(over):
-                budget.left -= 1
-                if budget.left < 0:
-                    raise OutOfBudget
-                value = item if convert is None else convert(item)
-                if second:
-                    frame[first], frame[second] = position, value
-                else:
-                    frame[first] = value
-                yield
-        elif isinstance(over, dict):
-            for key, value in list(over.items()):
-                budget.spend(1)
-                frame[first] = key
-                if second:
-                    frame[second] = value
-                yield
-        else:
-            raise no_overload("comprehension range")
-
-    return run
-
-
-_Over = Callable[[Frame], Iterator[None]]
-
-
-def _quantifier(absorbing: bool) -> Callable[[_Over, list[int], list[Step]], Step]:
-    def make(over: _Over, places: list[int], args: list[Step]) -> Step:
-        (body,) = args
-
-        def run(frame: Frame) -> bool:
-            error: EvalError | None = None
-            for _ in over(frame):
-                try:
-                    value = body(frame)
-                except EvalError as caught:
-                    error = error or caught
-                    continue
-                if type(value) is not bool:
-                    error = error or no_overload()
-                elif value is absorbing:
-                    return absorbing
-            if error is not None:
-                raise error
-            return not absorbing
-
-        return run
-
-    return make
-
-
-def _exists_one(over: _Over, places: list[int], args: list[Step]) -> Step:
-    (body,) = args
-    return lambda frame: sum(_truth(body(frame)) for _ in over(frame)) == 1
-
-
-def _truth(value: Any) -> bool:
-    if type(value) is not bool:
-        raise no_overload()
-    return value
-
-
-def _filter(over: _Over, places: list[int], args: list[Step]) -> Step:
-    (body,) = args
-    place = places[0]
-
-    def run(frame: Frame) -> list[Any]:
-        frame[0].spend(10)
-        return [frame[place] for _ in over(frame) if _truth(body(frame))]
-
-    return run
-
-
-def _transform_list(over: _Over, places: list[int], args: list[Step]) -> Step:
-    body = args[-1]
-    guard = args[0] if len(args) == 2 else None
-
-    def run(frame: Frame) -> list[Any]:
-        frame[0].spend(10)
-        return [body(frame) for _ in over(frame) if guard is None or _truth(guard(frame))]
-
-    return run
-
-
-def _transform_map(over: _Over, places: list[int], args: list[Step]) -> Step:
-    body = args[-1]
-    guard = args[0] if len(args) == 2 else None
-    place = places[0]
-
-    def run(frame: Frame) -> dict[Any, Any]:
-        frame[0].spend(30)
-        out: dict[Any, Any] = {}
-        for _ in over(frame):
-            if guard is None or _truth(guard(frame)):
-                out[frame[place]] = body(frame)
-        return out
-
-    return run
-
-
-def _transform_entry(over: _Over, places: list[int], args: list[Step]) -> Step:
-    body = args[-1]
-    guard = args[0] if len(args) == 2 else None
-
-    def run(frame: Frame) -> dict[Any, Any]:
-        frame[0].spend(30)
-        out: dict[Any, Any] = {}
-        for _ in over(frame):
-            if guard is not None and not _truth(guard(frame)):
-                continue
-            entry = body(frame)
-            if not isinstance(entry, dict):
-                raise no_overload("transformMapEntry")
-            for key, value in entry.items():
-                frame[0].spend(1)
-                if key in out:
-                    raise EvalError(f"insert failed: key {key} already exists")
-                out[key] = value
-        return out
-
-    return run
-
-
-_COMPREHENSIONS: dict[str, Callable[[_Over, list[int], list[Step]], Step]] = {
-    "all": _quantifier(False),
-    "exists": _quantifier(True),
-    "exists_one": _exists_one,
-    "filter": _filter,
-    "map": _transform_list,
-    "transformList": _transform_list,
-    "transformMap": _transform_map,
-    "transformMapEntry": _transform_entry,
-}
-
-
-# ------------------------------------------------------------------------------------- lists that schemas call set, map
-
-
-def _identity(flavor: tuple[str, ...]) -> Callable[[Any], Any]:
-    keys = flavor[1:]
-    if flavor[0] == "set":
-        return lambda item: item
-    return lambda item: [item.get(key) for key in keys] if isinstance(item, dict) else item
-
-
-def _flavored_equal(flavor: tuple[str, ...]) -> Callable[[Budget, Any, Any], bool]:
-    """Order does not count."""
-
-    def run(budget: Budget, a: Any, b: Any) -> bool:
-        if type(a) is not list or type(b) is not list or len(a) != len(b):
-            return False
-        for item in a:
-            budget.spend(1 + len(b))
-            if not any(equal(item, other, budget) for other in b):
-                return False
-        return True
-
-    return run
-
-
-def _flavored_add(flavor: tuple[str, ...]) -> Callable[[Budget, Any, Any], list[Any]]:
-    """Items of the right side replace those of the left with the same identity, in their place."""
-    identity = _identity(flavor)
-
-    def run(budget: Budget, a: Any, b: Any) -> list[Any]:
-        if type(a) is not list or type(b) is not list:
-            raise no_overload("_+_")
-        out = list(a)
-        for item in b:
-            budget.spend(1 + len(out))
-            mine = identity(item)
-            same = next((i for i, other in enumerate(out) if equal(identity(other), mine, budget)), -1)
-            if same < 0:
-                out.append(item)
-            else:
-                out[same] = item
-        return out
-
-    return run
-
-
-_FLAVORED: dict[str, Callable[[tuple[str, ...]], Callable[..., Any]]] = {
-    "_==_": _flavored_equal,
-    "_!=_": lambda flavor: lambda budget, a, b: not _flavored_equal(flavor)(budget, a, b),
-    "_+_": _flavored_add,
-}
 _MAKERS: dict[type, Callable[[Compiler, Any], Step]] = {
     Literal: Compiler._literal,
     Ident: Compiler._ident,
