@@ -11,7 +11,7 @@ from glebe.apiserver.store.subscription import Follower
 from glebe.apiserver.store.table import Table
 
 #: Of so many dropped clusters it is remembered when they were dropped; of others, that it was before a revision.
-_DROPS_KEPT = 10_000
+_DROPS_KEPT = 100
 
 
 class Tables:
