@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from admission_world import CLAIMS, QUOTAS, container, pod, refused, serve, thing, until
+from etcd_peer import shared_etcd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glebe.apiserver.admission.quota import amounts, podusage
 from glebe.apiserver.store import Entry, Key, Make, MemoryStore, Store
+from glebe.apiserver.store.etcd import EtcdOptions, EtcdStore
 from glebe.apiserver.store.sqlite import SQLiteStore
 from glebe.kube.client import Client
 from glebe.kube.errors import ApiError
@@ -329,6 +331,29 @@ async def test_two_servers_on_one_store_give_no_more_than_there_is() -> None:
     for name in [c["metadata"]["name"] for c in (await api.list(CONFIGMAPS, "default")).items]:
         await api.delete(CONFIGMAPS, name, "default")
     await used(api, "q", {"configmaps": "0"})
+    await one.close()
+    await two.close()
+
+
+@pytest.mark.realtime
+async def test_two_replicas_on_one_etcd_give_no_more_than_there_is(tmp_path: Path) -> None:
+    options = EtcdOptions((shared_etcd().url,), prefix=f"/{tmp_path.name}-quota/")
+    one, api = await serve(store=EtcdStore(options))
+    two, other = await serve(store=EtcdStore(options))
+    await api.create(QUOTAS, quota("q", {"configmaps": "5"}))
+
+    async def make(client: Client, number: int) -> bool:
+        try:
+            await client.create(CONFIGMAPS, thing(CONFIGMAPS, f"c{number}"))
+        except ApiError as error:
+            if error.code != 403:
+                raise
+            return False
+        return True
+
+    answers = await asyncio.gather(*(make(api if n % 2 else other, n) for n in range(24)))
+    assert 1 <= sum(answers) <= 5
+    assert len((await other.list(CONFIGMAPS, "default")).items) == sum(answers)
     await one.close()
     await two.close()
 
