@@ -26,6 +26,7 @@ class _Registered:
         self._implementation = implementation
         self._real: Any = None
         self._known: r.Registrations[Any] = r.Registrations(server, resources, self._read)
+        self._held = self._known.known
 
     def _read(self, stored: dict[str, list[Object]]) -> tuple[Any, ...]:
         if self._real is None:
@@ -34,19 +35,22 @@ class _Registered:
         found: tuple[Any, ...] = self._real.read(stored)
         return found
 
-    def _concerned(self, a: AdmissionAttributes) -> tuple[Any, ...]:
-        return () if a.info.group_resource in r.EXEMPT else self._known.of(a.cluster)
-
 
 class Mutating(_Registered):
     async def admit(self, a: AdmissionAttributes) -> None:
-        if known := self._concerned(a):
+        known = self._held.get(a.cluster)
+        if known is None:
+            known = self._known.of(a.cluster)
+        if known and a.info.group_resource not in r.EXEMPT:
             await self._real.admit(a, known)
 
 
 class Validating(_Registered):
     async def validate(self, a: AdmissionAttributes) -> None:
-        if known := self._concerned(a):
+        known = self._held.get(a.cluster)
+        if known is None:
+            known = self._known.of(a.cluster)
+        if known and a.info.group_resource not in r.EXEMPT:
             await self._real.validate(a, known)
 
 

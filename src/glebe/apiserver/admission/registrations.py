@@ -49,12 +49,13 @@ class Registrations(Generic[T]):
         self._server = server
         self._resources = tuple(resources)
         self._read = read
-        self._known: dict[str, tuple[T, ...]] = {}
+        self.known: dict[str, tuple[T, ...]] = {}
+        """What is remembered, for who looks before he asks :meth:`of`."""
         self._following = False
 
     def of(self, cluster: str) -> tuple[T, ...]:
         """All of a cluster's, in the order of their names."""
-        known = self._known.get(cluster)
+        known = self.known.get(cluster)
         return self._load(cluster) if known is None else known
 
     def _load(self, cluster: str) -> tuple[T, ...]:
@@ -71,11 +72,11 @@ class Registrations(Generic[T]):
             stored[resource] = sorted(found, key=lambda obj: str(obj["metadata"]["name"]))
         made = self._read(stored) if stored else ()
         if self._server.clusters.exists(cluster):
-            self._known[cluster] = made
+            self.known[cluster] = made
         return made
 
     def _forget(self, cluster: str) -> None:
-        self._known.pop(cluster, None)
+        self.known.pop(cluster, None)
 
 
 class Shared(Generic[T]):
