@@ -1,8 +1,8 @@
 """Serving from a mirror that other replicas' writes reach a moment later.
 
 Reads that ask for the most recent state wait until the mirror has it; reads that ask for "at least this version" wait
-for that. Writes start from what the mirror has: compare-and-set protects them, and what they are refused for (an object, a
-namespace, a right that is not there yet) is looked at once more when the mirror was behind.
+for that. Writes start from what the mirror has: compare-and-set protects them, and what they are refused for (objects,
+namespaces, rights that are not there yet) is looked at once more when the mirror was behind.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Model(RuleBasedStateMachine):
         self.store = self.make()
         self.loop.run_until_complete(self.store.start())
         self.now: dict[Key, tuple[int, bytes]] = {}
-        self.past: dict[int, dict[Key, tuple[int, bytes]]] = {}
+        self.past: dict[int, dict[Key, tuple[int, bytes]]] = {0: {}}
         self.log: list[tuple[int, str, Key]] = []
         self.dropped = {"root": 0, "tenant": 0}
 
@@ -98,7 +98,8 @@ class Model(RuleBasedStateMachine):
             after = page.next_key
             if after is None:
                 break
-        state = self.past[moment]
+        # etcd's revision moves by what is not ours, too
+        state = self.past[max(r for r in self.past if r <= moment)]
         wanted = [state[k] for k in sorted(state) if k.cluster == cluster and k.namespace.startswith(namespace)]
         assert found == wanted
 
