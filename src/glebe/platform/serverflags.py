@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from glebe.apiserver.assembly import ALWAYS_ON, PLUGINS, TOLERATION_SECONDS, ServerOptions
 from glebe.apiserver.auth.options import IdentityOptions
 from glebe.apiserver.dialing import DialRules, Network
-from glebe.apiserver.types import release
+from glebe.apiserver.types import release, runtimeconfig
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -194,6 +194,11 @@ def _use_release(given: _Given) -> None:
             release.use(wanted.removeprefix("v"))
         except ValueError as error:
             raise FlagError("kubernetes-version", str(error)) from error
+    if versions := given.text("runtime-config"):
+        try:
+            runtimeconfig.use(runtimeconfig.parse(versions))
+        except ValueError as error:
+            raise FlagError("runtime-config", str(error)) from error
 
 
 def _server(given: _Given) -> ServerOptions:

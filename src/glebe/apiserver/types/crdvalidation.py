@@ -121,7 +121,7 @@ def _protected(meta: Values, group: str, names: Values, old: Object | None) -> l
     """Kubernetes' own groups need a sign of approval, and what is built in cannot be declared a second time: its
     objects would be kept in the same place, under rules of the declarer's making.
     """
-    from glebe.apiserver.types.registry import builtins  # late: it needs this module's room
+    from glebe.apiserver.types.registry import known  # late: it needs this module's room
 
     if not is_protected(group):
         return []
@@ -135,7 +135,7 @@ def _protected(meta: Values, group: str, names: Values, old: Object | None) -> l
             causes.append(n.invalid(path, (meta.get("annotations") or {}).get(APPROVED), why))
     for field in ("plural", "kind"):
         name = names.get(field)
-        if any(info.group == group and getattr(info, field) == name for info in builtins()):
+        if any(info.group == group and getattr(info, field) == name for info in known()):
             causes.append(n.invalid(f"spec.names.{field}", name, f"is built in: the group {group} has it already"))
     return causes
 

@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from glebe.apiserver.types import release
+from glebe.apiserver.types import release, runtimeconfig
 from glebe.kube.objects import EVERY, Object
 from glebe.kube.resources import Resource
 
@@ -172,7 +172,13 @@ def _builtin(row: dict[str, Any]) -> ResourceInfo:
 
 @cache
 def builtins() -> tuple[ResourceInfo, ...]:
-    """Every built-in resource, in the order in which discovery lists them."""
+    """Every built-in resource that is served, in the order in which discovery lists them."""
+    return tuple(_builtin(row) for row in runtimeconfig.served_rows())
+
+
+@cache
+def known() -> tuple[ResourceInfo, ...]:
+    """Every built-in resource, served or not."""
     return tuple(_builtin(row) for row in release.resource_rows())
 
 
