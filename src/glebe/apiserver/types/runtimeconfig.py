@@ -1,7 +1,7 @@
 """Which built-in API versions are served: upstream's ``--runtime-config``.
 
-Keys are ``api/all``, ``api/ga``, ``api/beta``, ``api/alpha`` and ``GROUP/VERSION``; a more specific key wins. Unlike upstream,
-a stable version cannot be turned off: the platform's own controllers live on them.
+Keys are ``api/all``, ``api/ga``, ``api/beta``, ``api/alpha`` and ``GROUP/VERSION``; a more specific key wins. Unlike
+upstream, a stable version cannot be turned off: the platform's own controllers live on them.
 
 Like the release (:mod:`.release`) this is chosen once for a process, before anything has been read.
 """
