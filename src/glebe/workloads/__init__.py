@@ -28,6 +28,7 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
     from glebe.workloads.garbage import collector
     from glebe.workloads.job import controller as job
     from glebe.workloads.nodes import controller as nodes
+    from glebe.workloads.replicas import controller as replicas
 
     own_client, own_informers = client, informers
     if client.cluster == EVERY:
@@ -37,6 +38,7 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
         namespaces.build(client, informers, env),
         serviceaccounts.build(client, informers, env, root_ca),
         job.build(client, informers, env),
+        *replicas.build(client, informers, env),
         binder.build(own_client, own_informers, env),
         collector.build(client, informers, env),
         *disruption.build(client, informers, env),
