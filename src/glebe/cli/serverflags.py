@@ -16,7 +16,7 @@ _API, _IDENTITY, _OIDC, _PROXY, _TOKENS, _AUDIT, _ADMISSION = (
 #: (flag, type, default, panel, help)
 FLAGS: Final[tuple[tuple[str, Any, Any, str, str], ...]] = (
     ("kubernetes-version", str, "", _API, "Release whose kinds are served: 1.36 (the default), 1.35 or 1.34."),
-    ("runtime-config", str, "", _API, "Further API versions to serve: GROUP/VERSION=true or api/all=true, with commas."),
+    ("runtime-config", str, "", _API, "Further API versions: GROUP/VERSION=true or api/all=true, with commas."),
     ("client-ca-file", str, "", _IDENTITY, "PEM file of further CAs whose client certificates are good."),
     ("token-auth-file", str, "", _IDENTITY, "CSV file of static tokens: token,user,uid,groups."),
     ("authentication-config", str, "", _IDENTITY, "AuthenticationConfiguration file: identity providers, anonymous."),
