@@ -25,10 +25,12 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
     from glebe.workloads import namespaces, protection, serviceaccounts
     from glebe.workloads.binder import controller as binder
     from glebe.workloads.disruption import controller as disruption
+    from glebe.workloads.endpoints import slices as endpoints
     from glebe.workloads.garbage import collector
     from glebe.workloads.job import controller as job
     from glebe.workloads.nodes import controller as nodes
     from glebe.workloads.replicas import controller as replicas
+    from glebe.workloads.statefulset import controller as statefulset
 
     own_client, own_informers = client, informers
     if client.cluster == EVERY:
@@ -38,10 +40,12 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
         namespaces.build(client, informers, env),
         serviceaccounts.build(client, informers, env, root_ca),
         job.build(client, informers, env),
+        statefulset.build(client, informers, env),
         *replicas.build(client, informers, env),
         binder.build(own_client, own_informers, env),
         collector.build(client, informers, env),
         *disruption.build(client, informers, env),
         *protection.build(client, informers, env),
+        *endpoints.build(client, informers, env),
         *nodes.build(own_client, own_informers, env),
     ]

@@ -1,4 +1,4 @@
-"""Objects that belong to owners of one kind (the pods of StatefulSets, the revisions of DaemonSets), and whose they are.
+"""Objects that belong to owners of one kind, such as the pods of StatefulSets, and whose they are.
 
 An owner reference with ``controller: true`` decides. An object that has none is adopted by an owner whose selector
 matches it; one that does not match its owner's selector any more is released.
@@ -128,9 +128,8 @@ class Claims:
         orphans = self.dependents.store.by_index(BY_CONTROLLER, f"orphans/{self._space(key)}")
         wanted = [o for o in filter(only, orphans) if not is_deleting(o) and selector.matches(labels_of(o)) and fits(o)]
         if wanted and await self._still_there(key, owner):
-            for obj in wanted:
-                if (adopted := await self._adopt(key, owner, obj)) is not None:
-                    mine.append(adopted)
+            adopted = [await self._adopt(key, owner, obj) for obj in wanted]
+            mine += [obj for obj in adopted if obj is not None]
         return mine
 
     async def _still_there(self, key: ObjectKey, owner: Object) -> bool:
