@@ -78,8 +78,6 @@ def environment(params: bool, authorizer: bool) -> Environment:
 def request_value(a: AdmissionAttributes, match: Match) -> dict[str, Any]:
     """``request``: the AdmissionRequest without its objects; what is empty is left out."""
     asked = kind_of(a.info, a.subresource)
-    user: dict[str, Any] = {"username": a.user.name, "uid": a.user.uid, "groups": list(a.user.groups)}
-    user["extra"] = {key: list(values) for key, values in a.user.extra.items()}
     request: dict[str, Any] = {
         "kind": kind_object(match.kind),
         "resource": resource_object(match.info.group, match.info.version, match.info.plural),
@@ -90,7 +88,7 @@ def request_value(a: AdmissionAttributes, match: Match) -> dict[str, Any]:
         "name": a.name,
         "namespace": a.namespace,
         "operation": a.operation,
-        "userInfo": {key: value for key, value in user.items() if value},
+        "userInfo": a.user.info(),
     }
     request = {key: value for key, value in request.items() if value}
     request["dryRun"] = a.dry_run

@@ -44,13 +44,6 @@ def request_for(
 ) -> bytes:
     """The review to send."""
     asked = kind_of(a.info, a.subresource)
-    user: dict[str, Any] = {"username": a.user.name}
-    if a.user.uid:
-        user["uid"] = a.user.uid
-    if a.user.groups:
-        user["groups"] = list(a.user.groups)
-    if a.user.extra:
-        user["extra"] = {key: list(values) for key, values in a.user.extra.items()}
     request: dict[str, Any] = {
         "uid": uid,
         "kind": kind_object(match.kind),
@@ -62,7 +55,7 @@ def request_for(
         "name": a.name,
         "namespace": a.namespace,
         "operation": a.operation,
-        "userInfo": user,
+        "userInfo": a.user.info(),
         "object": obj,
         "oldObject": old,
         "dryRun": a.dry_run,

@@ -33,7 +33,7 @@ def begin(
         "stage": "RequestReceived",
         "requestURI": request.path + query,
         "verb": route.verb,
-        "user": user_info(user) if user is not None else {},
+        "user": user.info() if user is not None else {},
     }
     if addresses := source_addresses(request):
         event["sourceIPs"] = addresses
@@ -63,7 +63,7 @@ def add_decision(event: dict[str, Any], flight: Flight, code: int) -> None:
     """How authorization decided, what admission noted, and for whom it was done."""
     notes = event["annotations"]
     if flight.impersonator is not None:
-        event["impersonatedUser"] = user_info(flight.user)
+        event["impersonatedUser"] = flight.user.info()
     notes.update(flight.annotations)
     if flight.allowed:
         notes["authorization.k8s.io/decision"] = "allow"
@@ -94,18 +94,6 @@ def add_error(event: dict[str, Any], error: ApiError, verdict: Verdict) -> None:
     event["responseStatus"] = {k: v for k, v in status.items() if k not in ("kind", "apiVersion")}
     if verdict.level == REQUEST_RESPONSE:
         event["responseObject"] = status
-
-
-def user_info(user: User) -> Object:
-    """``authentication.k8s.io/v1`` UserInfo."""
-    out: Object = {"username": user.name}
-    if user.uid:
-        out["uid"] = user.uid
-    if user.groups:
-        out["groups"] = list(user.groups)
-    if user.extra:
-        out["extra"] = {k: list(v) for k, v in user.extra.items()}
-    return out
 
 
 def source_addresses(request: Request) -> list[str]:

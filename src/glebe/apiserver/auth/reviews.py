@@ -91,27 +91,15 @@ class Reviews:
         return {**answer, "evaluationError": incomplete} if incomplete else answer
 
     async def _whoami(self, cluster: str, namespace: str, user: User, obj: Object) -> Object:
-        return {"userInfo": user_info(user)}
+        return {"userInfo": user.info()}
 
     async def _token(self, cluster: str, namespace: str, user: User, obj: Object) -> Object:
         token, audiences = check_token(obj)
         found = await self._authenticator.check_token(token, cluster, audiences)
         if found is None:
             return {"user": {}, "error": "[invalid bearer token]"}
-        answer = {"authenticated": True, "user": user_info(found[0])}
+        answer = {"authenticated": True, "user": found[0].info()}
         return {**answer, "audiences": found[1]} if found[1] else answer
-
-
-def user_info(user: User) -> Object:
-    """``authentication.k8s.io`` UserInfo."""
-    out: Object = {"username": user.name}
-    if user.uid:
-        out["uid"] = user.uid
-    if user.groups:
-        out["groups"] = list(user.groups)
-    if user.extra:
-        out["extra"] = {k: list(v) for k, v in user.extra.items()}
-    return out
 
 
 def _shown(rule: Rule, *fields: str) -> Object:

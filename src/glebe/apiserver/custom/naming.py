@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from glebe.apiserver.request.call import Call
-from glebe.apiserver.store import Entry, Key, Mismatch
+from glebe.apiserver.store import Key, Mismatch
 from glebe.apiserver.types.definitionfacts import approval_state, has_condition, is_protected
 from glebe.kube.objects import Object, set_condition
 
@@ -75,16 +75,15 @@ async def _settle_one(call: Call, name: str) -> bool:
             done = await server.store.put(key, _stamped(obj), entry.revision)
         except Mismatch:
             continue
-        _tell(call, done, entry)
+        call.server.written(call_on(call, name), done, entry)
         return bool(before) and before != obj["status"]["acceptedNames"]
     return True  # it is gone, and its names with it
 
 
-def _tell(call: Call, entry: Entry, previous: Entry) -> None:
-    """Let the rest of the server know of a write that is no request's own."""
+def call_on(call: Call, name: str) -> Call:
+    """The same caller's call on the definition ``name``: for writes that are no request's own."""
     info = call.server.registry.lookup(call.cluster, "apiextensions.k8s.io", "v1", "customresourcedefinitions")
     assert info is not None
-    name = entry.view()["metadata"]["name"]
     route = replace(
         call.route,
         group=info.group,
@@ -94,7 +93,7 @@ def _tell(call: Call, entry: Entry, previous: Entry) -> None:
         name=name,
         subresource="",
     )
-    call.server.written(Call(call.server, call.request, route, info, call.user), entry, previous)
+    return Call(call.server, call.request, route, info, call.user)
 
 
 def _stamped(obj: Object) -> Any:

@@ -155,7 +155,7 @@ def _ending(obj: Object, status: str, reason: str, message: str, now: str) -> No
 
 
 async def _mark(call: Call, name: str, status: str, reason: str, message: str) -> None:
-    inner = _on_definition(call, name)
+    inner = naming.call_on(call, name)
     entry = call.server.store.get(inner.key())
     if entry is None:
         return
@@ -169,7 +169,7 @@ async def _mark(call: Call, name: str, status: str, reason: str, message: str) -
 async def _release(call: Call, name: str, reason: str, message: str) -> None:
     """Take the cleanup finalizer away, and the definition with it when that was the last."""
     server = call.server
-    inner = _on_definition(call, name)
+    inner = naming.call_on(call, name)
     while (entry := server.store.get(inner.key())) is not None:
         obj = entry.load()
         finalizers = [f for f in obj["metadata"].get("finalizers") or () if f != CLEANUP]
@@ -187,18 +187,3 @@ async def _release(call: Call, name: str, reason: str, message: str) -> None:
             continue
         await naming.settle(inner)  # its names are free
         return
-
-
-def _on_definition(call: Call, name: str) -> Call:
-    info = call.server.registry.lookup(call.cluster, "apiextensions.k8s.io", "v1", "customresourcedefinitions")
-    assert info is not None
-    route = replace(
-        call.route,
-        group=info.group,
-        version=info.version,
-        resource=info.plural,
-        namespace="",
-        name=name,
-        subresource="",
-    )
-    return Call(call.server, call.request, route, info, call.user)
