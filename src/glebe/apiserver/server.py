@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
-import orjson
-
-from glebe.apiserver import archives, assembly, event_expiry, health, replicas
+from glebe.apiserver import assembly
 from glebe.apiserver.admission.base import AdmissionPlugin, ValidatingPlugin
 from glebe.apiserver.aggregation import presence
 from glebe.apiserver.auth import impersonation
 from glebe.apiserver.auth.tokenrequest import TokenIssuer
-from glebe.apiserver.clusters import Clusters, wildcard
+from glebe.apiserver.clusters import Clusters, archives, wildcard
 from glebe.apiserver.clusters import serving as logical_clusters
+from glebe.apiserver.clusters.firstobjects import first_objects
+from glebe.apiserver.contracts import Allocator, Authenticator, Authorizer, Follower, Handler, Preparation, Reviewer
 from glebe.apiserver.custom import removal as custom_kinds
 from glebe.apiserver.custom.naming import DEFINITIONS
 from glebe.apiserver.dialing import Dialer
-from glebe.apiserver.firstobjects import first_objects
+from glebe.apiserver.discovery import health
 from glebe.apiserver.flight import Filter, Flight, chain
 from glebe.apiserver.pods import operations as pods
 from glebe.apiserver.pods.operations import PodLogs
-from glebe.apiserver.request import media, routing, selection
+from glebe.apiserver.request import failures, media, replicas, routing, selection
 from glebe.apiserver.request.call import Call, respond
 from glebe.apiserver.request.routing import Route
 from glebe.apiserver.services import advertising
 from glebe.apiserver.services.allocation import ServiceAddresses
 from glebe.apiserver.services.pools import SERVICES
-from glebe.apiserver.store import EVERY_CLUSTER, Compacted, Entry, Key, Store, StoreUnavailable, TooLarge
+from glebe.apiserver.store import EVERY_CLUSTER, Entry, Key, Store
 from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
 from glebe.apiserver.verbs import (
     admitting,
     componentstatus,
     deleting,
+    eventexpiry,
     patching,
     reading,
     schema_steps,
@@ -46,15 +45,6 @@ from glebe.kube import errors
 from glebe.kube.clock import Env, format_time
 from glebe.kube.objects import Object
 from glebe.kube.transport import Request, Response, User
-
-log = logging.getLogger("glebe.apiserver")
-
-Handler = Callable[[Call], Awaitable[Response]]
-Preparation = Callable[[Flight], Awaitable[None]]
-Allocator = Callable[[Call, Object, "Object | None"], Awaitable[None]]
-"""(call, new object, old object or None): takes what the object needs, right before it is written."""
-Follower = Callable[[Call, "Entry | None", "Entry | None"], None]
-"""(call, new state or None, old state or None)."""
 
 _MASTERS = "system:masters"
 _SELECTING = ("list", "watch")
@@ -80,40 +70,6 @@ _VERBS: dict[str, Handler] = {
     "delete": deleting.delete,
     "deletecollection": deleting.delete_collection,
 }
-
-
-class Authenticator(Protocol):
-    async def authenticate(self, request: Request, cluster: str) -> User | None:
-        """Who asks; None when the credentials are missing or wrong."""
-        ...
-
-
-class Authorizer(Protocol):
-    async def authorize(
-        self,
-        user: User,
-        cluster: str,
-        verb: str,
-        group: str,
-        resource: str,
-        subresource: str,
-        namespace: str,
-        name: str,
-        path: str,
-        fields: str = "",
-    ) -> tuple[bool, str]:
-        """(allowed, reason). ``fields`` is a list's or a watch's field selector."""
-        ...
-
-
-class Reviewer(Protocol):
-    """Answers kinds that are asked, not stored."""
-
-    def handles(self, group: str, plural: str) -> bool: ...
-
-    async def review(self, group: str, plural: str, cluster: str, namespace: str, user: User, obj: Object) -> Object:
-        """``obj`` with its status filled in."""
-        ...
 
 
 class ApiServer:
@@ -169,7 +125,7 @@ class ApiServer:
         self.reviews: Reviewer | None = None
         self.clusters = Clusters(self, clusters)
         self.dialer = Dialer(self)
-        self.event_expiry = event_expiry.EventExpiry(store, env)
+        self.event_expiry = eventexpiry.EventExpiry(store, env)
         self.ready = False
         self._now = ("", -1)
         self.concerned: dict[str, admitting.Concerned] = {}
@@ -220,7 +176,7 @@ class ApiServer:
     def written(self, call: Call, entry: Entry | None, previous: Entry | None) -> None:
         """A write was acknowledged (``entry`` None: deleted): follow it up inside the server."""
         resource = call.info.group_resource
-        if resource in event_expiry.RESOURCES and entry is not None and previous is None:
+        if resource in eventexpiry.RESOURCES and entry is not None and previous is None:
             self.event_expiry.note(call.key(entry.view()["metadata"]["name"]))
         for follower in self.followers:
             follower(call, entry, previous)
@@ -235,33 +191,13 @@ class ApiServer:
                 response = await replicas.serve(self.store, request, warnings, self._route)
             else:
                 response = await self._route(request, warnings)
-        except errors.ApiError as error:
-            response = self._failure(error)
-        except TooLarge as error:
-            response = self._failure(errors.ApiError(413, "RequestEntityTooLarge", str(error)))
-        except StoreUnavailable as error:
-            log.error("storage: %s", error)
-            response = self._failure(errors.ApiError(503, "ServiceUnavailable", str(error), retry_after=5))
-        except Compacted as error:
-            response = self._failure(errors.gone(str(error)))
         except Exception as error:
-            if _too_deep(error):
-                response = self._failure(errors.bad_request("the request's body is nested too deeply"))
-            else:
-                log.exception("request %s %s failed", request.method, request.path)
-                response = self._failure(errors.internal(f"{type(error).__name__}: {error}"))
+            response = failures.answer(request, error)
         if warnings:
-            response.headers["warning"] = ", ".join(f'299 - "{_escaped(w)}"' for w in warnings)
+            response.headers["warning"] = failures.warning_header(warnings)
         if response.status >= 400:
-            _as_asked(request, response)
+            failures.as_asked(request, response)
         return response
-
-    @staticmethod
-    def _failure(error: errors.ApiError) -> Response:
-        headers = {"content-type": media.JSON}
-        if error.retry_after is not None:
-            headers["retry-after"] = str(error.retry_after)
-        return Response(error.code, headers, orjson.dumps(error.status()))
 
     async def _route(self, request: Request, warnings: list[str]) -> Response:
         route = routing.parse(request)
@@ -344,7 +280,7 @@ class ApiServer:
         response = await handler(call)
         if info.is_custom or info.group_resource == DEFINITIONS:
             await custom_kinds.clean_up(call)
-        elif info.group_resource in event_expiry.RESOURCES:
+        elif info.group_resource in eventexpiry.RESOURCES:
             await self.event_expiry.sweep()
         return response
 
@@ -416,7 +352,7 @@ class ApiServer:
         if flight is not None:
             flight.reason = reason
         if not allowed:
-            raise _denied(user, route, reason)
+            raise failures.denied(user, route, reason)
 
     async def _discovery(self, request: Request, route: Route) -> Response:
         from glebe.apiserver.discovery.browsing import browse  # late: discovery and OpenAPI are big and rarely asked
@@ -424,42 +360,7 @@ class ApiServer:
         return await browse(self, request, route)
 
 
-def _denied(user: User, route: Route, reason: str) -> errors.ApiError:
-    if not route.resource:
-        message = f'forbidden: User "{user.name}" cannot {route.verb} path "{route.path}"'
-        return errors.ApiError(403, "Forbidden", message + (f": {reason}" if reason else ""))
-    resource = f"{route.resource}/{route.subresource}" if route.subresource else route.resource
-    where = f'in the namespace "{route.namespace}"' if route.namespace else "at the cluster scope"
-    why = f'User "{user.name}" cannot {route.verb} resource "{resource}" in API group "{route.group}" {where}'
-    if reason:
-        why += f": {reason}"
-    return errors.forbidden(route.group, route.resource, route.name, why)
-
-
 def _check_segment(what: str, given: str) -> None:
     fault = routing.name_fault(given)
     if fault:
         raise errors.bad_request(f'{what} parameter invalid: "{given}": {fault}')
-
-
-def _too_deep(error: Exception) -> bool:
-    """Collections within collections, beyond what we walk (or the JSON encoder writes: 254)."""
-    return isinstance(error, RecursionError) or (isinstance(error, TypeError) and "Recursion limit" in str(error))
-
-
-def _as_asked(request: Request, response: Response) -> None:
-    """An error in protobuf for who asked for that."""
-    accept = request.headers.get("accept", "")
-    if media.PROTOBUF not in accept or response.headers.get("content-type") != media.JSON:
-        return
-    try:
-        wanted = media.negotiate(accept)
-        status = orjson.loads(response.body)
-    except (errors.ApiError, orjson.JSONDecodeError):
-        return
-    if wanted.media == media.PROTOBUF and status.get("kind") == "Status":
-        response.body, response.headers["content-type"] = media.encode(status, wanted)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from glebe.apiserver.firstobjects import first_objects
+from glebe.apiserver.clusters.firstobjects import first_objects
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.services.advertising import advertise
 from glebe.apiserver.store import MemoryStore

@@ -325,7 +325,7 @@ def test_older_releases_are_data() -> None:
     root = Path(__file__).resolve().parents[3]
     script = """
 import asyncio
-from glebe.apiserver import health
+from glebe.apiserver.discovery import health
 from glebe.apiserver.discovery.openapi import documents
 from glebe.apiserver.types import release
 release.use("1.35")

@@ -10,7 +10,7 @@ from glebe.kube import errors
 from glebe.kube.transport import Request, User
 
 if TYPE_CHECKING:
-    from glebe.apiserver.server import Authorizer
+    from glebe.apiserver.contracts import Authorizer
 
 _PREFIX, _EXTRA = "impersonate-", "impersonate-extra-"
 _ACCOUNT = "system:serviceaccount:"

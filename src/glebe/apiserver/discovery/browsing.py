@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from glebe.apiserver import health
 from glebe.apiserver.discovery import groups as discovery
+from glebe.apiserver.discovery import health
 from glebe.apiserver.request import media
 from glebe.apiserver.request.routing import Route
 from glebe.apiserver.types.registry import TypeRegistry

@@ -123,7 +123,7 @@ def _pod_group(obj: Object, now: float) -> list[Any]:
 
 
 def _component(obj: Object, now: float) -> list[Any]:
-    healthy = next((c for c in obj.get("conditions") or () if c.get("type") == "Healthy"), {})
+    healthy: Object = next((c for c in obj.get("conditions") or () if c.get("type") == "Healthy"), {})
     state = {"True": "Healthy", "False": "Unhealthy"}.get(healthy.get("status", ""), "Unknown")
     return [name_of(obj), state, healthy.get("message", ""), healthy.get("error", "")]
 

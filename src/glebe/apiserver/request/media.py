@@ -27,7 +27,7 @@ PATCH_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The form of a response: ``media`` is JSON, YAML or PROTOBUF; ``shape`` is "", Table, PartialObjectMetadata(List)."""
+    """The form of a response: ``media`` is JSON, YAML or PROTOBUF; ``shape`` is "", Table or PartialObjectMetadata."""
 
     media: str = JSON
     shape: str = ""

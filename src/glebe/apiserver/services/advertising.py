@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from glebe.apiserver.firstobjects import first_objects
+from glebe.apiserver.clusters.firstobjects import first_objects
 from glebe.apiserver.request.routing import ROOT
 from glebe.apiserver.store import Key, Make, Mismatch
 from glebe.kube.objects import Object

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import orjson
 
-from glebe.apiserver.firstobjects import SERVICE_RANGE, ip_address_object
+from glebe.apiserver.clusters.firstobjects import SERVICE_RANGE, ip_address_object
 from glebe.apiserver.store import Event, Key, Make, Mismatch
 from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, condition_is_true

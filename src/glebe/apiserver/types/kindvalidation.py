@@ -98,7 +98,7 @@ def service(obj: Object, old: Object | None) -> list[Cause]:
     causes += n.labels("spec.selector", spec.get("selector"))
     before = (old or {}).get("spec") or {}
     if before and kind != "ExternalName" and before.get("type") != "ExternalName":
-        held, wanted = before.get("clusterIPs") or (), spec.get("clusterIPs") or ()
+        held, wanted = before.get("clusterIPs") or [], spec.get("clusterIPs") or []
         if held and not wanted:
             causes.append(n.invalid("spec.clusterIPs[0]", wanted, "primary clusterIP can not be unset"))
         elif held and held[0] != wanted[0]:

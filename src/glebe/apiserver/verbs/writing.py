@@ -163,9 +163,7 @@ def _check_lock(call: Call, new: Object, old: Object) -> None:
         raise errors.conflict(call.info.group, call.info.plural, call.route.name, why)
 
 
-async def _attempt(
-    call: Call, entry: Entry, new: Object, old: Object, applied: bool, stale: bool
-) -> Response | None:
+async def _attempt(call: Call, entry: Entry, new: Object, old: Object, applied: bool, stale: bool) -> Response | None:
     """One try to replace ``entry``; None when it was replaced by someone else in the meantime.
 
     ``stale``: it is to be written even if nothing changes, because it is stored in an old form.
