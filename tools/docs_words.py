@@ -330,6 +330,11 @@ NODE_REASONS: tuple[Row, ...] = (
 )
 
 NAMESPACES: tuple[Row, ...] = (
+    ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "It is known which kinds of objects there are."),
+    ("NamespaceDeletionDiscoveryFailure", "DiscoveryFailed", "It is not: another server does not say what it has."),
+    ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "Always: kinds are read as they are."),
+    ("NamespaceDeletionContentFailure", "ContentDeleted", "All deletions were accepted."),
+    ("NamespaceDeletionContentFailure", "ContentDeletionFailed", "Some were refused; the message says which."),
     ("NamespaceContentRemaining", "SomeResourcesRemain", "Objects are still being deleted."),
     ("NamespaceContentRemaining", "ContentRemoved", "All objects are gone."),
     ("NamespaceFinalizersRemaining", "SomeFinalizersRemain", "Objects wait for their finalizers."),

@@ -341,6 +341,7 @@ async def test_two_replicas_on_one_etcd_give_no_more_than_there_is(tmp_path: Pat
     one, api = await serve(store=EtcdStore(options))
     two, other = await serve(store=EtcdStore(options))
     await api.create(QUOTAS, quota("q", {"configmaps": "5"}))
+    await other.list(QUOTAS, "default")  # the most recent state: both replicas know of the quota from here on
 
     async def make(client: Client, number: int) -> bool:
         try:
