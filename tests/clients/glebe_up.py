@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -32,11 +33,13 @@ def until(what: str, look: Callable[[], T | None], seconds: float = 60.0) -> T:
 class Up:
     """One start of `glebe up` on a data directory."""
 
+    verb = "up"
+
     def __init__(self, data: Path, *arguments: str) -> None:
         self.data = data
         self.kubeconfig = data / "kubeconfig"
         self.lines: list[str] = []
-        command = [*GLEBE, "up", "--data-dir", str(data), *arguments]
+        command = [*GLEBE, self.verb, "--data-dir", str(data), *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stderr is not None
@@ -77,3 +80,30 @@ class Up:
         """kill -9."""
         self.process.kill()
         self.process.wait()
+
+
+class Server(Up):
+    """One start of `glebe apiserver`."""
+
+    verb = "apiserver"
+
+    @property
+    def tenant(self) -> Path:
+        """The kubeconfig of the logical cluster ``tenant``."""
+        return self.data / "tenant.kubeconfig"
+
+
+class Lab:
+    """A namespace in one logical cluster of a server."""
+
+    def __init__(self, server: Server, namespace: str, kubeconfig: Path) -> None:
+        self.server, self.namespace, self.kubeconfig = server, namespace, kubeconfig
+
+    def kubectl(self, *arguments: str, expect: int = 0, stdin: str | None = None, editor: str = "") -> str:
+        """Output of `kubectl`, or its errors when it has to fail. ``editor``: a shell script that gets the file."""
+        command = ("kubectl", f"--kubeconfig={self.kubeconfig}", f"--namespace={self.namespace}", *arguments)
+        more = ("env", f"KUBE_EDITOR={editor}") if editor else ()
+        return self.server.run(*more, *command, expect=expect, stdin=stdin)
+
+    def get(self, *what: str) -> dict[str, Any]:
+        return dict(json.loads(self.kubectl("get", *what, "-o", "json")))

@@ -5,15 +5,21 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glebe.apiserver.patch.apply import server_side_apply, update_managed_fields
+from glebe.apiserver.server import ApiServer
+from glebe.apiserver.store import MemoryStore
 from glebe.apiserver.types import fieldsets as fs
 from glebe.apiserver.types.defaults import apply_defaults
 from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
+from glebe.kube.client import Client
+from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
+from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.objects import Object
 
 REGISTRY = TypeRegistry()
@@ -224,3 +230,24 @@ def test_apply_is_idempotent_and_owners_agree_with_the_object(steps: list[tuple[
         for index, one in enumerate(updaters):
             for other in updaters[index + 1 :]:
                 assert not _members(fs.intersection(one, other)), "two updaters own one field"
+
+
+async def test_who_changes_nothing_but_the_owners_is_heard() -> None:
+    """kubectl moves ownership from client-side to server-side apply by a JSON patch of managedFields alone."""
+    server = ApiServer(MemoryStore(), Env.system(), REGISTRY)
+    await server.start()
+    client = Client(InProcessTransport(server.handle))
+    path = "/api/v1/namespaces/default/configmaps"
+    made = orjson.loads((await client.raw("POST", path, body=config({"a": "1", "b": "2"}))).body)
+    entry = {**made["metadata"]["managedFields"][0], "manager": "m", "operation": "Apply"}
+    moved = [{"op": "replace", "path": "/metadata/managedFields", "value": [entry]}]
+    await client.raw("PATCH", f"{path}/c", body=moved, content_type="application/json-patch+json")
+    answer = await client.raw(
+        "PATCH",
+        f"{path}/c",
+        query=[("fieldManager", "m")],
+        body=config({"a": "1"}),
+        content_type="application/apply-patch+yaml",
+    )
+    assert orjson.loads(answer.body)["data"] == {"a": "1"}
+    await server.close()

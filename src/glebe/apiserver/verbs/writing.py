@@ -171,7 +171,7 @@ async def _attempt(call: Call, entry: Entry, new: Object, old: Object, applied: 
     server, store = call.server, call.server.store
     subresource = call.route.subresource
     await prepare_update(call, new, old)
-    if not stale and unchanged(new, old) and not (applied and _owners(new) != _owners(old)):
+    if not stale and unchanged(new, old) and not _reowned(new, old, applied):
         return respond_entry(call, entry)
     if not applied:
         schema_steps.own_fields(call, old, new, subresource)
@@ -226,8 +226,10 @@ def unchanged(new: Object, old: Object) -> bool:
     return all(name == "metadata" or new.get(name) == old.get(name) for name in {**new, **old})
 
 
-def _owners(obj: Object) -> Any:
-    return obj["metadata"].get("managedFields")
+def _reowned(new: Object, old: Object, applied: bool) -> bool:
+    """Are the owners of fields others? A writer who names none leaves them as they are (kubectl edits them)."""
+    given = new["metadata"].get("managedFields")
+    return (applied or bool(given)) and given != old["metadata"].get("managedFields")
 
 
 def _is_over(call: Call, new: Object, old: Object) -> bool:

@@ -37,6 +37,12 @@ _EMBEDDED_KIND = (
 _METADATA = f"Standard object's metadata. More info: {_CONVENTIONS}#metadata"
 _LIST_METADATA = f"Standard list metadata. More info: {_CONVENTIONS}#types-kinds"
 
+#: Values of several types, which OpenAPI v2 cannot say.
+_ONE_OF = {
+    "io.k8s.apimachinery.pkg.util.intstr.IntOrString": ("integer", "string"),
+    "io.k8s.apimachinery.pkg.api.resource.Quantity": ("string", "number"),
+}
+
 
 @lru_cache(maxsize=2)
 def _docs(name: str) -> dict[str, Any]:
@@ -90,6 +96,9 @@ def builtin(name: str, prefix: str) -> dict[str, Any]:
     module, _, kind = name.rpartition(".")
     text, fields = _docs(module).get(kind, ("", {}))
     out: dict[str, Any] = _node(_raw(name), prefix, refs_alone)
+    if refs_alone and name in _ONE_OF:
+        del out["type"]
+        out["oneOf"] = [{"type": kind} for kind in _ONE_OF[name]]
     if text:
         out["description"] = text
     for field, description in fields.items():
