@@ -16,6 +16,8 @@ from glebe.apiserver.admission.base import AdmissionPlugin, ValidatingPlugin
 from glebe.apiserver.audit import filter as audit
 from glebe.apiserver.auth import csradmission
 from glebe.apiserver.dialing import DialRules
+from glebe.apiserver.fairness import gate as fairness
+from glebe.apiserver.fairness.options import FairnessOptions
 from glebe.apiserver.flight import Filter
 
 if TYPE_CHECKING:
@@ -105,6 +107,8 @@ class ServerOptions:
     audit: AuditOptions | None = None
     """``None``: nothing is written down."""
 
+    fairness: FairnessOptions = field(default_factory=FairnessOptions)
+
     def __post_init__(self) -> None:
         unknown = sorted((self.enable | self.disable).difference(PLUGINS))
         if unknown:
@@ -155,6 +159,7 @@ CONTRIBUTORS: tuple[Contribute, ...] = (
     csradmission.contribute,
     audit.contribute,
     registered.contribute,
+    fairness.contribute,
 )
 """One function per owner; it must not import anything big."""
 

@@ -18,7 +18,8 @@ from glebe.apiserver.custom import removal as custom_kinds
 from glebe.apiserver.custom.naming import DEFINITIONS
 from glebe.apiserver.dialing import Dialer
 from glebe.apiserver.discovery import health
-from glebe.apiserver.flight import Filter, Flight, chain
+from glebe.apiserver.fairness.gate import Gate
+from glebe.apiserver.flight import Filter, Flight, Onward, chain
 from glebe.apiserver.pods import operations as pods
 from glebe.apiserver.pods.operations import PodLogs
 from glebe.apiserver.request import failures, media, replicas, routing, selection
@@ -126,6 +127,9 @@ class ApiServer:
         self.clusters = Clusters(self, clusters)
         self.dialer = Dialer(self)
         self.event_expiry = eventexpiry.EventExpiry(store, env)
+        self.gate: Gate | None = None
+        """Fairness, once assembled."""
+        self._chains: tuple[tuple[Filter, ...], Onward, tuple[Filter, ...], Onward] | None = None
         self.ready = False
         self._now = ("", -1)
         self.concerned: dict[str, admitting.Concerned] = {}
@@ -143,6 +147,8 @@ class ApiServer:
         await self.clusters.start()
         self.event_expiry.load()
         await custom_kinds.resume(self)
+        if self.gate is not None:
+            self.gate.follow()
         presence.begin(self)
         self.ready = True
 
@@ -151,6 +157,8 @@ class ApiServer:
         self.ready = False
         for stop in self.on_close:
             stop()
+        if self.gate is not None:
+            self.gate.close()
         await self.dialer.close()
         await self.clusters.close()
         await self.store.close()
@@ -205,12 +213,20 @@ class ApiServer:
             return health.answer(self, route.path, request)
         flight = await self._identify(request, route)
         flight.warnings = warnings
-        return await chain(self.filters, self._authorized)(flight)
+        return await self._chain()[1](flight)
+
+    def _chain(self) -> tuple[tuple[Filter, ...], Onward, tuple[Filter, ...], Onward]:
+        """The filters as coroutines, made anew only when there are others."""
+        made = self._chains
+        if made is None or made[0] is not self.filters or made[2] is not self.inner_filters:
+            outer, inner = chain(self.filters, self._authorized), chain(self.inner_filters, self._serve)
+            made = self._chains = (self.filters, outer, self.inner_filters, inner)
+        return made
 
     async def _authorized(self, flight: Flight) -> Response:
         await self._authorize(flight.user, flight.route, flight)
         flight.allowed = True
-        return await chain(self.inner_filters, self._serve)(flight)
+        return await self._chain()[3](flight)
 
     async def _serve(self, flight: Flight) -> Response:
         """The server's own answer to a request that may be asked."""

@@ -21,6 +21,8 @@ _STAMP = 64
 """What the store may add to an object's bytes (its resource version)."""
 _PATIENCE, _MOMENT = 200, 0.005
 """How often and how long (seconds) a write waits for others to settle before it is refused."""
+_FIELDS = ("objects", "bytes", "requests", "burst", "watches")
+_FASTEST = 1e6
 _CREATES, _GROWS = "CREATE", "UPDATE"
 
 
@@ -30,6 +32,12 @@ class Budget:
 
     objects: int | None = None
     bytes: int | None = None
+    requests: float | None = None
+    """Per second."""
+    burst: int | None = None
+    """Requests that may come at once; twice :attr:`requests` when not given."""
+    watches: int | None = None
+    """Open at once."""
 
 
 class Usage(Protocol):
@@ -39,16 +47,36 @@ class Usage(Protocol):
 
 
 def budget_of(obj: Object) -> Budget | None:
-    """``spec.budget`` of a LogicalCluster: ``objects`` is a whole number, ``bytes`` a quantity.
+    """``spec.budget`` of a LogicalCluster: ``objects``, ``burst`` and ``watches`` are whole numbers, ``bytes`` is a
+    quantity, ``requests`` (per second) a quantity such as 50 or 500m.
 
     :raises ValueError: it makes no sense.
     """
     budget = (obj.get("spec") or {}).get("budget")
     if not budget:
         return None
-    if not isinstance(budget, dict) or set(budget) - {"objects", "bytes"}:
-        raise ValueError("a budget has objects and bytes")
-    return Budget(_number("objects", budget.get("objects")), _number("bytes", budget.get("bytes")))
+    if not isinstance(budget, dict) or set(budget) - set(_FIELDS):
+        raise ValueError("a budget has objects, bytes, requests, burst and watches")
+    whole = {field: _number(field, budget.get(field)) for field in _FIELDS if field != "requests"}
+    if budget.get("burst") is not None and budget.get("requests") is None:
+        raise ValueError("burst needs requests")
+    if whole["burst"] == 0:
+        raise ValueError("burst must be at least 1")
+    return Budget(**whole, requests=_rate(budget.get("requests")))
+
+
+def _rate(value: Any) -> float | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError
+        rate = float(quantity.parse(value))
+    except ValueError:
+        raise ValueError(f"requests must be a number per second such as 50 or 500m, not {value!r}") from None
+    if not 0 < rate <= _FASTEST:
+        raise ValueError(f"requests must be more than 0 and at most {_FASTEST:g} per second, not {value!r}")
+    return rate
 
 
 def _number(field: str, value: Any) -> int | None:

@@ -1,0 +1,249 @@
+"""The filter: classification, budgets, turns and deadlines around every request that is not the platform's own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from glebe.apiserver.fairness import limits, work
+from glebe.apiserver.fairness.options import FairnessOptions
+from glebe.apiserver.fairness.schemas import LEVELS, SCHEMAS
+from glebe.apiserver.fairness.tenants import LONG, WATCH, WRITE, Lane, Tenant
+from glebe.apiserver.fairness.turns import Refused, Turns
+from glebe.apiserver.flight import Flight, Onward
+from glebe.apiserver.request.routing import ROOT
+from glebe.apiserver.store import Event, Follower
+from glebe.kube import errors
+from glebe.kube.duration import parse_duration
+from glebe.kube.transport import Request, Response
+
+if TYPE_CHECKING:
+    from glebe.apiserver.assembly import Assembly
+    from glebe.apiserver.server import ApiServer
+
+log = logging.getLogger("glebe.apiserver.fairness")
+
+_CHECK_SECONDS = 1.0
+_REST_SECONDS = 60.0
+_STRANGER = ""
+"""Stands for all names of clusters that do not exist."""
+_TIMEOUT = "request did not complete within the allotted timeout"
+
+Counts = dict[tuple[str, ...], int]
+
+
+class Gate:
+    """See the module."""
+
+    def __init__(self, server: ApiServer, options: FairnessOptions) -> None:
+        self._server = server
+        self.options = options
+        self.turns = Turns(options)
+        self.tenants: dict[str, Tenant] = {}
+        self._running: dict[asyncio.Task[object], float] = {}
+        """Requests in progress and when (the loop's time) they have taken too long."""
+        self._expired: set[asyncio.Task[object]] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._next_rest = 0.0
+        self.dispatched: Counts = {}
+        """By (level, schema); and what was refused, by (level, schema, reason)."""
+        self.rejected: Counts = {}
+        self.terminated: Counts = {}
+        """By the code with which the server ended a request in self-defence."""
+        self.writes = self.reads = 0
+        """In progress."""
+        self.watching = limits.Watching()
+        server.clusters.on_delete(self._forget)
+        self._followers: tuple[Follower, ...] = ()
+
+    def follow(self) -> None:
+        """Hear of changed schemas and levels. The store must have been started."""
+        store = self._server.store
+        self._followers = tuple(store.follow(resource, self._changed) for resource in (SCHEMAS, LEVELS))
+
+    async def __call__(self, flight: Flight, onward: Onward) -> Response:
+        request = flight.request
+        if request.user is not None:
+            return await onward(flight)
+        lane = self._lane(flight)
+        kind = lane.kind
+        if kind == LONG:
+            return await onward(flight)
+        if not lane.free:
+            limits.take(self._server, self.options, lane, asyncio.get_running_loop().time())
+        task = asyncio.current_task()
+        assert task is not None
+        timer = self._begin(task, request)
+        watches = kind == WATCH
+        if watches:
+            self.watching.reserve(lane)
+        entered = False
+        try:
+            cost, seats = work.estimate(self._server, flight, lane)
+            if not lane.free and not self.turns.enter(lane, cost, seats):
+                await self._wait(lane, cost, seats)
+            entered = True
+            count = (lane.level.level.name, lane.schema.name)
+            self.dispatched[count] = self.dispatched.get(count, 0) + 1
+            if kind == WRITE:
+                response = await self._write(flight, onward, lane, seats)
+            else:
+                self.reads += 1
+                try:
+                    response = await onward(flight)
+                finally:
+                    self.reads -= 1
+                    if not lane.free:
+                        self.turns.leave(lane, seats)
+                if watches and response.stream is not None:
+                    watches = False
+                    self.watching.begin(lane, flight.route, response)
+        except asyncio.CancelledError:
+            if task not in self._expired:
+                raise
+            self._expired.discard(task)
+            task.uncancel()
+            self.terminated[("504",)] = self.terminated.get(("504",), 0) + 1
+            raise errors.ApiError(504, "Timeout", f"Timeout: {_TIMEOUT}" if not entered else _TIMEOUT) from None
+        finally:
+            del self._running[task]
+            if watches:
+                self.watching.release(lane)
+            if timer is not None:
+                timer.cancel()
+        response.headers.update(lane.headers)
+        return response
+
+    def _lane(self, flight: Flight) -> Lane:
+        user, route = flight.user, flight.route
+        tenant = self.tenants.get(route.cluster)
+        if tenant is None:
+            tenant = self._tenant(route.cluster)
+        what = route.resource or route.path
+        key = (user.name, user.groups, route.verb, what, route.group, route.subresource, route.namespace)
+        lane = tenant.lanes.get(key)
+        if lane is None:
+            lane = tenant.lane(self._server, self.options, user, route)
+            tenant.lanes[key] = lane
+        return lane
+
+    def _tenant(self, cluster: str) -> Tenant:
+        name = cluster
+        if not self._server.clusters.exists(cluster):
+            # The register and wildcards are the root cluster's; other names are strangers' guesses.
+            name = ROOT if cluster in ("", "*") else _STRANGER
+            found = self.tenants.get(name)
+            if found is not None:
+                return found
+        tenant = self.tenants[name] = Tenant(name)
+        return tenant
+
+    def _forget(self, cluster: str) -> None:
+        self.tenants.pop(cluster, None)
+
+    def _changed(self, event: Event) -> None:
+        if not event.name:
+            return
+        tenant = self.tenants.get(event.cluster)
+        if tenant is not None:
+            tenant.forget_plan()
+
+    # -- turns -----------------------------------------------------------------------------------------------------
+
+    async def _wait(self, lane: Lane, cost: float, seats: int) -> None:
+        try:
+            await self.turns.wait(lane, cost, seats)
+        except Refused as refused:
+            key = (lane.level.level.name, lane.schema.name, refused.reason)
+            self.rejected[key] = self.rejected.get(key, 0) + 1
+            self.terminated[("429",)] = self.terminated.get(("429",), 0) + 1
+            raise errors.too_many_requests("Too many requests, please try again later.") from None
+
+    async def _write(self, flight: Flight, onward: Onward, lane: Lane, seats: int) -> Response:
+        """A write runs to its end even when nobody waits for its answer any more."""
+        self.writes += 1
+        inner = asyncio.ensure_future(onward(flight))
+        inner.add_done_callback(lambda _: self._written(lane, seats))
+        try:
+            return await asyncio.shield(inner)
+        except asyncio.CancelledError:
+            inner.add_done_callback(_outlived)
+            raise
+
+    def _written(self, lane: Lane, seats: int) -> None:
+        self.writes -= 1
+        if not lane.free:
+            self.turns.leave(lane, seats)
+
+    # -- deadlines -------------------------------------------------------------------------------------------------
+
+    def _begin(self, task: asyncio.Task[object], request: Request) -> asyncio.TimerHandle | None:
+        """Note when the request has taken too long.
+
+        :raises ApiError: 400 for a bad ``timeout``.
+        """
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
+        longest = self.options.request_seconds
+        if request.query and (text := request.param("timeout")):
+            try:
+                asked = parse_duration(text)
+            except ValueError:
+                raise errors.bad_request("invalid timeout specified in the request URL") from None
+            if 0 < asked < longest:
+                timer = loop.call_later(asked, self._expire, task)
+        self._running[task] = loop.time() + longest
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(_CHECK_SECONDS, self._sweep, loop)
+        return timer
+
+    def _expire(self, task: asyncio.Task[object]) -> None:
+        if task in self._running and task not in self._expired:
+            self._expired.add(task)
+            task.cancel()
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End what has taken too long, forget who rests. The oldest request comes first."""
+        now = loop.time()
+        for task, deadline in list(self._running.items()):
+            if deadline > now:
+                break
+            self._expire(task)
+        if now >= self._next_rest:
+            self._next_rest = now + _REST_SECONDS
+            for name, tenant in list(self.tenants.items()):
+                if tenant.rests and limits.rests(tenant, now):
+                    del self.tenants[name]
+        busy = bool(self._running) or bool(self.tenants)
+        self._sweeper = loop.call_later(_CHECK_SECONDS, self._sweep, loop) if busy else None
+
+    def close(self) -> None:
+        """Stop. The store may be closed already."""
+        for follower in self._followers:
+            follower.close()
+        self._followers = ()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+
+
+def _outlived(inner: asyncio.Future[Response]) -> None:
+    """The end of a write whose client was told that it took too long."""
+    if not inner.cancelled() and (error := inner.exception()) is not None and not isinstance(error, errors.ApiError):
+        log.error("a write failed after its request timed out", exc_info=error)
+
+
+def contribute(assembly: Assembly) -> None:
+    """Put the gate in, unless the options say otherwise."""
+    options = assembly.options.fairness
+    server = assembly.server
+    if server.gate is not None:
+        server.gate.close()
+        server.gate = None
+    if not options.enabled:
+        return
+    gate = server.gate = Gate(server, options)
+    assembly.filter("fairness", gate)
+    if server.ready:
+        gate.follow()

@@ -1,0 +1,127 @@
+"""What fairness knows of one logical cluster, from its first request until it rests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from glebe.apiserver.fairness.buckets import Bucket
+from glebe.apiserver.fairness.queues import Fair
+from glebe.apiserver.fairness.schemas import LEVELS, SCHEMAS, Level, Plan, Schema, compile_plan
+from glebe.apiserver.request.routing import ROOT, Route
+from glebe.kube.transport import User
+
+if TYPE_CHECKING:
+    from glebe.apiserver.fairness.options import FairnessOptions
+    from glebe.apiserver.server import ApiServer
+
+MASTERS = "system:masters"
+_MOST_LANES = 512
+_WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+_LONG = frozenset({"attach", "exec", "log", "portforward", "proxy"})
+READ, WRITE, WATCH, LONG = range(4)
+COUNTED = frozenset({"list", "watch", "deletecollection"})
+"""Verbs whose work depends on how many objects there are."""
+
+
+class LevelUse:
+    """A priority level of one cluster: who has seats, who waits."""
+
+    __slots__ = ("flows", "level", "order", "used")
+
+    def __init__(self, level: Level, most: int) -> None:
+        self.level = level
+        self.order = Fair(self, level.shares)
+        self.flows: dict[str, Fair] = {}
+        self.used = 0
+
+
+class Lane:
+    """How requests of one kind, from one user, are treated."""
+
+    __slots__ = ("counts", "flow", "free", "headers", "kind", "level", "schema", "tenant", "user")
+
+    def __init__(self, tenant: Tenant, schema: Schema, use: LevelUse, user: User, route: Route) -> None:
+        self.tenant = tenant
+        self.schema = schema
+        self.level = use
+        self.user = user.name
+        self.flow = f"{schema.name}/{schema.flow(user, route)}"
+        self.kind = kind_of(route)
+        self.counts = route.verb in COUNTED and not route.name
+        self.free = use.level.exempt and tenant.name == ROOT
+        """Upstream's exempt: it does not wait and is not refused. Elsewhere "exempt" counts within the cluster only."""
+        self.headers = {
+            "x-kubernetes-pf-flowschema-uid": schema.uid,
+            "x-kubernetes-pf-prioritylevel-uid": use.level.uid,
+        }
+
+
+def kind_of(route: Route) -> int:
+    """How long a request may take, and whether it may be cut off."""
+    if route.verb == "watch":
+        return WATCH
+    if route.subresource in _LONG:
+        return LONG
+    return WRITE if route.resource and route.verb in _WRITES else READ
+
+
+class Tenant:
+    """One logical cluster."""
+
+    __slots__ = (
+        "bucket",
+        "index",
+        "lanes",
+        "levels",
+        "name",
+        "order",
+        "plan",
+        "used",
+        "user_buckets",
+        "user_watches",
+        "waiting",
+        "watches",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.order = Fair(self)
+        self.plan: Plan | None = None
+        self.lanes: dict[tuple[object, ...], Lane] = {}
+        self.levels: dict[str, LevelUse] = {}
+        self.used = 0
+        """Seats."""
+        self.waiting = 0
+        self.watches = 0
+        self.bucket: Bucket | None = None
+        self.user_buckets: dict[str, Bucket] = {}
+        self.user_watches: dict[str, int] = {}
+
+    @property
+    def rests(self) -> bool:
+        """There is nothing to remember of it."""
+        return not (self.used or self.waiting or self.watches)
+
+    def forget_plan(self) -> None:
+        """A schema or level of the cluster changed. Who has a seat or waits goes on under the old one."""
+        self.plan = None
+        self.lanes.clear()
+        self.levels = {name: use for name, use in self.levels.items() if use.used or use.flows}
+
+    def lane(self, server: ApiServer, options: FairnessOptions, user: User, route: Route) -> Lane:
+        """The lane of a request that came the first time."""
+        plan = self.plan
+        if plan is None:
+            where = self.name if server.clusters.exists(self.name) else ROOT
+            schemas, levels = server.read_all(where, SCHEMAS), server.read_all(where, LEVELS)
+            plan = self.plan = compile_plan(schemas, levels, options.seats)
+        schema, level = plan.find(user, route)
+        use = self.levels.get(level.name)
+        if use is None:
+            use = self.levels[level.name] = LevelUse(level, options.seats)
+        elif use.level is not level:
+            use.level = level
+            use.order.weight = level.shares
+        if len(self.lanes) >= _MOST_LANES:
+            self.lanes.clear()
+        return Lane(self, schema, use, user, route)
