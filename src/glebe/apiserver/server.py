@@ -29,6 +29,7 @@ from glebe.apiserver.services import advertising
 from glebe.apiserver.services.allocation import ServiceAddresses
 from glebe.apiserver.services.pools import SERVICES
 from glebe.apiserver.store import EVERY_CLUSTER, Entry, Key, Store
+from glebe.apiserver.store.ageing import Ageing
 from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
 from glebe.apiserver.verbs import (
     admitting,
@@ -125,6 +126,7 @@ class ApiServer:
         self.token_issuer = token_issuer
         self.reviews: Reviewer | None = None
         self.clusters = Clusters(self, clusters)
+        self.ageing = Ageing(store)
         self.dialer = Dialer(self)
         self.event_expiry = eventexpiry.EventExpiry(store, env)
         self.gate: Gate | None = None
@@ -150,6 +152,7 @@ class ApiServer:
         if self.gate is not None:
             self.gate.follow()
         presence.begin(self)
+        self.ageing.start()
         self.ready = True
 
     async def close(self) -> None:
@@ -159,6 +162,7 @@ class ApiServer:
             stop()
         if self.gate is not None:
             self.gate.close()
+        await self.ageing.close()
         await self.dialer.close()
         await self.clusters.close()
         await self.store.close()

@@ -35,12 +35,15 @@ class ApiError(Exception):
         *,
         details: dict[str, Any] | None = None,
         retry_after: int | None = None,
+        continue_: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
         self.message = message
         self.details = details or {}
+        self.continue_ = continue_
+        """Where an expired list may go on (``metadata.continue`` of the Status)."""
         if retry_after is not None:
             self.details["retryAfterSeconds"] = retry_after
 
@@ -49,7 +52,7 @@ class ApiError(Exception):
         body: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": {"continue": self.continue_} if self.continue_ else {},
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,
@@ -67,6 +70,7 @@ class ApiError(Exception):
             str(status.get("reason") or "Unknown"),
             str(status.get("message") or f"the server answered {code}"),
             details=status.get("details") or {},
+            continue_=str((status.get("metadata") or {}).get("continue") or ""),
         )
 
     @property

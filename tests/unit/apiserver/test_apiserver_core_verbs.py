@@ -279,3 +279,25 @@ async def test_yaml_goes_in_and_out() -> None:
     assert b"name: y\n" in shown.body
     refused = await server.handle(Request("GET", path, headers={"accept": "text/html"}, user=PLATFORM))
     assert refused.status == 406
+
+
+async def test_a_list_begun_long_ago_expires_and_may_go_on_inconsistently() -> None:
+    server, client = await serve()
+    for name in "abcd":
+        await client.create(CONFIGMAPS, config_map(name))
+    first = await client.list(CONFIGMAPS, "default", limit=2)
+    await client.create(CONFIGMAPS, config_map("cc"))
+    await asyncio.sleep(299)
+    consistent = await client.list(CONFIGMAPS, "default", limit=9, continue_=first.continue_)
+    assert [o["metadata"]["name"] for o in consistent.items] == ["c", "d"]
+    assert consistent.resource_version == first.resource_version
+    await asyncio.sleep(302)
+    with pytest.raises(ApiError) as caught:
+        await client.list(CONFIGMAPS, "default", limit=1, continue_=first.continue_)
+    assert (caught.value.code, caught.value.reason) == (410, "Expired")
+    rest = await client.list(CONFIGMAPS, "default", limit=2, continue_=caught.value.continue_)
+    assert [o["metadata"]["name"] for o in rest.items] == ["c", "cc"]
+    assert int(rest.resource_version) > int(first.resource_version)
+    last = await client.list(CONFIGMAPS, "default", limit=2, continue_=rest.continue_)
+    assert [o["metadata"]["name"] for o in last.items] == ["d"]
+    await server.close()

@@ -27,7 +27,9 @@ from glebe.kube.transport import Response
 _BREATHE = 50
 _EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
-    "the continue parameter."
+    "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
+    "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
+    "deleted between the time the first chunk was returned and now may show up in the list."
 )
 
 
@@ -102,7 +104,10 @@ def page_of(call: Call, namespace: str, after: tuple[str, ...] | None, limit: in
             call.info.stored_as, call.cluster, namespace, after=after, limit=limit, revision=revision
         )
     except Compacted as error:
-        raise gone(_EXPIRED if call.request.param("continue") else str(error)) from None
+        if after is None or not call.request.param("continue"):
+            raise gone(str(error)) from None
+        # The rest of the list as it is now is still to be had, by those who do not mind.
+        raise ApiError(410, "Expired", _EXPIRED, continue_=token(call, 0, after)) from None
     except FutureRevision as error:
         raise too_large(error.asked, error.current) from None
 
