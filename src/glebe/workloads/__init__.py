@@ -22,8 +22,9 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
 
     :param root_ca: PEM of the API server's CA, published in every namespace as ``kube-root-ca.crt``.
     """
-    from glebe.workloads import namespaces, protection, serviceaccounts
+    from glebe.workloads import namespaces, podgc, protection, serviceaccounts
     from glebe.workloads.binder import controller as binder
+    from glebe.workloads.deployment import controller as deployment
     from glebe.workloads.disruption import controller as disruption
     from glebe.workloads.endpoints import slices as endpoints
     from glebe.workloads.garbage import collector
@@ -42,10 +43,12 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
         job.build(client, informers, env),
         statefulset.build(client, informers, env),
         *replicas.build(client, informers, env),
+        deployment.build(client, informers, env),
         binder.build(own_client, own_informers, env),
         collector.build(client, informers, env),
         *disruption.build(client, informers, env),
         *protection.build(client, informers, env),
         *endpoints.build(client, informers, env),
+        *podgc.build(client, informers, env),
         *nodes.build(own_client, own_informers, env),
     ]
