@@ -141,3 +141,89 @@ async def test_pods_of_a_deleted_node_go() -> None:
         assert api.find(PODS, "p", "n")
         await asyncio.sleep(30)
         assert api.find(PODS, "p", "n") is None
+
+
+def intolerant(name: str = "p", **meta: Any) -> Object:
+    out = pod(name, **meta)
+    out["spec"]["tolerations"] = []
+    return out
+
+
+def untimed(key: str = "maintenance") -> Object:
+    return {"key": key, "effect": "NoExecute", "value": "x"}
+
+
+def test_of_several_matching_tolerations_the_shortest_counts() -> None:
+    two = pod()
+    two["spec"]["tolerations"] = [
+        {"key": "maintenance", "operator": "Exists", "tolerationSeconds": seconds} for seconds in (300, 5, 60)
+    ]
+    (leaving,) = evictions(node(taints=[untimed()]), NOW, [two], NOW, {})
+    assert leaving.at == NOW + 5
+
+
+def test_a_pod_that_came_after_the_taint_has_its_whole_time() -> None:
+    late = pod(seconds=15)
+    late["status"]["conditions"] = [
+        {"type": "PodScheduled", "status": "True", "lastTransitionTime": format_time(NOW + 100)}
+    ]
+    (leaving,) = evictions(node(taints=[taint("maintenance")]), NOW, [late], NOW + 100, {})
+    assert leaving.at == NOW + 115
+
+
+def test_what_ends_on_a_node_declared_dead_is_gone() -> None:
+    declared = {"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute", "value": "nodeshutdown"}
+    ending = pod("ending", deletionTimestamp=format_time(NOW + 30))
+    stays = pod("stays", seconds=None)
+    (leaving,) = evictions(node(ready="False", taints=[declared]), NOW, [ending, stays], NOW)
+    assert (leaving.pod["metadata"]["name"], leaving.at, leaving.way) == ("ending", NOW, Way.LOSE)
+    assert leaving.reason == ""
+    assert evictions(node(ready="True", taints=[declared]), NOW, [ending, stays], NOW) == []
+
+
+async def test_a_taint_without_a_time_evicts_after_the_tolerated_seconds() -> None:
+    api = FakeApi(Env.seeded(1))
+    api.create(NODES, node())
+    api.create(PODS, pod(seconds=15))
+    async with running(api):
+        await asyncio.sleep(1)
+        api.patch(NODES, "a", "", {"spec": {"taints": [untimed()]}}, None)
+        await asyncio.sleep(14)
+        assert "deletionTimestamp" not in api.read(PODS, "p", "n")["metadata"]
+        await asyncio.sleep(2)
+        assert (api.find(PODS, "p", "n") or {"metadata": {"deletionTimestamp": ""}})["metadata"].get(
+            "deletionTimestamp"
+        ) is not None
+
+
+async def test_a_taint_that_goes_cancels_and_one_that_comes_back_starts_anew() -> None:
+    api = FakeApi(Env.seeded(1))
+    api.create(NODES, node())
+    api.create(PODS, pod(seconds=15))
+    async with running(api):
+        api.patch(NODES, "a", "", {"spec": {"taints": [untimed()]}}, None)
+        await asyncio.sleep(10)
+        api.patch(NODES, "a", "", {"spec": {"taints": None}}, None)
+        await asyncio.sleep(30)
+        assert "deletionTimestamp" not in api.read(PODS, "p", "n")["metadata"]
+        said = [e for (plural, _, _), e in api.objects.items() if plural == "events"]
+        assert [e["message"] for e in said] == ["Cancelling deletion of Pod n/p"]
+        api.patch(NODES, "a", "", {"spec": {"taints": [untimed()]}}, None)
+        await asyncio.sleep(14)
+        assert "deletionTimestamp" not in api.read(PODS, "p", "n")["metadata"]
+
+
+async def test_intolerant_pods_leave_at_once_and_say_why() -> None:
+    api = FakeApi(Env.seeded(1))
+    api.create(NODES, node(taints=[untimed()]))
+    api.create(PODS, intolerant(finalizers=["x/hold"]))
+    async with running(api):
+        await asyncio.sleep(1)
+        left = api.read(PODS, "p", "n")
+        assert "deletionTimestamp" in left["metadata"]
+        condition = get_condition(left, "DisruptionTarget")
+        assert condition
+        assert (condition["reason"], condition["message"]) == (
+            "DeletionByTaintManager",
+            "Taint manager: deleting due to NoExecute taint",
+        )

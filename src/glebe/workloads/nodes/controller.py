@@ -12,9 +12,9 @@ from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.events import EventRecorder
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, get_condition, is_deleting
-from glebe.kube.pods import BY_NODE, node_of
+from glebe.kube.pods import BY_NODE, has_ended, node_of
 from glebe.kube.resources import LEASES, NODES, PODS
-from glebe.workloads.nodes.eviction import Eviction, Way, evictions
+from glebe.workloads.nodes.eviction import Eviction, Way, driving_out, evictions
 from glebe.workloads.nodes.health import GRACE, assess, heartbeat_of
 
 LEASE_NAMESPACE = "kube-node-lease"
@@ -108,6 +108,7 @@ class NodeEviction:
         self._nodes = informers.get(NODES)
         self._pods = informers.get(PODS, indexers={BY_NODE: node_of})
         self._gone_since: dict[str, float] = {}
+        self._scheduled: dict[str, dict[str, float]] = {}  # node -> pod's uid -> when taints were first seen to matter
         self._recorder = EventRecorder(client, env, "taint-eviction-controller")
 
     def controller(self) -> Controller:
@@ -121,9 +122,7 @@ class NodeEviction:
         for name in node_of(pod):
             key = ObjectKey(self._client.cluster, "", name)
             node = self._nodes.store.get(key)
-            if node is None or any(
-                t.get("effect") == "NoExecute" for t in (node.get("spec") or {}).get("taints") or ()
-            ):
+            if node is None or name in self._scheduled or driving_out(node):
                 yield key
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
@@ -133,7 +132,9 @@ class NodeEviction:
         if node is not None or not pods:
             self._gone_since.pop(key.name, None)
         gone_since = self._gone_since.setdefault(key.name, now) if node is None and pods else now
-        departures = evictions(node, gone_since, pods, now)
+        seen = self._scheduled.get(key.name, {})
+        departures = evictions(node, gone_since, pods, now, seen)
+        await self._remember(key.name, seen, pods, [d for d in departures if d.by_taint], now)
         due = [d for d in departures if d.at <= now]
         if due and node is None and await self._exists(key.name):
             return Result(requeue_after=5.0)  # the cache is behind
@@ -142,6 +143,20 @@ class NodeEviction:
             return Result(requeue_after=1.0)  # a pod has changed in the meantime: judge it again
         waits = [d.at - now for d in departures if d.at > now]
         return Result(requeue_after=min(waits) + 0.001) if waits else None
+
+    async def _remember(
+        self, node: str, seen: dict[str, float], pods: list[Object], leaving: list[Eviction], now: float
+    ) -> None:
+        """Keep since when each pod's time runs; say so when it does not run any more."""
+        uids = {d.pod["metadata"].get("uid", ""): d.pod for d in leaving}
+        self._scheduled[node] = {uid: seen.get(uid, now) for uid in uids}
+        if not uids:
+            del self._scheduled[node]
+        for pod in pods:
+            meta = pod["metadata"]
+            if meta.get("uid") in seen and meta.get("uid") not in uids and not is_deleting(pod) and not has_ended(pod):
+                text = f"Cancelling deletion of Pod {meta['namespace']}/{meta['name']}"
+                await self._recorder.event(pod, "Normal", "TaintManagerEviction", text)
 
     async def _exists(self, name: str) -> bool:
         try:
@@ -175,7 +190,7 @@ class NodeEviction:
             if not is_not_found(error) and error.code != 409:
                 raise
             return is_not_found(error)
-        if departure.reason == "DeletionByTaintManager":
+        if departure.by_taint:
             text = f"Marking for deletion Pod {meta['namespace']}/{meta['name']}"
             await self._recorder.event(pod, "Warning" if lost else "Normal", "TaintManagerEviction", text)
         return True
@@ -185,11 +200,12 @@ class NodeEviction:
         condition = {
             "type": "DisruptionTarget",
             "status": "True",
+            "observedGeneration": pod["metadata"].get("generation", 0),
             "reason": departure.reason,
             "message": departure.message,
             "lastTransitionTime": format_time(self._env.clock.now()),
         }
-        status: Object = {"conditions": [condition]}
+        status: Object = {"conditions": [condition]} if departure.reason else {}
         if departure.way is Way.LOSE:
             status["phase"] = "Failed"
             status["reason"] = "NodeLost"
