@@ -57,7 +57,7 @@ def chain(filters: tuple[Filter, ...], last: Onward) -> Onward:
 
 
 def _around(each: Filter, onward: Onward) -> Onward:
-    async def through(flight: Flight) -> Response:
-        return await each(flight, onward)
+    def through(flight: Flight) -> Awaitable[Response]:
+        return each(flight, onward)
 
     return through

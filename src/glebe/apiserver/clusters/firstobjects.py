@@ -82,6 +82,9 @@ _LEVELS: dict[str, tuple[int, int, int, int]] = {
     "catch-all": (5, 0, 0, 0),
 }
 _QUEUE_LENGTH = 50
+#: What every cluster has from its beginning.
+SCHEMA_NAMES = frozenset(_SCHEMAS)
+LEVEL_NAMES = frozenset({*_LEVELS, "exempt"})
 #: name -> (value, description)
 _CLASSES = {
     "system-node-critical": (

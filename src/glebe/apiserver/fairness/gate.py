@@ -6,10 +6,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from glebe.apiserver.clusters.firstobjects import LEVEL_NAMES, SCHEMA_NAMES
 from glebe.apiserver.fairness import limits, work
 from glebe.apiserver.fairness.options import FairnessOptions
 from glebe.apiserver.fairness.schemas import LEVELS, SCHEMAS
-from glebe.apiserver.fairness.tenants import LONG, WATCH, WRITE, Lane, Tenant
+from glebe.apiserver.fairness.tenants import LONG, WATCH, WRITE, Lane, Tally, Tenant
 from glebe.apiserver.fairness.turns import Refused, Turns
 from glebe.apiserver.flight import Flight, Onward
 from glebe.apiserver.request.routing import ROOT
@@ -29,6 +30,7 @@ _REST_SECONDS = 60.0
 _STRANGER = ""
 """Stands for all names of clusters that do not exist."""
 _TIMEOUT = "request did not complete within the allotted timeout"
+OTHER = "other"
 
 Counts = dict[tuple[str, ...], int]
 
@@ -46,9 +48,15 @@ class Gate:
         self._expired: set[asyncio.Task[object]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._next_rest = 0.0
-        self.dispatched: Counts = {}
-        """By (level, schema); and what was refused, by (level, schema, reason)."""
+        self._longest = options.request_seconds
+        self._latest = 0.0
+        """When a request that begins now has taken too long, to the second."""
+        self._bounds = bool(options.cluster_requests or options.cluster_watches)
+        self._bounds = self._bounds or bool(options.user_requests or options.user_watches)
+        self.tallies: dict[tuple[str, str], Tally] = {}
+        """By (level, schema)."""
         self.rejected: Counts = {}
+        """By (level, schema, reason)."""
         self.terminated: Counts = {}
         """By the code with which the server ended a request in self-defence."""
         self.writes = self.reads = 0
@@ -70,22 +78,30 @@ class Gate:
         kind = lane.kind
         if kind == LONG:
             return await onward(flight)
-        if not lane.free:
-            limits.take(self._server, self.options, lane, asyncio.get_running_loop().time())
+        loop = asyncio.get_running_loop()
+        cluster = lane.tenant.cluster
+        if (self._bounds or (cluster is not None and cluster.budget is not None)) and not lane.free:
+            limits.take(cluster, self.options, lane, loop.time())
         task = asyncio.current_task()
         assert task is not None
-        timer = self._begin(task, request)
+        timer = self._begin(task, request, loop) if request.query else None
+        if self._sweeper is None:
+            self._latest = loop.time() + self._longest
+            self._sweeper = loop.call_later(_CHECK_SECONDS, self._sweep, loop)
+        self._running[task] = self._latest
         watches = kind == WATCH
         if watches:
             self.watching.reserve(lane)
         entered = False
         try:
-            cost, seats = work.estimate(self._server, flight, lane)
+            if kind == WRITE or lane.counts:
+                cost, seats = work.estimate(self._server, flight, lane)
+            else:
+                cost, seats = 1.0, 1
             if not lane.free and not self.turns.enter(lane, cost, seats):
                 await self._wait(lane, cost, seats)
             entered = True
-            count = (lane.level.level.name, lane.schema.name)
-            self.dispatched[count] = self.dispatched.get(count, 0) + 1
+            lane.tally.dispatched += 1
             if kind == WRITE:
                 response = await self._write(flight, onward, lane, seats)
             else:
@@ -124,9 +140,13 @@ class Gate:
         key = (user.name, user.groups, route.verb, what, route.group, route.subresource, route.namespace)
         lane = tenant.lanes.get(key)
         if lane is None:
-            lane = tenant.lane(self._server, self.options, user, route)
+            lane = tenant.lane(self._server, self.options, user, route, self._tally)
             tenant.lanes[key] = lane
         return lane
+
+    def _tally(self, level: str, schema: str) -> Tally:
+        """Bounded: tenants choose the names of their schemas and levels."""
+        return self.tallies.setdefault(common(level, schema), Tally())
 
     def _tenant(self, cluster: str) -> Tenant:
         name = cluster
@@ -136,7 +156,7 @@ class Gate:
             found = self.tenants.get(name)
             if found is not None:
                 return found
-        tenant = self.tenants[name] = Tenant(name)
+        tenant = self.tenants[name] = Tenant(name, self._server.clusters.get(name))
         return tenant
 
     def _forget(self, cluster: str) -> None:
@@ -155,7 +175,7 @@ class Gate:
         try:
             await self.turns.wait(lane, cost, seats)
         except Refused as refused:
-            key = (lane.level.level.name, lane.schema.name, refused.reason)
+            key = (*common(lane.level.level.name, lane.schema.name), refused.reason)
             self.rejected[key] = self.rejected.get(key, 0) + 1
             self.terminated[("429",)] = self.terminated.get(("429",), 0) + 1
             raise errors.too_many_requests("Too many requests, please try again later.") from None
@@ -178,25 +198,21 @@ class Gate:
 
     # -- deadlines -------------------------------------------------------------------------------------------------
 
-    def _begin(self, task: asyncio.Task[object], request: Request) -> asyncio.TimerHandle | None:
-        """Note when the request has taken too long.
+    def _begin(
+        self, task: asyncio.Task[object], request: Request, loop: asyncio.AbstractEventLoop
+    ) -> asyncio.TimerHandle | None:
+        """Have the request end at the time that it asks for itself.
 
         :raises ApiError: 400 for a bad ``timeout``.
         """
-        loop = asyncio.get_running_loop()
-        timer: asyncio.TimerHandle | None = None
-        longest = self.options.request_seconds
-        if request.query and (text := request.param("timeout")):
-            try:
-                asked = parse_duration(text)
-            except ValueError:
-                raise errors.bad_request("invalid timeout specified in the request URL") from None
-            if 0 < asked < longest:
-                timer = loop.call_later(asked, self._expire, task)
-        self._running[task] = loop.time() + longest
-        if self._sweeper is None:
-            self._sweeper = loop.call_later(_CHECK_SECONDS, self._sweep, loop)
-        return timer
+        text = request.param("timeout")
+        if not text:
+            return None
+        try:
+            asked = parse_duration(text)
+        except ValueError:
+            raise errors.bad_request("invalid timeout specified in the request URL") from None
+        return loop.call_later(asked, self._expire, task) if 0 < asked < self._longest else None
 
     def _expire(self, task: asyncio.Task[object]) -> None:
         if task in self._running and task not in self._expired:
@@ -206,6 +222,7 @@ class Gate:
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """End what has taken too long, forget who rests. The oldest request comes first."""
         now = loop.time()
+        self._latest = now + self._longest
         for task, deadline in list(self._running.items()):
             if deadline > now:
                 break
@@ -226,6 +243,11 @@ class Gate:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+
+
+def common(level: str, schema: str) -> tuple[str, str]:
+    """(level, schema) for counters: what is not in every cluster is "other"."""
+    return level if level in LEVEL_NAMES else OTHER, schema if schema in SCHEMA_NAMES else OTHER
 
 
 def _outlived(inner: asyncio.Future[Response]) -> None:

@@ -14,7 +14,7 @@ from glebe.kube import errors
 from glebe.kube.transport import Response
 
 if TYPE_CHECKING:
-    from glebe.apiserver.server import ApiServer
+    from glebe.apiserver.clusters.logical import LogicalCluster
 
 _LATER = 5
 """Seconds after which one may ask again for a watch."""
@@ -23,13 +23,12 @@ _BURST = 2.0
 """Seconds' worth of requests that may come at once, unless the budget says how many."""
 
 
-def take(server: ApiServer, options: FairnessOptions, lane: Lane, now: float) -> None:
+def take(cluster: LogicalCluster | None, options: FairnessOptions, lane: Lane, now: float) -> None:
     """Count a request against the budgets.
 
     :raises ApiError: 429: one of them is used up.
     """
     tenant = lane.tenant
-    cluster = server.clusters.get(tenant.name)
     budget = cluster.budget if cluster is not None else None
     if budget is not None or options.cluster_requests or tenant.bucket is not None:
         rate = options.cluster_requests or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from glebe.apiserver.fairness.buckets import Bucket
@@ -11,6 +12,7 @@ from glebe.apiserver.request.routing import ROOT, Route
 from glebe.kube.transport import User
 
 if TYPE_CHECKING:
+    from glebe.apiserver.clusters.logical import LogicalCluster
     from glebe.apiserver.fairness.options import FairnessOptions
     from glebe.apiserver.server import ApiServer
 
@@ -21,6 +23,15 @@ _LONG = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 READ, WRITE, WATCH, LONG = range(4)
 COUNTED = frozenset({"list", "watch", "deletecollection"})
 """Verbs whose work depends on how many objects there are."""
+
+
+class Tally:
+    """How many requests a schema's level took on; the one object of all clusters' schemas of a name."""
+
+    __slots__ = ("dispatched",)
+
+    def __init__(self) -> None:
+        self.dispatched = 0
 
 
 class LevelUse:
@@ -38,10 +49,11 @@ class LevelUse:
 class Lane:
     """How requests of one kind, from one user, are treated."""
 
-    __slots__ = ("counts", "flow", "free", "headers", "kind", "level", "schema", "tenant", "user")
+    __slots__ = ("counts", "flow", "free", "headers", "kind", "level", "schema", "tally", "tenant", "user")
 
-    def __init__(self, tenant: Tenant, schema: Schema, use: LevelUse, user: User, route: Route) -> None:
+    def __init__(self, tenant: Tenant, schema: Schema, use: LevelUse, user: User, route: Route, tally: Tally) -> None:
         self.tenant = tenant
+        self.tally = tally
         self.schema = schema
         self.level = use
         self.user = user.name
@@ -70,7 +82,7 @@ class Tenant:
 
     __slots__ = (
         "bucket",
-        "index",
+        "cluster",
         "lanes",
         "levels",
         "name",
@@ -83,8 +95,9 @@ class Tenant:
         "watches",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, cluster: LogicalCluster | None) -> None:
         self.name = name
+        self.cluster = cluster
         self.order = Fair(self)
         self.plan: Plan | None = None
         self.lanes: dict[tuple[object, ...], Lane] = {}
@@ -108,7 +121,14 @@ class Tenant:
         self.lanes.clear()
         self.levels = {name: use for name, use in self.levels.items() if use.used or use.flows}
 
-    def lane(self, server: ApiServer, options: FairnessOptions, user: User, route: Route) -> Lane:
+    def lane(
+        self,
+        server: ApiServer,
+        options: FairnessOptions,
+        user: User,
+        route: Route,
+        tally: Callable[[str, str], Tally],
+    ) -> Lane:
         """The lane of a request that came the first time."""
         plan = self.plan
         if plan is None:
@@ -124,4 +144,4 @@ class Tenant:
             use.order.weight = level.shares
         if len(self.lanes) >= _MOST_LANES:
             self.lanes.clear()
-        return Lane(self, schema, use, user, route)
+        return Lane(self, schema, use, user, route, tally(level.name, schema.name))

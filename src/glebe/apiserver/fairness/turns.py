@@ -35,6 +35,7 @@ class Turns:
         """Seats."""
         self.waiting = 0
         self._spent = 0.0
+        self._small = options.quantum / 2
         self._turning = False
         self._stalled = False
         """Somebody waits for a seat of those that all clusters share."""
@@ -53,19 +54,23 @@ class Turns:
             if self._last is not None:
                 self._shared_until = self._turn_number + _SHARED_TURNS
             self._last = tenant
-        quantum = self._quantum()
-        if self._spent >= quantum:
-            if not self._turning:
-                self._arm()
-            if self._spent >= quantum * _FRESH or tenant.order.tag > self._order.now:
+        if self._turning:
+            # This turn's work is begun: only who would be the next anyhow may go on, and not too many of them.
+            late = self._spent >= self._quantum() * (_FRESH if self.waiting else 1)
+            if tenant.waiting or late or (self.waiting and tenant.order.tag > self._order.now):
                 return False
-        if tenant.waiting or (self.waiting and tenant.order.tag > self._order.now):
+        elif self.waiting:
             return False
-        if not self._fits(tenant, lane.level, seats):
+        use = lane.level
+        if not self._fits(tenant, use, seats):
             return False
         self._order.spend(tenant.order, cost)
-        self._start(tenant, lane.level, cost, seats)
-        if not self._turning:
+        use.used += seats
+        tenant.used += seats
+        self.used += seats
+        self._spent += cost
+        # Nobody counts turns while there is little to do: what was begun in several counts as begun in one.
+        if self._spent >= self._small and not self._turning and self._spent >= self._quantum() / 2:
             self._arm()
         return True
 
