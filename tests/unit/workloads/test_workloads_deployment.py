@@ -7,14 +7,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from test_workloads_server import running, until
+from test_workloads_server import until
 
+from glebe.apiserver.server import ApiServer
+from glebe.apiserver.store.memory import MemoryStore
+from glebe.apiserver.types.registry import TypeRegistry
 from glebe.kube.client import Client
 from glebe.kube.clock import Env, format_time, parse_time
 from glebe.kube.errors import is_conflict, is_not_found
+from glebe.kube.informer import Informers
+from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.objects import Object, annotations_of, controller_of, get_condition, labels_of
 from glebe.kube.resources import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS
+from glebe.workloads import serviceaccounts
+from glebe.workloads.deployment import controller
 from glebe.workloads.deployment.sets import template_hash
+from glebe.workloads.garbage import collector
+from glebe.workloads.replicas import controller as replicas
 
 REVISION = "deployment.kubernetes.io/revision"
 
@@ -31,15 +40,17 @@ def deployment(image: str = "v1", count: int = 3, **spec: Any) -> Object:
 
 
 class Kubelet:
-    """Makes pods ready after ``delay`` seconds, except those of ``broken`` images; lets deleted ones go."""
+    """Binds pods, makes them ready after ``delay`` seconds (not those of ``broken`` images), ends deleted ones."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self.delay = 1.0
+        self.linger = 0.0
         self.broken: set[str] = set()
         self.env = Env.seeded(7)
         self.clock = self.env.clock
         self.seen: dict[str, float] = {}
+        self.gone: dict[str, float] = {}
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -50,6 +61,15 @@ class Kubelet:
                 since = self.seen.setdefault(uid, loop.time())
                 image = p["spec"]["containers"][0]["image"]
                 try:
+                    if not p["spec"].get("nodeName"):
+                        target = {"metadata": {"name": name}, "target": {"kind": "Node", "name": "n1"}}
+                        await self.client.create(PODS, target, "default", name=name, subresource="binding")
+                        continue
+                    if "deletionTimestamp" in p["metadata"]:
+                        gone = self.gone.setdefault(uid, loop.time())
+                        if loop.time() - gone >= self.linger:
+                            await self.client.delete(PODS, name, "default", grace_period=0)
+                        continue
                     new = get_condition(p, "Ready") is None and image not in self.broken
                     if new and loop.time() - since >= self.delay:
                         await self.make_ready(p)
@@ -63,6 +83,30 @@ class Kubelet:
         await self.client.update_status(
             PODS, {**p, "status": {**p["status"], "phase": "Running", "conditions": [ready]}}
         )
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Client]:
+    """An API server with the controllers that matter here."""
+    env = Env.seeded(7)
+    server = ApiServer(MemoryStore(), env, TypeRegistry())
+    await server.start()
+    client = Client(InProcessTransport(server.handle))
+    informers = Informers(client, env)
+    controllers = [
+        serviceaccounts.build(client, informers, env, "PEM"),
+        *replicas.build(client, informers, env),
+        controller.build(client, informers, env),
+        collector.build(client, informers, env),
+    ]
+    tasks = [asyncio.create_task(informers.run()), *(asyncio.create_task(c.run()) for c in controllers)]
+    try:
+        yield client
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.close()
 
 
 @asynccontextmanager
@@ -100,6 +144,10 @@ def web(client: Client, *checks: Callable[[Object], bool]) -> Callable[[], Await
         return obj if all(check(obj) for check in checks) else None
 
     return look
+
+
+def at_revision(number: int) -> Callable[[Object], bool]:
+    return lambda obj: annotations_of(obj).get(REVISION) == str(number)
 
 
 DONE = condition("Progressing", status="True", reason="NewReplicaSetAvailable")
@@ -174,17 +222,14 @@ async def test_rolling_update_keeps_to_its_bounds() -> None:
 
 
 async def test_recreate_waits_for_the_last_old_pod() -> None:
-    async with world() as (client, _):
+    async with world() as (client, kubelet):
         await client.create(DEPLOYMENTS, deployment(count=2, strategy={"type": "Recreate"}))
         await until(web(client, complete, DONE))
-        (held, _) = (await client.list(PODS, "default")).items
-        name = held["metadata"]["name"]
-        await client.patch(PODS, name, {"metadata": {"finalizers": ["example.com/hold"]}}, "default")
+        kubelet.linger = 15.0
         await set_image(client, "v2")
-        await until(web(client, lambda o: o["status"].get("terminatingReplicas") == 1))
-        await asyncio.sleep(20)
+        await until(web(client, status(terminatingReplicas=2)))
+        await asyncio.sleep(10)
         assert len(await sets_of(client)) == 1
-        await client.patch(PODS, name, {"metadata": {"finalizers": None}}, "default")
         await until(web(client, complete, DONE))
         images = {p["spec"]["containers"][0]["image"] for p in (await client.list(PODS, "default")).items}
         assert images == {"v2"}
@@ -195,9 +240,9 @@ async def test_rollback_gives_the_old_set_a_new_revision() -> None:
         await client.create(DEPLOYMENTS, deployment())
         await until(web(client, complete, DONE))
         await set_image(client, "v2", cause="second")
-        await until(web(client, complete, DONE, lambda o: annotations_of(o).get(REVISION) == "2"))
+        await until(web(client, complete, DONE, at_revision(2)))
         await set_image(client, "v1", cause="third")
-        await until(web(client, complete, DONE, lambda o: annotations_of(o).get(REVISION) == "3"))
+        await until(web(client, complete, DONE, at_revision(3)))
         two, three = await sets_of(client)
         assert annotations_of(three)["deployment.kubernetes.io/revision-history"] == "1"
         assert (annotations_of(two)["cause"], annotations_of(three)["cause"]) == ("second", "third")
@@ -210,7 +255,7 @@ async def test_history_is_limited() -> None:
         await until(web(client, complete, DONE))
         for number in range(2, 5):
             await set_image(client, f"v{number}")
-            await until(web(client, complete, DONE, lambda o, n=number: annotations_of(o).get(REVISION) == str(n)))
+            await until(web(client, complete, DONE, at_revision(number)))
 
         async def two() -> bool:
             return [annotations_of(s)[REVISION] for s in await sets_of(client)] == ["3", "4"]
@@ -343,10 +388,10 @@ async def test_the_old_rollback_annotation() -> None:
         await client.create(DEPLOYMENTS, deployment(count=1))
         await until(web(client, complete, DONE))
         await set_image(client, "v2")
-        await until(web(client, complete, DONE, lambda o: annotations_of(o).get(REVISION) == "2"))
+        await until(web(client, complete, DONE, at_revision(2)))
         note = {"metadata": {"annotations": {"deprecated.deployment.rollback.to": "0"}}}
         await client.patch(DEPLOYMENTS, "web", note, "default")
-        obj = await until(web(client, complete, DONE, lambda o: annotations_of(o).get(REVISION) == "3"))
+        obj = await until(web(client, complete, DONE, at_revision(3)))
         assert obj["spec"]["template"]["spec"]["containers"][0]["image"] == "v1"
         assert "deprecated.deployment.rollback.to" not in annotations_of(obj)
         assert await messages(client, "DeploymentRollback") == ['Rolled back deployment "web" to revision 1']
