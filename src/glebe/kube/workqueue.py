@@ -37,7 +37,7 @@ class WorkQueue(Generic[K]):
         self._queued: set[K] = set()  # in _ready
         self._working: set[K] = set()  # taken by get() and not yet done()
         self._again: dict[K, None] = {}  # added while being worked on
-        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._timers: dict[K, tuple[float, asyncio.Handle]] = {}  # and when: uvloop's shortest timers do not know
         self._failures: dict[K, int] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._idle = asyncio.Event()
@@ -80,10 +80,10 @@ class WorkQueue(Generic[K]):
         when = loop.time() + seconds
         timer = self._timers.get(key)
         if timer is not None:
-            if timer.when() <= when:
+            if timer[0] <= when:
                 return
-            timer.cancel()
-        self._timers[key] = loop.call_at(when, self._due, key)
+            timer[1].cancel()
+        self._timers[key] = when, loop.call_at(when, self._due, key)
 
     def add_rate_limited(self, key: K) -> None:
         """The key's work failed: again after a delay that grows with each failure until :meth:`forget`."""
@@ -132,7 +132,7 @@ class WorkQueue(Generic[K]):
     def shutdown(self) -> None:
         """Take no more keys and drop the delayed ones. What is ready may still be got."""
         self.shutting_down = True
-        for timer in self._timers.values():
+        for _, timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
         while self._waiters:

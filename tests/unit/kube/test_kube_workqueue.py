@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -195,3 +196,16 @@ async def never_twice_never_lost(steps: list[tuple[str, int, float]], work_time:
 @given(steps=st.lists(STEPS, max_size=40), work_time=st.sampled_from([0.0, 0.3, 2.0]))
 def test_never_twice_at_once_and_never_lost(steps: list[tuple[str, int, float]], work_time: float) -> None:
     virtualtime.run(never_twice_never_lost(steps, work_time))
+
+
+@pytest.mark.realtime
+def test_the_shortest_delays_work_on_uvloop_too() -> None:
+    async def play() -> None:
+        q = queue()
+        for _ in range(2):  # uvloop makes no timer of less than half a millisecond
+            q.add_after(key("a"), 0.0004)
+            q.add_after(key("a"), 0.0003)
+        assert await asyncio.wait_for(q.get(), 5) == key("a")
+        q.shutdown()
+
+    uvloop.run(play())
