@@ -32,7 +32,9 @@ class ServiceAccount(BuiltinPlugin):
 
     def __init__(self, read: Read, env: Env) -> None:
         self._read = read
-        self._env = env
+        # Upstream draws a name for each pod; it need only differ from the pod's other volumes. Pods that are stamped
+        # from one template stay equal, so that what is found out about one is known of all.
+        self._volume = VOLUME + "".join(env.rng.choices(_LETTERS, k=5))
 
     async def admit(self, a: AdmissionAttributes) -> None:
         if not is_new_pod(a) or a.obj is None:
@@ -79,7 +81,7 @@ class ServiceAccount(BuiltinPlugin):
 
     def _mount(self, spec: Object) -> None:
         present = next((v["name"] for v in spec.get("volumes") or () if v.get("name", "").startswith(VOLUME)), "")
-        volume = present or VOLUME + "".join(self._env.rng.choices(_LETTERS, k=5))
+        volume = present or self._volume
         needed = False
         for kind in ("initContainers", "containers"):
             for container in spec.get(kind) or ():

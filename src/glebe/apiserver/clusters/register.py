@@ -268,7 +268,7 @@ class Clusters:
         if self._freed >= _MUCH:
             self._freed = 0
             # Caches follow a moment later.
-            asyncio.get_running_loop().call_later(_CALM_SECONDS, give_back)
+            asyncio.get_running_loop().call_later(_CALM_SECONDS, give_back, self._known, self._doomed)
 
     async def _remove(self, name: str) -> None:
         store = self._server.store

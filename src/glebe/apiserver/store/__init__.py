@@ -19,6 +19,7 @@ from glebe.apiserver.store.base import (
     StoreLocked,
     StoreUnavailable,
     TooLarge,
+    forget_views,
 )
 from glebe.apiserver.store.memory import MemoryStore
 from glebe.apiserver.store.sqlite import SQLiteStore
@@ -47,4 +48,5 @@ __all__ = [
     "StoreUnavailable",
     "Subscription",
     "TooLarge",
+    "forget_views",
 ]

@@ -103,6 +103,14 @@ def _remember(entry: Entry) -> None:
     _next_view = (_next_view + 1) % _VIEWS_KEPT
 
 
+def forget_views() -> None:
+    """Let go of all decoded views: few small values here and there keep whole regions of memory from going back."""
+    for index, entry in enumerate(_viewed):
+        if entry is not None:
+            entry._view = None
+            _viewed[index] = None
+
+
 _FRAMES_KEPT = 1024
 _framed: list[dict[str, bytes]] = [{}] * _FRAMES_KEPT
 _next_framed = 0

@@ -54,7 +54,13 @@ class Mirror:
     ) -> Page:
         if cluster == EVERY_CLUSTER:
             return self._tables.shelf(resource).page(namespace, after, limit, revision, self._revision)
-        return self._tables.look(resource, cluster).page(namespace, after, limit, revision, self._revision)
+        table = self._tables.find(resource, cluster)
+        if table is None:
+            given = self._tables.given
+            if not revision and (given is None or not given.table(resource, cluster)):
+                return Page([], self._revision, None, 0)
+            table = self._tables.look(resource, cluster)
+        return table.page(namespace, after, limit, revision, self._revision)
 
     def resources(self, cluster: str) -> list[str]:
         return sorted(r for r, table in self._tables.of_cluster(cluster) if len(table.entries) > table.given)

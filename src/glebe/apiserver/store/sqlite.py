@@ -38,6 +38,9 @@ _BATCH = 2000
 _SLICE = 500
 """At most so many rows of a dropped cluster go with one transaction, so that nobody waits for a big cluster's end."""
 
+_MANY = 1000
+"""After the end of so many clusters the database's cache is full of what nobody will ask for."""
+
 
 @dataclass(slots=True)
 class _Operation:
@@ -70,6 +73,8 @@ class SQLiteStore(Mirror):
         self._queue: SimpleQueue[_Operation | None] = SimpleQueue()
         self._drops: deque[_Operation] = deque()
         """Dropped clusters that still have rows; of the writing thread."""
+        self._ended = 0
+        """How many have gone since the database's cache was emptied; of the writing thread."""
         self._thread: threading.Thread | None = None
         self._pending: dict[Key, asyncio.Future[None]] = {}
         self._allocated = 0
@@ -275,6 +280,7 @@ class SQLiteStore(Mirror):
                 self._loop.call_soon_threadsafe(self._settle, batch, removed, error)
             except RuntimeError:
                 return  # the loop is gone: nobody is left to be told
+            del batch, removed  # or they would be held until the next write, which may be hours away
 
     def _commit(self, batch: list[_Operation], removed: list[_Operation]) -> StoreUnavailable | None:
         """One transaction: the batch, and a slice of a dropped cluster; ``removed`` takes drops that are through."""
@@ -301,6 +307,10 @@ class SQLiteStore(Mirror):
             return self._undo(connection, error)
         if drops and gone < _SLICE:
             removed.append(drops.popleft())
+            self._ended += 1
+            if not drops and self._ended >= _MANY:
+                self._ended = 0
+                connection.execute("PRAGMA shrink_memory")
         if batch:
             self._acknowledged.note(batch[-1].entry.revision)
         return None

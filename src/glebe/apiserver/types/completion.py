@@ -39,6 +39,15 @@ def complete(info: ResourceInfo, obj: Object) -> None:
         walk(obj)
 
 
+def complete_all_but(info: ResourceInfo, obj: Object, name: str) -> None:
+    """The same, with one field left as it is."""
+    if (walk := _walker(info.definition)) is not None:
+        rest = {key: value for key, value in obj.items() if key != name}
+        walk(rest)
+        for key, value in rest.items():
+            obj.setdefault(key, value)
+
+
 def blank(info: ResourceInfo) -> Object:
     """What an object of the kind has though nobody said anything (read only): nobody can be said to have added it."""
     if info.is_custom or not info.definition:

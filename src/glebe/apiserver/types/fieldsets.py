@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from glebe.apiserver.types.remembered import Memory, digest_of_spec
 from glebe.apiserver.types.schema import Schema
 
 FieldSet = dict[str, Any]
@@ -36,6 +37,7 @@ UNOWNED_METADATA = frozenset(
     }
 )
 _TYPE_META = ("apiVersion", "kind")
+_POD = "io.k8s.api.core.v1.Pod"
 
 
 class ListKeyError(ValueError):
@@ -159,6 +161,9 @@ def changes(schema: Schema, old: dict[str, Any], new: dict[str, Any]) -> tuple[F
     for name in {**new, **old}:
         if name in _TYPE_META or name == "metadata":
             continue
+        if name == "spec" and schema.definition == _POD and not old.get("spec") and new.get("spec"):
+            changed |= _new_spec(schema, old, new)
+            continue
         _field_changes(schema, name, old, new, changed, removed)
     meta, before = new.get("metadata") or {}, old.get("metadata") or {}
     if meta != before:
@@ -174,6 +179,25 @@ def changes(schema: Schema, old: dict[str, Any], new: dict[str, Any]) -> tuple[F
         if gone:
             removed["f:metadata"] = gone
     return changed, removed
+
+
+_SPECS: Memory[bytes] = Memory(512)
+
+
+def _new_spec(schema: Schema, old: dict[str, Any], new: dict[str, Any]) -> FieldSet:
+    """What the spec of a new pod adds. Equal specs add the same; the set is everybody's own to change."""
+    changed: FieldSet = {}
+    if not _SPECS.look():
+        _field_changes(schema, "spec", old, new, changed, {})
+        return changed
+    key = (b"1" if "spec" in old else b"0") + digest_of_spec(new["spec"])
+    known = _SPECS.get(key)
+    if known is None:
+        _field_changes(schema, "spec", old, new, changed, {})
+        _SPECS.put(key, orjson.dumps(changed))
+        return changed
+    found: FieldSet = orjson.loads(known)
+    return found
 
 
 def _field_changes(

@@ -8,6 +8,7 @@ from typing import Any
 from glebe.apiserver.types import names as n
 from glebe.apiserver.types.containervalidation import container, downward_item, non_negative_quantities
 from glebe.apiserver.types.placementvalidation import affinity, spread_constraints, tolerations
+from glebe.apiserver.types.remembered import VARYING, Memory, digest_of_spec
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 
@@ -23,6 +24,36 @@ _UPDATE_MESSAGE = (
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
     "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 )
+
+
+_RIGHT: Memory[bool] = Memory()
+"""Digests of specs in which nothing is wrong."""
+
+
+def is_known(obj: Object, old: Object | None) -> bool:
+    """Has a new pod, or one whose spec stays as it is, a spec with which nothing was wrong before?"""
+    spec = obj.get("spec") or {}
+    if old is not None and spec != old.get("spec"):
+        return False
+    if any(spec.get(name) for name in VARYING) and _varying_faults(spec):
+        return False
+    if old is None and (spec.get("ephemeralContainers") or spec.get("schedulingGates")):
+        return False  # what is allowed on an update only, or not together with the name of a node
+    return _RIGHT.look() and _RIGHT.get(digest_of_spec(spec)) is True
+
+
+def remember(obj: Object, old: Object | None) -> None:
+    """All rules were asked, and nothing is wrong (an update that leaves the spec as it is asks few)."""
+    spec = obj.get("spec") or {}
+    if (old is None or spec != old.get("spec")) and _RIGHT.is_worth_it():
+        _RIGHT.put(digest_of_spec(spec), True)
+
+
+def _varying_faults(spec: Spec) -> bool:
+    return any(
+        bool(faults(spec.get(name) or "x"))
+        for name, faults in (("hostname", n.label_faults), ("nodeName", n.subdomain_faults))
+    )
 
 
 def validate_pod(obj: Object, old: Object | None) -> list[Cause]:

@@ -15,7 +15,8 @@ from typing import Any
 import orjson
 
 from glebe.apiserver.types.registry import ResourceInfo
-from glebe.apiserver.types.schema import Schema
+from glebe.apiserver.types.remembered import once
+from glebe.apiserver.types.schema import POD_SPEC, Schema
 from glebe.kube.errors import ApiError, bad_request
 from glebe.kube.objects import Object
 
@@ -78,7 +79,8 @@ def compile_check(schema: Schema) -> Check | type:
     if kind == "map":
         return _map_check(schema)
     if kind == "object":
-        return _object_check(schema)
+        check = _object_check(schema)
+        return once(check) if schema.definition == POD_SPEC and not schema.custom else check
     leaves: dict[str, Check | type] = {
         "boolean": bool,
         "number": _number,

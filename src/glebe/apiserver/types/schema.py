@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from glebe.apiserver.types.registry import ResourceInfo
 
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
+POD_SPEC = "io.k8s.api.core.v1.PodSpec"
 _INT_OR_STRING = "int-or-string"
 #: definitions that hold any JSON, whatever their own schema says
 _ANY = frozenset(

@@ -48,6 +48,9 @@ def validate(info: ResourceInfo, obj: Object, old: Object | None = None, subreso
         return causes
     if subresource not in ("", "finalize", "resize"):
         return causes
+    if info.group_resource == "pods" and podvalidation.is_known(obj, old):
+        return causes  # nothing was wrong with such a spec
+    before = len(causes)
     schema = info.schema
     if schema is not None:
         for name, field in schema.fields.items():
@@ -58,6 +61,8 @@ def validate(info: ResourceInfo, obj: Object, old: Object | None = None, subreso
         causes += podvalidation.pod_spec(obj.get("spec") or {}, "spec")
     elif rule is not None:
         causes += rule(obj, old)
+        if info.group_resource == "pods" and len(causes) == before:
+            podvalidation.remember(obj, old)
     return causes
 
 

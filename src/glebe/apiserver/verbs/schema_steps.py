@@ -10,6 +10,11 @@ from glebe.kube.objects import Object
 
 def default(call: Call, obj: Object) -> None:
     """Fill in the schema's defaults."""
+    if call.info.group_resource == "pods":
+        from glebe.apiserver.types.poddefaults import complete_pod
+
+        complete_pod(call.info, obj)
+        return
     from glebe.apiserver.types.defaults import apply_defaults
 
     apply_defaults(call.info, obj)
