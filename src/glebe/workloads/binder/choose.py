@@ -2,52 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from glebe.workloads.binder.fleet import Fleet
+from glebe.workloads.binder import company
+from glebe.workloads.binder.filters import Diagnosis, Rivals, diagnose, feasible, fits
+from glebe.workloads.binder.fleet import Bools, Fleet
 from glebe.workloads.binder.needs import Needs
+
+#: Weights of the scores, upstream's (``default_plugins.go``). What fits best by amounts weighs 1.
+_TAINTS, _AFFINITY, _SPREAD, _COMPANY = 3.0, 2.0, 2.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """``node``, or (when it is ``None``) how many nodes failed for which reason."""
+    """``node``, or (when it is ``None``) how many of how many nodes failed for which reason."""
 
     node: str | None
     nodes: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    diagnosis: Diagnosis | None = None
 
     def message(self) -> str:
         """kube-scheduler's sentence."""
         if self.nodes == 0:
             return "no nodes available to schedule pods"
-        parts = sorted(f"{count} {reason}" for reason, count in self.reasons.items())
-        return f"0/{self.nodes} nodes are available: {', '.join(parts)}."
+        return sentence(self.nodes, self.reasons, self.diagnosis.objection if self.diagnosis else "")
 
 
-def choose(fleet: Fleet, needs: Needs) -> Choice:
-    """The best node that fits now."""
+def sentence(nodes: int, reasons: Mapping[str, int], objection: str = "") -> str:
+    """``0/N nodes are available: ...``"""
+    parts = objection or ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items()))
+    return f"0/{nodes} nodes are available: {parts}." if parts else f"0/{nodes} nodes are available:"
+
+
+def choose(fleet: Fleet, needs: Needs, uid: str = "") -> Choice:
+    """The best node that fits now; for a nominated pod its own if that fits."""
     fleet.refresh()
     if not fleet.names:
         return Choice(None)
-    if (only := fleet.only_node(needs)) is not None:
-        return Choice(only)
-    opinion = fleet.opinion(needs)
-    candidates = opinion.eligible
-    for resource, amount in needs.requests.items():
-        column = fleet.column(resource)
-        if column is None:
-            return _none(fleet, needs)
-        candidates = candidates & (fleet.allocatable[:, column] - fleet.used[:, column] >= amount)
-    if not candidates.any():
-        return _none(fleet, needs)
-    score = np.where(candidates, _score(fleet, needs) - 10.0 * opinion.dislikes, -np.inf)
+    rivals = fleet.rivals(needs, uid)
+    for row in _favourites(fleet, needs, uid):
+        if fits(fleet, needs, row) and (not rivals.get(fleet.names[row]) or feasible(fleet, needs, rivals)[row]):
+            return Choice(fleet.names[row])
+    left = feasible(fleet, needs, rivals)
+    if not left.any():
+        found = diagnose(fleet, needs, rivals)
+        return Choice(None, len(fleet.names), found.reasons, found)
+    score = np.where(left, _score(fleet, needs, left), -np.inf)
     return Choice(fleet.names[int(np.argmax(score))])
 
 
-def _score(fleet: Fleet, needs: Needs) -> npt.NDArray[np.float64]:
+def _favourites(fleet: Fleet, needs: Needs, uid: str) -> list[int]:
+    nominated = fleet.nomination(uid) if uid else None
+    row = fleet.row(nominated.node) if nominated is not None else None
+    if row is None:
+        row = fleet.only_row(needs)
+    blocked = row is None or (needs.claims and fleet.storage is not None and fleet.storage.objection(needs) is not None)
+    return [] if row is None or blocked else [row]
+
+
+def _score(fleet: Fleet, needs: Needs, left: Bools) -> npt.NDArray[np.float64]:
+    total = 100.0 * _by_amounts(fleet, needs)
+    opinion = fleet.opinion(needs)
+    if opinion.dislikes is not None and (most := opinion.dislikes[left].max()):
+        total += _TAINTS * (100.0 - np.floor(100.0 * opinion.dislikes / most))
+    if opinion.likes is not None and (most := opinion.likes[left].max()):
+        total += _AFFINITY * np.floor(100.0 * opinion.likes / most)
+    if (spread := company.spread_score(fleet, needs, left)) is not None:
+        total += _SPREAD * spread
+    if (near := company.company_score(fleet, needs, left)) is not None:
+        total += _COMPANY * near
+    return total
+
+
+def _by_amounts(fleet: Fleet, needs: Needs) -> npt.NDArray[np.float64]:
     """Devices are packed (fullest node first, so that whole nodes stay free for gangs); all else is spread."""
     resources = needs.extended or ("cpu", "memory", "pods")
     total = np.zeros(len(fleet.names), np.float64)
@@ -61,16 +93,4 @@ def _score(fleet: Fleet, needs: Needs) -> npt.NDArray[np.float64]:
     return total / len(resources)
 
 
-def _none(fleet: Fleet, needs: Needs) -> Choice:
-    opinion = fleet.opinion(needs)
-    reasons = dict(opinion.refusals)
-    for resource, amount in needs.requests.items():
-        column = fleet.column(resource)
-        if column is None:
-            count = int(opinion.eligible.sum())
-        else:
-            free = fleet.allocatable[:, column] - fleet.used[:, column]
-            count = int((opinion.eligible & (free < amount)).sum())
-        if count:
-            reasons["Too many pods" if resource == "pods" else f"Insufficient {resource}"] = count
-    return Choice(None, len(fleet.names), reasons)
+__all__ = ["Choice", "Rivals", "choose", "sentence"]

@@ -1,12 +1,15 @@
 """The nodes and what is free on them, as arrays: one row per node (in order of name), one column per resource.
 
 Kept up to date by small changes. A decision *holds* its amounts at once, before any answer from the API, so that the
-next decision cannot give them again.
+next decision cannot give them again. A pod for which others were told to leave is *nominated* to its node: pods of
+lower priority see that room as taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +18,15 @@ import numpy.typing as npt
 
 from glebe.kube.objects import Object, is_deleting
 from glebe.kube.quantity import to_int
+from glebe.workloads.binder import nodematch
+from glebe.workloads.binder.crowd import Crowd, Member
 from glebe.workloads.binder.needs import Needs
+from glebe.workloads.binder.places import Opinion, opinion_of
+from glebe.workloads.binder.ports import HostPorts
+from glebe.workloads.binder.volumes import Storage
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 HOSTNAME = "kubernetes.io/hostname"
 _KEPT = 256  # opinions
 
@@ -27,29 +36,36 @@ class Hold:
     """What a pod has on a node."""
 
     node: str
-    requests: Mapping[str, int]
+    needs: Needs
+    deleting: bool = False
 
-
-@dataclass(frozen=True, slots=True)
-class Opinion:
-    """What one class of pods thinks of every row, apart from amounts."""
-
-    eligible: npt.NDArray[np.bool_]
-    dislikes: npt.NDArray[np.float64]
-    refusals: dict[str, int]  # reason -> number of nodes
+    def same(self, other: Hold) -> bool:
+        mine, its = self.needs, other.needs
+        return (self.node, self.deleting, mine.key) == (other.node, other.deleting, its.key) and (
+            mine.labels == its.labels
+        )
 
 
 class Fleet:
     """Nodes, holds, and opinions that are valid until a node's fixed properties change."""
 
-    def __init__(self) -> None:
+    def __init__(self, storage: Storage | None = None) -> None:
+        self.storage = storage
+        self.crowd = Crowd()
+        self.ports = HostPorts()
+        self.claims: Counter[str] = Counter()
+        """How many pods on nodes mount which claim (``namespace/name``)."""
         self._nodes: dict[str, Object] = {}
         self._prints: dict[str, tuple[Any, ...]] = {}
         self._holds: dict[str, Hold] = {}
+        self._on: dict[str, dict[str, None]] = {}  # node -> uids
+        self._nominated: dict[str, Hold] = {}
         self._opinions: dict[str, Opinion] = {}
         self._columns: dict[str, int] = {}
         self._rows: dict[str, int] = {}
         self._hosts: dict[str, list[int]] = {}  # value of the hostname label -> rows
+        self._domains: dict[str, tuple[Ints, int]] = {}
+        self._inclusions: dict[str, tuple[Bools, Bools]] = {}
         self.names: list[str] = []
         self.allocatable: Ints = np.zeros((0, 0), np.int64)
         self.used: Ints = np.zeros((0, 0), np.int64)
@@ -70,50 +86,86 @@ class Fleet:
             return False
         self._nodes[name] = node
         self._prints[name] = fingerprint
-        self._invalidate()
+        self._stale = True
         return True
 
     def remove_node(self, name: str) -> bool:
         if self._nodes.pop(name, None) is None:
             return False
         del self._prints[name]
-        self._invalidate()
+        self._stale = True
         return True
 
-    def _invalidate(self) -> None:
-        self._stale = True
-        self._opinions.clear()
+    def node(self, name: str) -> Object | None:
+        return self._nodes.get(name)
 
-    def hold(self, uid: str, node: str, requests: Mapping[str, int]) -> None:
-        """Pod ``uid`` has ``requests`` on ``node`` (replaces what it had)."""
-        new = Hold(node, requests)
+    def hold(self, uid: str, node: str, needs: Needs, *, deleting: bool = False) -> bool:
+        """Pod ``uid`` has what it needs on ``node`` (replaces what it had); whether that is news."""
+        new = Hold(node, needs, deleting)
         old = self._holds.get(uid)
-        if old == new:
-            return
         if old is not None:
-            self._count(old, -1)
+            if old.same(new):
+                return False
+            self._count(uid, old, -1)
         self._holds[uid] = new
-        self._count(new, 1)
+        self._count(uid, new, 1)
+        return True
 
-    def release(self, uid: str) -> bool:
-        """Pod ``uid`` has nothing any more; whether it had anything."""
+    def release(self, uid: str) -> Hold | None:
+        """Pod ``uid`` has nothing any more; what it had."""
         old = self._holds.pop(uid, None)
         if old is not None:
-            self._count(old, -1)
-        return old is not None
+            self._count(uid, old, -1)
+        return old
+
+    def restore(self, uid: str, hold: Hold) -> None:
+        """Undo :meth:`release`."""
+        self._holds[uid] = hold
+        self._count(uid, hold, 1)
 
     def holder(self, uid: str) -> Hold | None:
         return self._holds.get(uid)
 
-    def _count(self, hold: Hold, sign: int) -> None:
+    def _count(self, uid: str, hold: Hold, sign: int) -> None:
+        if sign > 0:
+            self._on.setdefault(hold.node, {})[uid] = None
+        else:
+            self._on[hold.node].pop(uid, None)
+            if not self._on[hold.node]:
+                del self._on[hold.node]
         row = self._rows.get(hold.node)
         if self._stale or row is None:
             self._stale = self._stale or hold.node in self._nodes
             return
-        for resource, amount in hold.requests.items():
+        self._tally(uid, hold, row, sign)
+
+    def _tally(self, uid: str, hold: Hold, row: int, sign: int) -> None:
+        needs = hold.needs
+        for resource, amount in needs.requests.items():
             column = self._columns.get(resource)
             if column is not None:
                 self.used[row, column] += sign * amount
+        if sign > 0:
+            self.crowd.put(uid, Member(row, needs.namespace, needs.labels, hold.deleting, needs.relations))
+        else:
+            self.crowd.drop(uid)
+        if needs.ports:
+            self.ports.add(hold.node, needs.ports, sign)
+        for claim, _ in needs.claims:
+            self.claims[f"{needs.namespace}/{claim}"] += sign
+
+    def nominate(self, uid: str, node: str, needs: Needs) -> None:
+        self._nominated[uid] = Hold(node, needs)
+
+    def withdraw(self, uid: str) -> Hold | None:
+        """The pod is nominated no longer; where it was."""
+        return self._nominated.pop(uid, None)
+
+    def nominated_to(self, node: str) -> list[str]:
+        return [uid for uid, hold in self._nominated.items() if hold.node == node]
+
+    def nomination(self, uid: str) -> Hold | None:
+        return self._nominated.get(uid)
 
     # --- reading
 
@@ -122,6 +174,9 @@ class Fleet:
         if not self._stale:
             return
         self._stale = False
+        self._opinions.clear()
+        self._domains.clear()
+        self._inclusions.clear()
         self.names = sorted(self._nodes)
         self._rows = {name: row for row, name in enumerate(self.names)}
         self._hosts = {}
@@ -136,47 +191,87 @@ class Fleet:
             for resource, quantity in {"pods": 110, **amounts[name]}.items():
                 self.allocatable[row, self._columns[resource]] = to_int(quantity, resource)
         self.used = np.zeros_like(self.allocatable)
-        for hold in self._holds.values():
-            self._count(hold, 1)
+        self.crowd.clear(len(self.names))
+        self.ports.clear()
+        self.claims.clear()
+        for uid, hold in self._holds.items():
+            if (row_of := self._rows.get(hold.node)) is not None:
+                self._tally(uid, hold, row_of, 1)
+
+    def row(self, name: str) -> int | None:
+        return self._rows.get(name)
 
     def column(self, resource: str) -> int | None:
         """Where a resource stands in the arrays; ``None`` when no node has it."""
         return self._columns.get(resource)
 
-    def only_node(self, needs: Needs) -> str | None:
-        """The node that ``needs`` names by its hostname label, if it fits there now; saves looking at all nodes."""
-        rows = self._hosts.get(needs.selector.get(HOSTNAME) or "-", ())
-        if len(rows) != 1:
-            return None
-        (row,) = rows
-        name = self.names[row]
-        if needs.refuses(self._nodes[name]) is not None:
-            return None
-        for resource, amount in needs.requests.items():
-            column = self._columns.get(resource)
-            if column is None or self.allocatable[row, column] - self.used[row, column] < amount:
-                return None
-        return name
+    def on(self, node: str) -> list[str]:
+        """The pods that hold something on a node."""
+        return list(self._on.get(node, ()))
+
+    def rivals(self, needs: Needs, uid: str) -> dict[str, list[tuple[str, Hold]]]:
+        """Who is nominated, by node, and must not be passed by a pod with ``needs``."""
+        found: dict[str, list[tuple[str, Hold]]] = {}
+        for other, hold in self._nominated.items():
+            if other != uid and hold.needs.priority >= needs.priority and other not in self._holds:
+                found.setdefault(hold.node, []).append((other, hold))
+        return found
+
+    @contextmanager
+    def assuming(self, rivals: Sequence[tuple[str, Hold]]) -> Iterator[None]:
+        """As if these were bound already."""
+        for uid, hold in rivals:
+            self.restore(uid, hold)
+        try:
+            yield
+        finally:
+            for uid, _ in rivals:
+                self.release(uid)
+
+    def only_row(self, needs: Needs) -> int | None:
+        """The row that ``needs`` names by its hostname label or its name; saves looking at all nodes."""
+        if needs.named is not None:
+            rows = [self._rows[name] for name in needs.named if name in self._rows]
+        else:
+            rows = self._hosts.get(needs.selector.get(HOSTNAME) or "-", [])
+        return rows[0] if len(rows) == 1 else None
+
+    def domains(self, topology: str) -> tuple[Ints, int]:
+        """The domain of each row by node label ``topology``, numbered from 0; and how many there are, which is also the
+        number of the rows that are in none."""
+        known = self._domains.get(topology)
+        if known is None:
+            labels = [(self._nodes[n]["metadata"].get("labels") or {}).get(topology) for n in self.names]
+            numbers = {value: i for i, value in enumerate(sorted({v for v in labels if v is not None}))}
+            codes = np.array([len(numbers) if v is None else numbers[v] for v in labels], np.int64)
+            known = self._domains[topology] = (codes, len(numbers))
+        return known
 
     def opinion(self, needs: Needs) -> Opinion:
         """What ``needs`` thinks of the nodes' fixed properties."""
-        known = self._opinions.get(needs.key)
-        if known is not None:
-            return known
-        eligible = np.ones(len(self.names), np.bool_)
-        dislikes = np.zeros(len(self.names), np.float64)
-        refusals: dict[str, int] = {}
-        for row, name in enumerate(self.names):
-            reason = needs.refuses(self._nodes[name])
-            if reason is not None:
-                eligible[row] = False
-                refusals[reason] = refusals.get(reason, 0) + 1
-            else:
-                dislikes[row] = needs.dislikes(self._nodes[name])
-        if len(self._opinions) >= _KEPT:
-            self._opinions.clear()
-        opinion = self._opinions[needs.key] = Opinion(eligible, dislikes, refusals)
-        return opinion
+        known = self._opinions.get(needs.place)
+        if known is None:
+            if len(self._opinions) >= _KEPT:
+                self._opinions.clear()
+            rows = None if needs.named is None else [self._rows[n] for n in sorted(needs.named) if n in self._rows]
+            known = self._opinions[needs.place] = opinion_of(needs, [self._nodes[n] for n in self.names], rows)
+        return known
+
+    def inclusion(self, needs: Needs) -> tuple[Bools, Bools]:
+        """Rows that suit by selector and affinity, and rows whose taints are tolerated: what counts for spread."""
+        known = self._inclusions.get(needs.place)
+        if known is None:
+            if len(self._inclusions) >= _KEPT:
+                self._inclusions.clear()
+            affine = self.rows_where(lambda n: nodematch.selected(n, needs.selector, needs.terms))
+            calm = self.rows_where(
+                lambda n: nodematch.schedulable((n.get("spec") or {}).get("taints") or (), needs.tolerations)
+            )
+            known = self._inclusions[needs.place] = (affine, calm)
+        return known
+
+    def rows_where(self, holds: Callable[[Object], bool]) -> Bools:
+        return np.fromiter((holds(self._nodes[n]) for n in self.names), np.bool_, len(self.names))
 
 
 def _fingerprint(node: Object) -> tuple[Any, ...]:

@@ -1,19 +1,42 @@
-"""What a pod needs from a node: amounts, and conditions on the node. Equal needs share one answer."""
+"""What a pod needs: amounts, and conditions on its node and on who is near. Equal needs share one answer. Pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from glebe.kube import pods as kube_pods
 from glebe.kube.objects import Object
+from glebe.workloads.binder import nodematch
+from glebe.workloads.binder.nodematch import tolerates
+from glebe.workloads.binder.relations import NONE, Relations, relations_of
 
-AFFINITY = "node(s) didn't match Pod's node affinity/selector"
-UNSCHEDULABLE = "node(s) were unschedulable"
+__all__ = ["Needs", "Port", "priority_of", "tolerates"]
+
 NATIVE = frozenset({"cpu", "memory", "ephemeral-storage", "pods"})
+
+
+class Port(NamedTuple):
+    """A host port; ``ip`` is ``""`` for all addresses."""
+
+    protocol: str
+    number: int
+    ip: str
+
+
+class Claim(NamedTuple):
+    """A volume claim that the pod mounts. ``ephemeral``: it is made for this pod."""
+
+    name: str
+    ephemeral: bool
+
+
+def priority_of(pod: Object) -> int:
+    return int((pod.get("spec") or {}).get("priority") or 0)
 
 
 def _requests(spec: Mapping[str, Any]) -> dict[str, int]:
@@ -23,106 +46,110 @@ def _requests(spec: Mapping[str, Any]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Needs:
-    """One class of pods; ``key`` is equal for equal needs."""
+    """One class of pods. ``key`` is equal for equal needs where nothing depends on the pods around; ``place`` for equal
+    conditions on the node's fixed properties."""
 
     key: str
+    place: str
     requests: Mapping[str, int]
     selector: Mapping[str, str]
-    terms: tuple[Mapping[str, Any], ...] | None  # required node affinity: any of them; None: no condition
+    terms: tuple[nodematch.Term, ...] | None  # required node affinity: any of them; None: no condition
     tolerations: tuple[Mapping[str, Any], ...]
+    preferred: tuple[Mapping[str, Any], ...]
+    ports: tuple[Port, ...]
+    claims: tuple[Claim, ...]
+    priority: int
+    may_preempt: bool
+    namespace: str
+    labels: Mapping[str, str]
+    relations: Relations
 
     @classmethod
     def of(cls, pod: Object) -> Needs:
-        spec = pod.get("spec") or {}
-        affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
-            "requiredDuringSchedulingIgnoredDuringExecution"
-        )
-        terms = None if affinity is None else tuple(affinity.get("nodeSelectorTerms") or ())
+        meta, spec = pod.get("metadata") or {}, pod.get("spec") or {}
+        affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+        required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+        terms = None if required is None else tuple(required.get("nodeSelectorTerms") or ())
+        preferred = tuple(affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ())
         requests = _requests(spec)
         selector = spec.get("nodeSelector") or {}
         tolerations = tuple(spec.get("tolerations") or ())
-        key = json.dumps([requests, selector, terms, tolerations], sort_keys=True)
-        return cls(key, requests, selector, terms, tolerations)
+        namespace, labels = meta.get("namespace", ""), meta.get("labels") or {}
+        relations = relations_of(spec, namespace, labels)
+        ports, claims = _ports(spec), _claims(spec, meta.get("name", ""))
+        priority, may_preempt = priority_of(pod), spec.get("preemptionPolicy") != "Never"
+        place = json.dumps([selector, terms, tolerations, preferred], sort_keys=True)
+        rest: list[Any] = [requests, priority, may_preempt, ports]
+        if claims:
+            rest += [namespace, claims]
+        if relations is not NONE:
+            rest += [namespace, labels, spec.get("affinity"), spec.get("topologySpreadConstraints")]
+        key = place + json.dumps(rest, sort_keys=True)
+        return cls(
+            key=sys.intern(key),
+            place=sys.intern(place),
+            requests=requests,
+            selector=selector,
+            terms=terms,
+            tolerations=tolerations,
+            preferred=preferred,
+            ports=ports,
+            claims=claims,
+            priority=priority,
+            may_preempt=may_preempt,
+            namespace=namespace,
+            labels=labels,
+            relations=relations,
+        )
 
     @cached_property
     def extended(self) -> tuple[str, ...]:
         """Requested resources that are devices rather than cpu, memory or storage."""
         return tuple(sorted(r for r in self.requests if r not in NATIVE and "/" in r))
 
-    def refuses(self, node: Object) -> str | None:
-        """Why the node's fixed properties rule it out (in kube-scheduler's words and order)."""
-        spec = node.get("spec") or {}
-        cordon = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
-        if spec.get("unschedulable") and not tolerated(cordon, self.tolerations):
-            return UNSCHEDULABLE
-        for taint in taints_of(node):
-            if taint.get("effect") in ("NoSchedule", "NoExecute") and not tolerated(taint, self.tolerations):
-                return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value') or ''}}}"
-        labels = node["metadata"].get("labels") or {}
-        if any(labels.get(k) != v for k, v in self.selector.items()):
-            return AFFINITY
-        if self.terms is not None and not any(_term_matches(t, labels, node) for t in self.terms):
-            return AFFINITY
-        return None
+    @cached_property
+    def named(self) -> frozenset[str] | None:
+        """The only nodes that are considered at all, when the pod names some."""
+        return nodematch.named_nodes(self.terms)
+
+    @cached_property
+    def with_labels(self) -> str:
+        """Like ``key``, for when the pods around judge this one by its labels."""
+        return self.key + json.dumps([self.namespace, self.labels], sort_keys=True)
+
+    def likes(self, node: Object) -> int:
+        """Weights of the preferred node affinity that the node satisfies."""
+        return sum(
+            int(p.get("weight") or 0) for p in self.preferred if nodematch.term_matches(p.get("preference") or {}, node)
+        )
 
     def dislikes(self, node: Object) -> int:
         """How many PreferNoSchedule taints the pod does not tolerate."""
-        soft = (t for t in taints_of(node) if t.get("effect") == "PreferNoSchedule")
-        return sum(1 for t in soft if not tolerated(t, self.tolerations))
+        soft = (t for t in nodematch.taints_of(node) if t.get("effect") == "PreferNoSchedule")
+        return sum(1 for t in soft if not nodematch.tolerated(t, self.tolerations))
 
 
-def taints_of(node: Object) -> list[Mapping[str, Any]]:
-    """The node's taints; one that is not Ready counts as tainted before anybody has written the taint."""
-    taints = list((node.get("spec") or {}).get("taints") or ())
-    ready = any(
-        c.get("type") == "Ready" and c.get("status") == "True"
-        for c in (node.get("status") or {}).get("conditions") or ()
+def _ports(spec: Mapping[str, Any]) -> tuple[Port, ...]:
+    sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    return tuple(
+        sorted(
+            Port(port.get("protocol") or "TCP", port["hostPort"], _address(port.get("hostIP")))
+            for container in (*(spec.get("containers") or ()), *sidecars)
+            for port in container.get("ports") or ()
+            if port.get("hostPort")
+        )
     )
-    marks = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-    if not ready and not any(t.get("key") in marks for t in taints):
-        taints.append({"key": marks[0], "effect": "NoSchedule"})
-    return taints
 
 
-def tolerated(taint: Mapping[str, Any], tolerations: tuple[Mapping[str, Any], ...]) -> bool:
-    return any(tolerates(t, taint) for t in tolerations)
+def _address(ip: str | None) -> str:
+    return "" if not ip or ip == "0.0.0.0" else ip  # the wildcard, not something to listen on
 
 
-def tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
-    """``v1.Toleration.ToleratesTaint``."""
-    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
-        return False
-    if toleration.get("key") and toleration["key"] != taint.get("key"):
-        return False
-    if toleration.get("operator") == "Exists":
-        return True
-    return bool(toleration.get("key")) and (toleration.get("value") or "") == (taint.get("value") or "")
-
-
-def _term_matches(term: Mapping[str, Any], labels: Mapping[str, str], node: Object) -> bool:
-    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    if not expressions and not fields:
-        return False  # an empty term selects nothing
-    own = {"metadata.name": node["metadata"]["name"]}
-    return all(_holds(e, labels) for e in expressions) and all(_holds(e, own) for e in fields)
-
-
-def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    value = labels.get(expression.get("key", ""))
-    values: Sequence[str] = expression.get("values") or ()
-    match expression.get("operator"):
-        case "In":
-            return value in values
-        case "NotIn":
-            return value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt" | "Lt" as operator:
-            try:
-                difference = int(value or "") - int(values[0])
-            except (ValueError, IndexError):
-                return False
-            return difference > 0 if operator == "Gt" else difference < 0
-    return False
+def _claims(spec: Mapping[str, Any], pod: str) -> tuple[Claim, ...]:
+    found = []
+    for volume in spec.get("volumes") or ():
+        if claim := volume.get("persistentVolumeClaim"):
+            found.append(Claim(claim.get("claimName") or "", False))
+        elif "ephemeral" in volume:
+            found.append(Claim(f"{pod}-{volume['name']}", True))
+    return tuple(found)
