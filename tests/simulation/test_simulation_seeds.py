@@ -1,4 +1,4 @@
-"""The whole platform under virtual time, with faults, from 200 seeds: the invariants hold and everything settles.
+"""The whole platform under virtual time, with faults, from 120 seeds: the invariants hold and everything settles.
 
 ``make simulate SEEDS=N`` runs more; one seed alone is ``glebe simulate --seed N``.
 """
@@ -10,8 +10,8 @@ import pytest
 from glebe.platform.simulation.faults import FaultRates
 from glebe.platform.simulation.harness import simulate
 
-BATCHES = 20
-SEEDS_PER_BATCH = 10
+BATCHES = 40
+SEEDS_PER_BATCH = 3
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))

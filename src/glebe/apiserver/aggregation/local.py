@@ -42,10 +42,6 @@ class LocalServices:
         """The cluster is gone."""
         self._done.pop(cluster, None)
 
-    def is_watched(self, cluster: str) -> bool:
-        """Has somebody looked at the cluster's APIServices since the start?"""
-        return cluster in self._done
-
     async def complete(self, cluster: str) -> None:
         """Make, and take away, what the cluster's kinds ask for."""
         fingerprint = self._server.registry.fingerprint(cluster) or "-"

@@ -61,12 +61,6 @@ class RequestHeaders:
                     out[unquote(header[len(prefix) :]).lower()] = _values(value)
         return out
 
-    def own_headers(self, name: str) -> bool:
-        """Whether a header (lower case) is one of the proxy's."""
-        proxy = self._proxy
-        named = (*proxy.username_headers, *proxy.uid_headers, *proxy.group_headers)
-        return name in {h.lower() for h in named} or any(name.startswith(p.lower()) for p in proxy.extra_prefixes)
-
 
 def _first(request: Request, headers: Sequence[str]) -> str:
     return next((v for h in headers if (v := request.headers.get(h.lower(), "").strip())), "")

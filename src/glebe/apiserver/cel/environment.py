@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,6 +129,3 @@ class Environment:
         except SyntaxFault as fault:
             return [Issue(fault.at, fault.message)]
         return checker.out.issues
-
-
-Evaluate = Callable[[Mapping[str, Any], Budget], Any]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from glebe.apiserver.cel import control
 from glebe.apiserver.cel.budget import Budget, EvalError, OutOfBudget
 from glebe.apiserver.cel.checker import Checked
 from glebe.apiserver.cel.comprehensions import COMPREHENSIONS, Frame, Step, iteration
@@ -36,8 +37,6 @@ from glebe.apiserver.cel.values import (
     no_overload,
     type_name,
 )
-
-_TYPE_VALUES = {"Timestamp": "google.protobuf.Timestamp", "Duration": "google.protobuf.Duration"}
 
 
 def fetch(value: Any, name: str, budget: Budget) -> Any:
@@ -197,7 +196,7 @@ class Compiler:
     # -- calls ---------------------------------------------------------------------------------------------------
 
     def _call(self, node: Call) -> Step:
-        special = _SPECIAL.get(node.name)
+        special = control.SPECIAL.get(node.name)
         if special is not None:
             return special([self.compile(arg) for arg in node.args])
         args = [self.compile(arg) for arg in node.args]
@@ -208,7 +207,7 @@ class Compiler:
         if id(node) not in self._checked.names and node.target is not None:
             args.insert(0, self.compile(node.target))
         if node.name in ("orValue", "or") and node.target is not None:
-            return _or_value(args[0], args[1], node.name == "orValue")
+            return control.or_value(args[0], args[1], node.name == "orValue")
         return _apply(dispatcher(node.name, self._checked.overloads[id(node)]), args)
 
     def _binary(self, node: Call, args: list[Step]) -> Step:
@@ -240,7 +239,7 @@ class Compiler:
             else:
                 self._slots[name] = slot
         if node.kind in ("optMap", "optFlatMap"):
-            return _opt_map(operand, places[0], args[0], node.kind == "optMap")
+            return control.opt_map(operand, places[0], args[0], node.kind == "optMap")
         over = self._checked.type_of(node.operand)
         convert = from_raw(over.params[0]) if self._raw and over.kind == "list" and over.params else None
         return COMPREHENSIONS[node.kind](iteration(operand, places, convert), places, args)
@@ -301,96 +300,6 @@ def _apply(function: Callable[..., Any], args: list[Step]) -> Step:
         return function(frame[0], *[arg(frame) for arg in args])
 
     return many
-
-
-def _junction(absorbing: bool) -> Callable[[list[Step]], Step]:
-    """``&&`` and ``||``: an error counts only if no other argument decides."""
-
-    def make(args: list[Step]) -> Step:
-        def run(frame: Frame) -> bool:
-            error: EvalError | None = None
-            for arg in args:
-                try:
-                    value = arg(frame)
-                except EvalError as caught:
-                    error = error or caught
-                    continue
-                if type(value) is not bool:
-                    error = error or no_overload()
-                elif value is absorbing:
-                    return absorbing
-            if error is not None:
-                raise error
-            return not absorbing
-
-        return run
-
-    return make
-
-
-def _negation(args: list[Step]) -> Step:
-    (only,) = args
-
-    def run(frame: Frame) -> bool:
-        frame[0].spend(1)
-        value = only(frame)
-        if type(value) is not bool:
-            raise no_overload(f"!_ applied to ({type_name(value)})")
-        return not value
-
-    return run
-
-
-def _choice(args: list[Step]) -> Step:
-    condition, yes, no = args
-
-    def run(frame: Frame) -> Any:
-        value = condition(frame)
-        if type(value) is not bool:
-            raise no_overload()
-        return yes(frame) if value else no(frame)
-
-    return run
-
-
-def _or_value(optional: Step, other: Step, unwrap: bool) -> Step:
-    def run(frame: Frame) -> Any:
-        frame[0].spend(1)
-        value = optional(frame)
-        if type(value) is not Optional:
-            raise no_overload("orValue" if unwrap else "or")
-        if value.present:
-            return value.value if unwrap else value
-        return other(frame)
-
-    return run
-
-
-def _opt_map(operand: Step, place: int, body: Step, wrap: bool) -> Step:
-    def run(frame: Frame) -> Any:
-        frame[0].spend(1)
-        value = operand(frame)
-        if type(value) is not Optional:
-            raise no_overload("optMap")
-        if not value.present:
-            return value
-        frame[place] = value.value
-        result = body(frame)
-        if wrap:
-            return Optional(True, result)
-        if type(result) is not Optional:
-            raise no_overload("optFlatMap")
-        return result
-
-    return run
-
-
-_SPECIAL: dict[str, Callable[[list[Step]], Step]] = {
-    "_&&_": _junction(False),
-    "_||_": _junction(True),
-    "!_": _negation,
-    "_?_:_": _choice,
-}
 
 
 _MAKERS: dict[type, Callable[[Compiler, Any], Step]] = {

@@ -20,11 +20,6 @@ _SUB_VERBS = ("get", "patch", "update")
 _NO_CONVERSION = {"strategy": "None"}
 
 
-def resource_infos(crd: Object) -> tuple[ResourceInfo, ...]:
-    """One :class:`ResourceInfo` for each served version of ``crd``, established or not."""
-    return _make(crd, "", _names(crd)).served
-
-
 def custom_kind(crd: Object) -> CustomKind | None:
     """What ``crd`` makes the server serve; None while it is not established."""
     if not has_condition(crd, "Established"):

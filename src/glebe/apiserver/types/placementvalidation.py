@@ -9,8 +9,6 @@ from glebe.kube.errors import Cause
 
 Values = dict[str, Any]
 
-_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
-
 
 def tolerations(items: list[Values], path: str, causes: list[Cause]) -> None:
     for index, item in enumerate(items):

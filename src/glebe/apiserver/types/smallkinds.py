@@ -30,11 +30,6 @@ Rule = Callable[[Object, "Object | None"], list[Cause]]
 
 _SUBDOMAIN, _LABEL = n.subdomain_faults, n.label_faults
 _DOMAIN_PATH = re.compile(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?)(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[^/\s]+")
-_DRIVER = re.compile(r"[a-zA-Z0-9]([-a-zA-Z0-9_.]*[a-zA-Z0-9])?")
-_DRIVER_ERROR = (
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
-    "end with an alphanumeric character"
-)
 
 
 def ip_name_faults(name: str) -> tuple[str, ...]:

@@ -21,7 +21,6 @@ from glebe.apiserver.store.base import StoreFull, StoreUnavailable, TooLarge
 
 Json = dict[str, Any]
 
-_UNAVAILABLE = 14
 _EXHAUSTED = 8
 _CONNECTIONS = 64
 
