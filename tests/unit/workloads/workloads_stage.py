@@ -28,6 +28,7 @@ class Stage:
     def __init__(self, server: ApiServer, every: Client, informers: Informers, env: Env) -> None:
         self.server, self.every, self.informers, self.env = server, every, informers, env
         self.ready = True  # whether the kubelet's pods become ready
+        self.broken: set[str] = set()  # images that never become ready
         self.fails: set[str] = set()  # names of pods that fail as soon as they run
         self.history: list[tuple[str, str]] = []  # what happened to pods: verb, name
 
@@ -65,7 +66,8 @@ class Stage:
         if status.get("phase") in ("Succeeded", "Failed"):
             return
         phase = "Failed" if name in self.fails else "Running"
-        ready = "True" if self.ready and phase == "Running" else "False"
+        fine = self.ready and pod["spec"]["containers"][0].get("image") not in self.broken
+        ready = "True" if fine and phase == "Running" else "False"
         have = next((c["status"] for c in status.get("conditions") or () if c["type"] == "Ready"), "")
         if (status.get("phase"), have) == (phase, ready):
             return
