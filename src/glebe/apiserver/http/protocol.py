@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
+from glebe.apiserver.fairness.pieces import BYTES, pieces
 from glebe.apiserver.http import requests, responses
 from glebe.apiserver.http.requests import Refusal
 from glebe.apiserver.http.sink import Sink
+from glebe.apiserver.request.routing import split_cluster
 from glebe.kube.transport import Request, Response
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ log = logging.getLogger("glebe.apiserver.http")
 _NEVER = float("inf")
 _READ = 256 * 1024
 """At most so much comes, or is held, at once."""
-_SLICE = 1024 * 1024
+_SLICE = BYTES
 """Large bodies go out in such pieces, each when the one before it has left."""
 _WHOLE = 64 * 1024
 """Bodies up to this size go out with their head in one piece."""
@@ -335,9 +337,11 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._write_head(response, len(body), close)
         view = memoryview(body)
+        cluster, _ = split_cluster(request.path)
         for start in range(0, len(body), _SLICE):
             if self.sink.full:
                 await self.sink.drained()
+            await pieces().turn(cluster)
             self.transport.write(view[start : start + _SLICE])
         if self.sink.full:
             await self.sink.drained()

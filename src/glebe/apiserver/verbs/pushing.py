@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
+from glebe.apiserver.fairness.pieces import pushes
 from glebe.apiserver.store import Event, Subscription
 from glebe.kube.transport import StreamSink
 
 
-def push(subscription: Subscription, sink: StreamSink, frame: Callable[[Event], bytes], most: int) -> None:
+def push(
+    subscription: Subscription, sink: StreamSink, frame: Callable[[Event], bytes], most: int, cluster: str
+) -> None:
     """Write to ``sink`` what comes while the subscription's reader waits; b"" is nothing to write.
 
-    One write per turn of the loop: what is acknowledged together goes out together. Whenever the client lags, more than
-    ``most`` events are queued or one cannot be encoded, the reader is woken and does it its own way.
+    At most one write per turn of the loop: what is acknowledged together goes out together. Whenever the client lags,
+    more than ``most`` events are queued or one cannot be encoded, the reader is woken and does it its own way. The
+    watchers of many share turns by ``cluster``.
     """
-    call_soon, queue = asyncio.get_running_loop().call_soon, subscription.queue
+    soon, queue = pushes(), subscription.queue
     scheduled = False
 
     def flush() -> None:
@@ -37,6 +40,6 @@ def push(subscription: Subscription, sink: StreamSink, frame: Callable[[Event], 
         nonlocal scheduled
         if not scheduled:
             scheduled = True
-            call_soon(flush)
+            soon.add(cluster, flush)
 
     subscription.on_event = on_event

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import orjson
 
+from glebe.apiserver.fairness.pieces import BYTES, OBJECTS, pieces
 from glebe.apiserver.request import media, selection
 from glebe.apiserver.request.call import (
     Call,
@@ -24,6 +25,7 @@ from glebe.kube.errors import ApiError, Cause, bad_request, gone, invalid
 from glebe.kube.objects import Object
 from glebe.kube.transport import Response
 
+_T = TypeVar("_T")
 _BREATHE = 50
 _EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
@@ -54,19 +56,19 @@ async def list_objects(call: Call) -> Response:
             meta["remainingItemCount"] = remaining
     if call.wanted.media == media.PROTOBUF and not call.wanted.shape:
         return await _respond_protobuf(call, entries, meta)
-    return _respond_list(call, entries, meta)
+    return await _respond_list(call, entries, meta)
 
 
 async def find_shown(call: Call, chosen: selection.Selection, limit: int) -> tuple[list[Entry], int, str, int | None]:
     """:func:`find`, with the entries as the call's version shows them."""
     if not call.info.converts:
-        return find(call, chosen, limit)
+        return await find(call, chosen, limit)
     from glebe.apiserver.custom import versions  # late: most kinds need it never
 
     return await versions.find(call, chosen, limit)
 
 
-def find(call: Call, chosen: selection.Selection, limit: int) -> tuple[list[Entry], int, str, int | None]:
+async def find(call: Call, chosen: selection.Selection, limit: int) -> tuple[list[Entry], int, str, int | None]:
     """(entries, revision, continue token, remaining items or None when a filter makes that unknown)."""
     store, info = call.server.store, call.info
     namespace = call.route.namespace if info.namespaced else ""
@@ -78,7 +80,9 @@ def find(call: Call, chosen: selection.Selection, limit: int) -> tuple[list[Entr
     found: list[Entry] = []
     while True:
         page = page_of(call, namespace, after, max(limit, 500) if limit else 0, revision)
-        for entry in page.entries:
+        for position, entry in enumerate(page.entries):
+            if position % OBJECTS == OBJECTS - 1:
+                await pieces().turn(call.cluster)
             if chosen.name and entry.view()["metadata"]["name"] != chosen.name:
                 continue
             if not chosen.matches(entry):
@@ -221,7 +225,7 @@ async def _respond_protobuf(call: Call, entries: list[Entry], meta: Object) -> R
     info, items = call.info, []
     for i, entry in enumerate(entries):
         if i % _BREATHE == _BREATHE - 1:
-            await asyncio.sleep(0)
+            await pieces().turn(call.cluster)
         items.append(protobuf.raw(served(info, entry.load())))
     body = protobuf.encode_list(info.api_version, info.list_kind, meta, items)
     return Response(200, {"content-type": media.PROTOBUF}, body)
@@ -239,16 +243,45 @@ def list_body(head: bytes, values: list[bytes]) -> bytes:
     return b",".join(values)
 
 
-def _respond_list(call: Call, entries: list[Entry], meta: Object) -> Response:
+async def _long_list_body(call: Call, head: bytes, values: list[bytes]) -> bytes:
+    """:func:`list_body`, with others between its pieces."""
+    body = bytearray(head[:-1])
+    body += b',"items":['
+    start, size = 0, 0
+    for end, value in enumerate(values, 1):
+        size += len(value)
+        if size >= BYTES or end == len(values):
+            await pieces().turn(call.cluster)
+            body += b",".join(values[start:end])
+            body += b"," if end < len(values) else b"]}"
+            start, size = end, 0
+    return cast(bytes, body)  # nobody can tell; another copy would cost as much as all of this
+
+
+async def _in_pieces(call: Call, entries: list[Entry], make: Callable[[Entry], _T]) -> list[_T]:
+    """``make`` of all entries; long lists let others run in between."""
+    made: list[_T] = []
+    for start in range(0, len(entries), OBJECTS):
+        if start:
+            await pieces().turn(call.cluster)
+        made += map(make, entries[start : start + OBJECTS])
+    return made
+
+
+async def _respond_list(call: Call, entries: list[Entry], meta: Object) -> Response:
     info, wanted = call.info, call.wanted
     if wanted.shape == "" and wanted.media == media.JSON and not wanted.pretty:
         if stored_version(info):
             values = [e.value for e in entries]
         else:
-            values = [orjson.dumps(served(info, e.load())) for e in entries]
+            values = await _in_pieces(call, entries, lambda e: orjson.dumps(served(info, e.load())))
         head = orjson.dumps({"kind": info.list_kind, "apiVersion": info.api_version, "metadata": meta})
-        return Response(200, {"content-type": media.JSON}, list_body(head, values))
-    items = [served(info, e.load()) for e in entries]
+        whole = len(values) <= OBJECTS
+        body = list_body(head, values) if whole else await _long_list_body(call, head, values)
+        return Response(200, {"content-type": media.JSON}, body)
+    items = await _in_pieces(call, entries, lambda e: served(info, e.load()))
+    if wanted.shape == "Table" and len(items) > OBJECTS:
+        return await _respond_long_table(call, items, meta)
     if wanted.shape == "Table":
         return respond(table_of(call, items, meta), wanted)
     if wanted.shape:
@@ -258,3 +291,12 @@ def _respond_list(call: Call, entries: list[Entry], meta: Object) -> Response:
             {"kind": "PartialObjectMetadataList", "apiVersion": version, "metadata": meta, "items": parts}, wanted
         )
     return respond({"kind": info.list_kind, "apiVersion": info.api_version, "metadata": meta, "items": items}, wanted)
+
+
+async def _respond_long_table(call: Call, items: list[Object], meta: Object) -> Response:
+    """A table of many rows, with others between them."""
+    table = table_of(call, items[:OBJECTS], meta)
+    for start in range(OBJECTS, len(items), OBJECTS):
+        await pieces().turn(call.cluster)
+        table["rows"] += table_of(call, items[start : start + OBJECTS], meta)["rows"]
+    return respond(table, call.wanted)

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from glebe.apiserver.fairness.pieces import OBJECTS, pieces
 from glebe.apiserver.request import media, selection
 from glebe.apiserver.request.call import Call, partial, served, stored_version, table_of
 from glebe.apiserver.store import Compacted, Entry, Event, Subscription
@@ -153,7 +154,7 @@ class _Stream:
     def push_to(self, sink: StreamSink) -> None:
         """See :class:`StreamSink`."""
         if not self._call.info.converts:
-            push(self._subscription, sink, self._frame, _CHUNK)
+            push(self._subscription, sink, self._frame, _CHUNK, self._call.cluster)
 
     async def _run(self) -> AsyncGenerator[bytes, None]:
         subscription, plan = self._subscription, self._plan
@@ -166,7 +167,7 @@ class _Stream:
                 from glebe.apiserver.custom.versions import present, present_event  # late: most kinds need it never
 
                 self._initial = await present(self._call, self._initial)
-            for chunk in self._initial_chunks():
+            async for chunk in self._initial_chunks():
                 yield chunk
             queue = subscription.queue
             while True:
@@ -195,18 +196,23 @@ class _Stream:
         finally:
             subscription.close()
 
-    def _initial_chunks(self) -> list[bytes]:
-        chosen = self._chosen
-        frames: list[bytes] = []
-        for entry in self._initial:
-            if chosen.name and entry.view()["metadata"]["name"] != chosen.name:
-                continue
-            if chosen.all or chosen.matches(entry):
-                frames.append(self._encode("ADDED", entry))
+    async def _initial_chunks(self) -> AsyncGenerator[bytes, None]:
+        """What is there at the beginning, in pieces."""
+        chosen, initial = self._chosen, self._initial
         self._initial = []
+        for start in range(0, len(initial), OBJECTS):
+            if start or len(initial) > OBJECTS:
+                await pieces().turn(self._call.cluster)
+            frames = []
+            for entry in initial[start : start + OBJECTS]:
+                if chosen.name and entry.view()["metadata"]["name"] != chosen.name:
+                    continue
+                if chosen.all or chosen.matches(entry):
+                    frames.append(self._encode("ADDED", entry))
+            if frames:
+                yield b"".join(frames)
         if self._plan.mark_end:
-            frames.append(self._bookmark(self._start, True))
-        return [b"".join(frames[i : i + _CHUNK]) for i in range(0, len(frames), _CHUNK)]
+            yield self._bookmark(self._start, True)
 
     def _frame(self, event: Event) -> bytes:
         """The event as this watcher sees it; b"" when it does not."""
