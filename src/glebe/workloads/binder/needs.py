@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
+
+import orjson
 
 from glebe.kube import pods as kube_pods
 from glebe.kube.objects import Object
@@ -37,6 +38,10 @@ class Claim(NamedTuple):
 
 def priority_of(pod: Object) -> int:
     return int((pod.get("spec") or {}).get("priority") or 0)
+
+
+def _text(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS, default=tuple).decode()
 
 
 def _requests(spec: Mapping[str, Any]) -> dict[str, int]:
@@ -78,13 +83,13 @@ class Needs:
         relations = relations_of(spec, namespace, labels)
         ports, claims = _ports(spec), _claims(spec, meta.get("name", ""))
         priority, may_preempt = priority_of(pod), spec.get("preemptionPolicy") != "Never"
-        place = json.dumps([selector, terms, tolerations, preferred], sort_keys=True)
+        place = _text([selector, terms, tolerations, preferred])
         rest: list[Any] = [requests, priority, may_preempt, ports]
         if claims:
             rest += [namespace, claims]
         if relations is not NONE:
             rest += [namespace, labels, spec.get("affinity"), spec.get("topologySpreadConstraints")]
-        key = place + json.dumps(rest, sort_keys=True)
+        key = place + _text(rest)
         return cls(
             key=sys.intern(key),
             place=sys.intern(place),
@@ -115,7 +120,7 @@ class Needs:
     @cached_property
     def with_labels(self) -> str:
         """Like ``key``, for when the pods around judge this one by its labels."""
-        return self.key + json.dumps([self.namespace, self.labels], sort_keys=True)
+        return self.key + _text([self.namespace, self.labels])
 
     def likes(self, node: Object) -> int:
         """Weights of the preferred node affinity that the node satisfies."""
