@@ -156,7 +156,7 @@ class Platform:
                 lambda w: workloads.controllers(w.client, w.informers, w.env, root_ca=self.config.root_ca),
                 everywhere=True,
             ),
-            *([Part("identity", self._identities)] if self._identity is not None else ()),
+            *([Part("identity", self._identities, everywhere=True)] if self._identity is not None else ()),
             Part("queueing", self._queueing),
             Part("metering", lambda w: metering(w.client, w.informers, w.env, self.config.ledger)),
         ]
