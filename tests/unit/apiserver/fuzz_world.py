@@ -90,7 +90,7 @@ class World:
         accept: str = JSON,
         headers: dict[str, str] | None = None,
         allow: tuple[int, ...] = (),
-        **query: str,
+        **query: Any,
     ) -> Response:
         """The answer; it is well formed, and no 5xx (but those in ``allow``)."""
         payload = body if isinstance(body, bytes) else orjson.dumps(body)

@@ -271,12 +271,12 @@ async def test_frozen_data_stays() -> None:
 
 async def test_yaml_goes_in_and_out() -> None:
     server, client = await serve()
-    text = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y}\ndata: {when: '2020-01-01', day: 2020-01-01}\n"
+    text = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: 'y'}\ndata: {when: '2020-01-01', day: 2020-01-01}\n"
     made = await client.raw("POST", "/api/v1/namespaces/default/configmaps", body=text, content_type="application/yaml")
     assert orjson.loads(made.body)["data"] == {"when": "2020-01-01", "day": "2020-01-01"}
     path = "/api/v1/namespaces/default/configmaps/y"
     shown = await server.handle(Request("GET", path, headers={"accept": "application/yaml"}, user=PLATFORM))
-    assert b"name: y\n" in shown.body
+    assert b"name: 'y'\n" in shown.body
     refused = await server.handle(Request("GET", path, headers={"accept": "text/html"}, user=PLATFORM))
     assert refused.status == 406
 

@@ -6,7 +6,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from fuzz_world import APPLY, CONFIG_MAPS, DEFINITIONS, GADGET, GADGETS, JSON_PATCH, MERGE, World, definition, tell
+from fuzz_world import (
+    APPLY,
+    CONFIG_MAPS,
+    DEFINITIONS,
+    GADGET,
+    GADGETS,
+    JSON,
+    JSON_PATCH,
+    MERGE,
+    World,
+    definition,
+    tell,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,11 +101,12 @@ async def take_step(world: World, model: Model, step: tuple[str, str, dict[str, 
         assert again == (200, answer), "applied twice is applied once"
         return
     if how == "put":
-        body, kind, method = config(data), "application/json", "PUT"
+        body: Any = config(data)
+        kind, method = JSON, "PUT"
     elif how == "merge":
-        body, kind, method = {"data": {**dict.fromkeys(before), **data}}, MERGE, "PATCH"  # type: ignore[dict-item]
+        body, kind, method = {"data": {**dict.fromkeys(before), **data}}, MERGE, "PATCH"
     else:
-        body, kind, method = [{"op": "add", "path": "/data", "value": data}], JSON_PATCH, "PATCH"  # type: ignore[assignment]
+        body, kind, method = [{"op": "add", "path": "/data", "value": data}], JSON_PATCH, "PATCH"
     status, answer = await world.json(method, path, body, kind, fieldManager=who)
     assert status == 200, answer
     model.update(who, data)

@@ -185,5 +185,4 @@ def encode(value: Any, wanted: Wanted) -> tuple[bytes, str]:
 
 
 def dump_yaml(value: Any) -> bytes:
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return yaml.dump(value, Dumper=dumper, sort_keys=True, default_flow_style=False, allow_unicode=True).encode()
+    return yamlbody.dump(value)

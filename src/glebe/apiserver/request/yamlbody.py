@@ -6,7 +6,9 @@ aliases of aliases (``&a [*b, *b]``) can name a terabyte in a kilobyte. Both are
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import re
+from typing import Any, ClassVar
 
 import yaml
 
@@ -17,7 +19,7 @@ MAX_WEIGHT = 8 * 1024 * 1024
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """No timestamps: dates stay text, as in JSON. Keys are text, too."""
+    """Plain words mean what they mean to Go's decoder. Keys are text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
         return {_key(key): value for key, value in super().construct_mapping(node, deep=deep).items()}
@@ -29,16 +31,91 @@ def _key(key: Any) -> str:
     return "null" if key is None else str(key)
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
-}
+def _words(*lower: str) -> str:
+    """``yes`` as ``yes``, ``Yes`` or ``YES``."""
+    return "|".join(form for word in lower for form in dict.fromkeys((word, word.capitalize(), word.upper())))
+
+
+_TAG = "tag:yaml.org,2002:"
+_TRUE, _FALSE = _words("y", "yes", "true", "on"), _words("n", "no", "false", "off")
+_INT = re.compile(r"[-+]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NO_NUMBER = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_BASES = {"x": 16, "b": 2, "o": 8}
+
+
+def _integer(text: str) -> int | None:
+    """What 64 bits hold, signed or not."""
+    if len(text) > 70 or not _INT.fullmatch(text):
+        return None
+    sign, digits = (-1 if text[0] == "-" else 1), text.lstrip("+-").lower()
+    if digits[0] == "0" and len(digits) > 1:
+        base = _BASES.get(digits[1], 8)
+        value = sign * int(digits[2:] if digits[1] in _BASES else digits[1:], base)
+    else:
+        value = sign * int(digits)
+    return value if -(2**63) <= value < (2**64 if text[0] not in "+-" else 2**63) else None
+
+
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str:
+    """A number as Go's decoder reads it and JSON writes it: whole ones without a point; text if it is too big."""
+    plain = str(node.value).replace("_", "")
+    if (whole := _integer(plain)) is not None:
+        return whole
+    if _NO_NUMBER.fullmatch(plain):
+        raise yaml.YAMLError(f"json: unsupported value: {plain}")
+    if not _FLOAT.fullmatch(plain):
+        raise yaml.YAMLError(f"cannot decode `{plain[:100]}` as a number")
+    value = float(plain)
+    if math.isinf(value):
+        return str(node.value)
+    return int(value) if value.is_integer() and abs(value) < 1e21 else value
+
+
+def _boolean(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> bool:
+    if re.fullmatch(f"{_TRUE}|{_FALSE}", node.value) is None:
+        raise yaml.YAMLError(f"cannot decode `{node.value[:100]}` as a !!bool")
+    return re.fullmatch(_TRUE, node.value) is not None
+
+
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """What plain words mean to Go's decoder (YAML 1.1 without numbers of base 60 and without timestamps)."""
+    # Underscores may stand anywhere in a number.
+    number = re.compile(
+        r"[-+]?(0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|(\.[0-9_]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?)$"
+        rf"|({_NO_NUMBER.pattern})$"
+    )
+    words = (
+        (_TAG + "bool", re.compile(f"({_TRUE}|{_FALSE})$"), "yYnNtTfFoO"),
+        (_TAG + "null", re.compile(f"(~|{_words('null')}|)$"), ["~", "n", "N", ""]),
+        (_TAG + "int", number, "+-.0123456789"),
+        (_TAG + "merge", re.compile("<<$"), "<"),
+    )
+    found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for tag, pattern, firsts in words:
+        for first in firsts:
+            found.setdefault(first, []).append((tag, pattern))
+    return found
+
+
+_Loader.yaml_implicit_resolvers = _resolvers()
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Quotes what is a word of its own for Go's decoder or for Python's."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [*_resolvers().get(first, ()), *yaml.SafeDumper.yaml_implicit_resolvers.get(first, ())]
+        for first in {**_resolvers(), **yaml.SafeDumper.yaml_implicit_resolvers}
+    }
+
+
 # What JSON has no words for is refused, as any other unknown tag.
 _Loader.yaml_constructors = {
     tag: constructor
     for tag, constructor in _Loader.yaml_constructors.items()
     if tag is None or tag.rpartition(":")[2] not in ("binary", "set", "omap", "pairs", "timestamp")
-}
+} | {_TAG + "int": _number, _TAG + "float": _number, _TAG + "bool": _boolean}
 
 
 def load(body: bytes) -> Any:
@@ -57,6 +134,11 @@ def load(body: bytes) -> Any:
         return loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+def dump(value: Any) -> bytes:
+    """JSON-able ``value`` as one YAML document."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=True, default_flow_style=False, allow_unicode=True).encode()
 
 
 def repeated_keys(body: bytes) -> list[str]:

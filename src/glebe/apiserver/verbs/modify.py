@@ -34,7 +34,8 @@ async def modify(call: Call, edit: Callable[[Object], bool | None]) -> tuple[Ent
                 done = await store.delete(call.key(), encoder(call, await to_be_stored(call, obj)), entry.revision)
                 call.server.written(call, None, entry)
             else:
-                done = await store.put(call.key(), encoder(call, await to_be_stored(call, obj)), entry.revision)
+                make = encoder(call, await to_be_stored(call, obj), bounded=True)
+                done = await store.put(call.key(), make, entry.revision)
                 call.server.written(call, done, entry)
         except Mismatch:
             continue

@@ -18,7 +18,7 @@ from glebe.apiserver.request.call import (
     stored_version,
     to_be_stored,
 )
-from glebe.apiserver.store import Entry, Make, Mismatch
+from glebe.apiserver.store import Entry, Make, Mismatch, TooLarge
 from glebe.apiserver.strategy import strategy_for
 from glebe.apiserver.verbs import admitting, schema_steps
 from glebe.apiserver.verbs.metadata import check_finalizers, check_identity, check_update, fill_create, fill_update
@@ -34,8 +34,16 @@ _NAME_ATTEMPTS = 8
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 
 
-def encoder(call: Call, obj: Object) -> Make:
-    """Bytes of ``obj`` under a revision, in the stored version."""
+#: Bytes of a stored object, as etcd takes them by default: an object cannot grow without end, patch by patch, and what
+#: one store holds another one takes.
+MAX_OBJECT = 1536 * 1024
+
+
+def encoder(call: Call, obj: Object, *, bounded: bool = False) -> Make:
+    """Bytes of ``obj`` under a revision, in the stored version.
+
+    What it returns raises :class:`TooLarge` for more than :data:`MAX_OBJECT` when ``bounded``; deletions are not.
+    """
     if not stored_version(call.info):
         from glebe.apiserver.types.conversion import any_stored  # late: few kinds need it
 
@@ -46,7 +54,10 @@ def encoder(call: Call, obj: Object) -> Make:
         if tenant is not None and not tenant.alive:  # deleted while the request was under way
             raise errors.not_found("glebe.dev", "clusters", tenant.name)
         meta["resourceVersion"] = str(revision)
-        return orjson.dumps(obj)
+        data = orjson.dumps(obj)
+        if bounded and len(data) > MAX_OBJECT:
+            raise TooLarge(f"Request entity too large: an object takes no more than {MAX_OBJECT} bytes")
+        return data
 
     return make
 
@@ -78,7 +89,9 @@ async def create_object(call: Call, obj: Object, *, applied: bool = False) -> Re
         if info.namespaced:
             require_namespace(call, name)  # again: admission may have taken its time
         try:
-            entry = await server.store.put(call.key(name), encoder(call, await to_be_stored(call, obj)), 0)
+            entry = await server.store.put(
+                call.key(name), encoder(call, await to_be_stored(call, obj), bounded=True), 0
+            )
         except Mismatch:
             if generated and attempt + 1 < _NAME_ATTEMPTS:
                 continue
@@ -127,14 +140,25 @@ async def update(call: Call) -> Response:
             "FieldValueInvalid", "Invalid value: 0: must be specified for an update", "metadata.resourceVersion"
         )
         raise errors.invalid(call.info.group, call.info.plural, call.route.name, [cause])
-    source = orjson.dumps(body)
-    return await change(call, lambda old: orjson.loads(source))
+    decoded = [body]
+
+    def make(old: Object) -> Object:
+        if decoded:
+            return decoded.pop()
+        again = decode_body(call)  # the first one was changed on its way
+        check_identity(call, again)
+        return again
+
+    return await change(call, make, whole=True)
 
 
-async def change(call: Call, make: Callable[[Object], Object], *, applied: bool = False) -> Response:
+async def change(
+    call: Call, make: Callable[[Object], Object], *, applied: bool = False, whole: bool = False
+) -> Response:
     """Read, ``make`` the new object from a copy of the old one, check, store; again when somebody was faster.
 
-    The new object's ``metadata.resourceVersion``, when given and not the old one's, is an optimistic lock.
+    ``whole``: it is made without looking at the old one. The new object's ``metadata.resourceVersion``, when given and
+    not the old one's, is an optimistic lock.
     """
     store = call.server.store
     for _ in range(ATTEMPTS):
@@ -143,7 +167,7 @@ async def change(call: Call, make: Callable[[Object], Object], *, applied: bool 
             raise call.not_found()
         shown = await presented(call, entry)
         old = object_of(call, shown)
-        new = make(object_of(call, shown))
+        new = make({} if whole else object_of(call, shown))
         _check_lock(call, new, old)
         result = await _attempt(call, shown, new, old, applied, is_stale(call, entry))
         if result is not None:
@@ -183,7 +207,8 @@ async def _attempt(call: Call, entry: Entry, new: Object, old: Object, applied: 
             admitting.settle(call, True)
             server.written(call, None, entry)
         else:
-            done = await store.put(call.key(), encoder(call, await to_be_stored(call, new)), entry.revision)
+            make = encoder(call, await to_be_stored(call, new), bounded=True)
+            done = await store.put(call.key(), make, entry.revision)
             admitting.settle(call, True)
             server.written(call, done, entry)
     except Mismatch:
