@@ -40,6 +40,28 @@ def _bad(message: str) -> ApiError:
 
 
 def _merge_map(original: dict[str, Any], patch: dict[str, Any], schema: Schema | None) -> dict[str, Any]:
+    for key in patch:
+        if key[:1] == "$":
+            return _merge_directed(original, patch, schema)
+    for key, value in patch.items():
+        _merge_field(original, key, value, schema)
+    return original
+
+
+def _merge_field(original: dict[str, Any], key: str, value: Any, schema: Schema | None) -> None:
+    kind = type(value)
+    if value is None:
+        original.pop(key, None)
+    elif kind is not dict and kind is not list:
+        original[key] = value
+    elif key not in original:
+        original[key] = _clean(value)
+    else:
+        original[key] = _merge_value(original[key], value, schema.field(key) if schema is not None else None)
+
+
+def _merge_directed(original: dict[str, Any], patch: dict[str, Any], schema: Schema | None) -> dict[str, Any]:
+    """The same for a patch with directives."""
     directive = patch.get(_PATCH)
     if directive == "replace":
         replaced: dict[str, Any] = _clean({k: v for k, v in patch.items() if k != _PATCH})
@@ -57,13 +79,7 @@ def _merge_map(original: dict[str, Any], patch: dict[str, Any], schema: Schema |
         if key.startswith(_DELETE_PRIMITIVES):
             _delete_primitives(original, key[len(_DELETE_PRIMITIVES) :], value)
             continue
-        field = schema.field(key) if schema is not None else None
-        if value is None:
-            original.pop(key, None)
-        elif key not in original:
-            original[key] = _clean(value)
-        else:
-            original[key] = _merge_value(original[key], value, field)
+        _merge_field(original, key, value, schema)
     return original
 
 
@@ -125,21 +141,30 @@ def _merge_items(old: list[Any], new: list[Any], merge_key: str, items: Schema |
         elif directive == "delete":
             _need_key(item, merge_key)
             merged = [m for m in merged if m.get(merge_key) != item[merge_key]]
-        elif directive in (None, "merge"):
+        elif directive is None:
+            plain.append(item)
+        elif directive == "merge":
             plain.append({k: v for k, v in item.items() if k != _PATCH})
         else:
             raise _bad(f"unknown patch type {directive!r} found; expected one of delete, merge, replace")
     if replace:
         return [_clean(item) for item in plain]
+    place = _positions(merged, merge_key)
+    in_order, last = len(merged) == len(place) == len(old), -1
     for item in plain:
         _need_key(item, merge_key)
-        for i, there in enumerate(merged):
-            if there.get(merge_key) == item[merge_key]:
-                merged[i] = _merge_map(dict(there), item, items)
-                break
-        else:
+        key = item[merge_key]
+        i = place.get(key)
+        if i is None:
+            place[key] = len(merged)
             merged.append(_clean(item))
-    return _in_order(merged, plain, old, merge_key)
+            in_order = False
+        else:
+            merged[i] = _merge_map(dict(merged[i]), item, items)
+            in_order = in_order and i > last
+            last = i
+    # What is there already and is named in the order in which it is there, stays where it is.
+    return merged if in_order else _in_order(merged, plain, old, merge_key)
 
 
 def _need_key(item: dict[str, Any], merge_key: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from glebe.apiserver.admission.quota.amounts import ONE, Amounts, add, amounts, raise_to
 from glebe.apiserver.admission.tolerations import is_extended
 from glebe.kube.clock import parse_time
@@ -38,6 +40,33 @@ def usage(pod: Object, now: float) -> Amounts:
     if has_ended(pod) or overdue_at(pod) <= now:
         return out
     out["pods"] = ONE
+    out.update(_compute(pod))
+    return out
+
+
+_FRESH: dict[bytes, Amounts] = {}
+"""What pods use of which no kubelet has said anything, by all that their specs say about resources."""
+_KEPT = 1024
+
+
+def _compute(pod: Object) -> Amounts:
+    if _statuses(pod):
+        return _asked(pod)
+    spec = pod["spec"]
+    parts = [spec.get("resources"), spec.get("overhead"), *(c.get("resources") for c in spec.get("containers") or ())]
+    parts.extend((c.get("restartPolicy"), c.get("resources")) for c in spec.get("initContainers") or ())
+    key = orjson.dumps(parts)
+    found = _FRESH.get(key)
+    if found is None:
+        if len(_FRESH) >= _KEPT:
+            _FRESH.clear()
+        found = _FRESH[key] = _asked(pod)
+    return found
+
+
+def _asked(pod: Object) -> Amounts:
+    """By the names of quotas."""
+    out: Amounts = {}
     requests, limits = pod_resources(pod, "requests"), pod_resources(pod, "limits")
     for name, amount in requests.items():
         if name in _COMPUTE or name.startswith("hugepages-"):
