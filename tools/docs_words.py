@@ -52,6 +52,19 @@ SIMULATION: tuple[Row, ...] = (
     ),
     ("annotation", "sim.glebe.dev/exit-code", "pod template", "The exit code at the end of the run; default 0."),
     ("annotation", "sim.glebe.dev/fail-after", "pod template", "End earlier than that, with `exit-code` or 1."),
+    (
+        "annotation",
+        "sim.glebe.dev/init-time",
+        "pod template",
+        "How long each init container takes, written as `run-time`; default 0.",
+    ),
+    ("annotation", "sim.glebe.dev/init-exit-code", "pod template", "The exit code of each init container; default 0."),
+    (
+        "annotation",
+        "sim.glebe.dev/stop-time",
+        "pod template",
+        "How long containers need after SIGTERM, at most the grace period; default 0.",
+    ),
 )
 
 WRITTEN: tuple[Row, ...] = (
@@ -97,6 +110,12 @@ NODES: tuple[Row, ...] = (
     ("taint", "node.kubernetes.io/not-ready", "node", "The node says that it is not ready."),
     ("taint", "node.kubernetes.io/unreachable", "node", "No heartbeat for 40 s."),
     ("taint", "node.kubernetes.io/unschedulable", "node", "Cordoned."),
+    (
+        "taint",
+        "node.kubernetes.io/out-of-service",
+        "node",
+        "Written by people: it is down for good, its ending pods are gone.",
+    ),
 )
 
 JOBS: tuple[Row, ...] = (
@@ -266,7 +285,12 @@ EVENTS: tuple[Row, ...] = (
     ("pod", "Normal", "Started", "A container's process started."),
     ("pod", "Warning", "Failed", "A container could not be prepared or started."),
     ("pod", "Warning", "BackOff", "A container that failed is restarted later."),
-    ("pod", "Normal or Warning", "TaintManagerEviction", "It is deleted because of a taint of its node."),
+    ("pod", "Normal or Warning", "TaintManagerEviction", "A taint of its node deletes it, or does not any more."),
+    ("Service, Endpoints", "Warning", "FailedToUpdateEndpointSlices", "Slices could not be written; tried again."),
+    ("Service", "Warning", "FailedToCreateEndpoint", "Its Endpoints could not be made; tried again."),
+    ("Service", "Warning", "FailedToUpdateEndpoint", "Its Endpoints could not be changed; tried again."),
+    ("Endpoints", "Warning", "InvalidIPAddress", "Some addresses are none and are not mirrored."),
+    ("Endpoints", "Warning", "TooManyAddressesToMirror", "More than 1,000 addresses in a subset."),
 )
 
 #: (state, meaning)
@@ -302,6 +326,7 @@ PODS: tuple[Row, ...] = (
     ("Initialized, Ready, ContainersReady", "PodCompleted", "All containers succeeded."),
     ("Ready, ContainersReady", "PodFailed", "It failed."),
     ("Ready, ContainersReady", "ContainersNotReady", "Some containers do not run."),
+    ("Ready", "ReadinessGatesNotReady", "A readiness gate is shut; the message says which."),
     ("Initialized", "ContainersNotInitialized", "Init containers have not succeeded yet."),
     ("DisruptionTarget", "TerminationByKubelet", "Its containers ended because the platform was away too long."),
     ("DisruptionTarget", "DeletionByTaintManager", "It is deleted because of a taint of its node."),

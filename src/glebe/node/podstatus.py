@@ -67,6 +67,7 @@ class Container:
     last: Exit | None = None
     restarts: int = 0
     id: str = ""
+    sidecar: bool = False  # an init container that stays (restartPolicy Always)
 
     def start(self, now: float) -> None:
         self.state, self.started_at, self.exit = State.RUNNING, now, None
@@ -88,6 +89,11 @@ class Container:
     @property
     def succeeded(self) -> bool:
         return self.state is State.TERMINATED and self.exit is not None and self.exit.code == 0
+
+    @property
+    def initialized(self) -> bool:
+        """Whether an init container holds the next one up no more."""
+        return self.succeeded or (self.sidecar and (self.state is not State.WAITING or self.last is not None))
 
     def to_object(self) -> dict[str, Any]:
         """``ContainerStatus``."""
@@ -129,6 +135,7 @@ class PodState:
     verdict: tuple[str, str] | None = None
     final: bool = False  # nothing is started again: the pod was told to end
     disrupted: str = ""  # message of the condition DisruptionTarget, when the node broke the pod
+    resizes: bool = False  # resources are whatever the spec says now, and the status says so
 
 
 def containers_of(pod: Object) -> tuple[list[Container], list[Container]]:
@@ -136,7 +143,10 @@ def containers_of(pod: Object) -> tuple[list[Container], list[Container]]:
     spec = pod["spec"]
 
     def fresh(items: Sequence[dict[str, Any]], reason: str) -> list[Container]:
-        return [Container(item["name"], item.get("image", ""), reason=reason) for item in items]
+        return [
+            Container(item["name"], item.get("image", ""), reason=reason, sidecar=item.get("restartPolicy") == "Always")
+            for item in items
+        ]
 
     init = spec.get("initContainers") or []
     return fresh(init, "PodInitializing"), fresh(spec["containers"], "PodInitializing" if init else "ContainerCreating")
@@ -155,7 +165,7 @@ def policy_of(pod: Object, state: PodState) -> str:
 def phase_of(policy: str, init: Sequence[Container], main: Sequence[Container]) -> str:
     """The pod's phase (upstream: kubelet ``getPhase``)."""
     for container in init:
-        if container.succeeded:
+        if container.initialized:
             continue
         failed = container.state is State.TERMINATED and policy == "Never"
         return "Failed" if failed else "Pending"
@@ -181,8 +191,14 @@ def pod_status(pod: Object, state: PodState, now: float) -> dict[str, Any]:
         "qosClass": qos_class(pod),
         "containerStatuses": [c.to_object() for c in state.main],
     }
+    if generation := pod["metadata"].get("generation"):
+        status["observedGeneration"] = generation
     if state.init:
-        status["initContainerStatuses"] = [c.to_object() | {"ready": c.succeeded} for c in state.init]
+        status["initContainerStatuses"] = [
+            c.to_object() | ({} if c.sidecar else {"ready": c.succeeded}) for c in state.init
+        ]
+    if state.resizes:
+        _add_resources(pod, status)
     if state.host_ip:
         status["hostIP"] = state.host_ip
         status["hostIPs"] = [{"ip": state.host_ip}]
@@ -194,14 +210,39 @@ def pod_status(pod: Object, state: PodState, now: float) -> dict[str, Any]:
     return status
 
 
+def _add_resources(pod: Object, status: dict[str, Any]) -> None:
+    """What each container was given: what it asks for now (KEP-1287)."""
+    for field, containers in (("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")):
+        specs = {c["name"]: c.get("resources") for c in pod["spec"].get(containers) or ()}
+        for container in status.get(field) or ():
+            if asked := specs.get(container["name"]):
+                container["resources"] = {k: v for k, v in asked.items() if k in ("limits", "requests", "claims")}
+                if asked.get("requests"):
+                    container["allocatedResources"] = asked["requests"]
+
+
+def _gates(pod: Object) -> str:
+    """Which readiness gates are shut, in the kubelet's words."""
+    have = {c.get("type"): c.get("status") for c in (pod.get("status") or {}).get("conditions") or ()}
+    out = []
+    for gate in pod["spec"].get("readinessGates") or ():
+        name = gate["conditionType"]
+        if name not in have:
+            out.append(f'corresponding condition of pod readiness gate "{name}" does not exist.')
+        elif have[name] != "True":
+            out.append(f'the status of pod readiness gate "{name}" is not "True", but {have[name]}')
+    return ", ".join(out)
+
+
 def _conditions(pod: Object, state: PodState, phase: str, now: float) -> list[dict[str, Any]]:
     stamp = format_time(now)
     out = list((pod.get("status") or {}).get("conditions") or [])
     if not any(c.get("type") == "PodScheduled" and c.get("status") == "True" for c in out):
         out = set_condition(out, "PodScheduled", "True", "", "", stamp)
     done = phase in ("Succeeded", "Failed")
-    initialized = all(c.succeeded for c in state.init)
-    unready = [c.name for c in state.main if c.state is not State.RUNNING]
+    initialized = all(c.initialized for c in state.init)
+    parts = [*(c for c in state.init if c.sidecar), *state.main]
+    unready = [c.name for c in parts if c.state is not State.RUNNING]
     sandbox = any(c.state is not State.WAITING or c.last for c in [*state.init, *state.main]) and not done
     if done:
         why = ("PodCompleted", "") if phase == "Succeeded" else ("PodFailed", "")
@@ -210,21 +251,24 @@ def _conditions(pod: Object, state: PodState, phase: str, now: float) -> list[di
     else:
         why = ("", "")
     ready = "True" if not done and not unready and initialized else "False"
+    gates = _gates(pod) if ready == "True" else ""
+    whole = ("False", "ReadinessGatesNotReady", gates) if gates else (ready, *why)
     table = (
         ("PodReadyToStartContainers", "True" if sandbox else "False", "", ""),
         ("Initialized", "True" if initialized else "False", *_init_reason(state, phase)),
-        ("Ready", ready, *why),
+        ("Ready", *whole),
         ("ContainersReady", ready, *why),
     )
+    generation = pod["metadata"].get("generation")
     for kind, value, reason, message in table:
-        out = set_condition(out, kind, value, reason, message, stamp)
+        out = set_condition(out, kind, value, reason, message, stamp, generation)
     if state.disrupted:
         out = set_condition(out, "DisruptionTarget", "True", "TerminationByKubelet", state.disrupted, stamp)
     return [{key: value for key, value in c.items() if value != "" or key == "status"} for c in out]
 
 
 def _init_reason(state: PodState, phase: str) -> tuple[str, str]:
-    waiting = [c.name for c in state.init if not c.succeeded]
+    waiting = [c.name for c in state.init if not c.initialized]
     if waiting:
         return "ContainersNotInitialized", f"containers with incomplete status: [{' '.join(waiting)}]"
     return ("PodCompleted", "") if phase == "Succeeded" else ("", "")

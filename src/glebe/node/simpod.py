@@ -3,61 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, annotations_of
-from glebe.node import backoff, runtimes
-from glebe.node.podstatus import Exit, PodState, State, containers_of, phase_of, restarts_after
+from glebe.node import backoff
+from glebe.node.podstatus import (
+    Container,
+    Exit,
+    PodState,
+    State,
+    containers_of,
+    phase_of,
+    restarts_after,
+)
+from glebe.node.simplan import Plan
 from glebe.node.spec import NodeSpec
-
-RUN_TIME = "sim.glebe.dev/run-time"
-EXIT_CODE = "sim.glebe.dev/exit-code"
-FAIL_AFTER = "sim.glebe.dev/fail-after"
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the annotations ask for: how long a run lasts, and how it ends."""
-
-    run_time: str
-    exit_code: int = 0
-    fail_after: str = ""
-
-    @classmethod
-    def of(cls, annotations: Mapping[str, str], default_run_time: str) -> Plan:
-        """Read the annotations.
-
-        :raises ValueError: naming the annotation and what it may be.
-        """
-        run_time = annotations.get(RUN_TIME, default_run_time)
-        fail_after = annotations.get(FAIL_AFTER, "")
-        for name, text in ((RUN_TIME, run_time), (FAIL_AFTER, fail_after or "0")):
-            try:
-                runtimes.check(text)
-            except ValueError as error:
-                raise ValueError(f"annotation {name}: {error}") from None
-        code = annotations.get(EXIT_CODE, "0")
-        if not (code.isdecimal() and int(code) <= 255):
-            raise ValueError(f'annotation {EXIT_CODE}: "{code}" is not an exit code: write a number from 0 to 255')
-        return cls(run_time, int(code), fail_after)
-
-    def run(self, seed: str) -> tuple[float, int]:
-        """(seconds, exit code) of the run with this seed."""
-        length = runtimes.sample(self.run_time, seed)
-        if self.fail_after:
-            early = runtimes.sample(self.fail_after, seed)
-            if early <= length:
-                return early, self.exit_code or 1
-        return length, self.exit_code
 
 
 class SimPod:
     """One pod on a simulated node.
 
     ``advance(now)`` makes every transition that is due; ``next`` is when the next one is (``None``: never); ``dirty``
-    says that the status has changed since it was last written.
+    says that the status has changed since it was last written. Init containers run one after the other, sidecars from
+    their turn on, then all others at once.
     """
 
     def __init__(self, pod: Object, spec: NodeSpec, now: float) -> None:
@@ -65,18 +34,23 @@ class SimPod:
         self.policy: str = pod["spec"].get("restartPolicy", "Always")
         self._deadline: int | None = pod["spec"].get("activeDeadlineSeconds")
         init, main = containers_of(pod)
-        self.state = PodState(init, main, now, host_ip=spec.address, pod_ip=pod_address(self.uid))
+        self.state = PodState(init, main, now, host_ip=spec.address, pod_ip=pod_address(self.uid), resizes=True)
         self.dirty = False
         self.next: float | None = None
-        self.running = False
+        self.running = False  # the main containers
+        self.stopping = False
+        self._turn = 0  # of the init containers
+        self._begun = False
         self._begin = 0.0  # when the present run began, or will begin
         self._crash = backoff.CrashLoop()
         self._plan: Plan | None = None
         self._adopt(pod, spec, now)
 
     def _adopt(self, pod: Object, spec: NodeSpec, now: float) -> None:
+        # What is always started again is a service: it runs until it is told to end.
+        default = "" if self.policy == "Always" else spec.run_time
         try:
-            self._plan = Plan.of(annotations_of(pod), spec.run_time)
+            self._plan = Plan.of(annotations_of(pod), default)
         except ValueError as error:
             for container in self.state.main:
                 container.wait("CreateContainerConfigError", str(error))
@@ -88,16 +62,20 @@ class SimPod:
             self._resume(status, seen)
             return
         self._begin = now + spec.start_delay
-        self.next = self._begin
+        self._plan_next(self._begin)
+        if status.get("startTime") and status.get("initContainerStatuses"):
+            self._resume_init(status, now)
 
     def _resume(self, status: Mapping[str, object], seen: Mapping[str, Any]) -> None:
         """Continue a pod that a former process of this simulation had started."""
         restarts = int(seen.get("restartCount", 0))
         self.state.started_at = parse_time(str(status["startTime"]))
+        self._begun, self._turn = True, len(self.state.init)
         self._crash.resume(restarts)
         for container in self.state.init:
             container.start(self.state.started_at)
-            container.end(Exit(0, self.state.started_at, self.state.started_at))
+            if not container.sidecar:
+                container.end(Exit(0, self.state.started_at, self.state.started_at))
         running = seen["state"].get("running")
         if running is not None:
             self._start(parse_time(running["startedAt"]), restarts)
@@ -110,7 +88,27 @@ class SimPod:
             container.end(Exit(int(ended.get("exitCode", 0)), finished, reason=ended.get("reason", "")))
             container.back_off("")
         self._begin = finished + self._crash.after(0.0)
-        self.next = self._begin
+        self._plan_next(self._begin)
+
+    def _resume_init(self, status: Mapping[str, Any], now: float) -> None:
+        """Continue with the first init container that had not ended well."""
+        self.state.started_at, self._begun, self._begin = parse_time(status["startTime"]), True, now
+        for container, seen in zip(self.state.init, status["initContainerStatuses"], strict=False):
+            container.restarts = int(seen.get("restartCount", 0))
+            state = seen.get("state") or {}
+            running, ended = state.get("running"), state.get("terminated") or {}
+            if running is not None:
+                container.start(parse_time(running["startedAt"]))
+            elif ended.get("exitCode") == 0:
+                finished = parse_time(ended["finishedAt"])
+                container.end(Exit(0, finished, finished))
+            if not container.initialized:
+                if running is not None:
+                    self._begin = parse_time(running["startedAt"]) + self._init_time(container)
+                self._crash.resume(container.restarts)
+                break
+            self._turn += 1
+        self._plan_next(self._begin)
 
     # --- transitions
 
@@ -121,33 +119,73 @@ class SimPod:
     def advance(self, now: float) -> None:
         """Make the transitions that are due."""
         while self.next is not None and self.next <= now:
-            if not self.running:
-                self._start(self._begin, self.state.main[0].restarts + (self.state.main[0].last is not None))
-            elif self._deadline is not None and self.next >= self.state.started_at + self._deadline:
+            if self.stopping:
+                self._finish(self.next)
+            elif self._begun and self._deadline is not None and self.next >= self.state.started_at + self._deadline:
                 self.kill(
                     self.next, "DeadlineExceeded", "Pod was active on the node longer than the specified deadline"
                 )
-            else:
+            elif self.running:
                 self.end(self._run()[1], self.next)
+            elif self._turn < len(self.state.init):
+                self._initialize(self.state.init[self._turn], self.next)
+            else:
+                self._start(self.next, self.state.main[0].restarts + (self.state.main[0].last is not None))
 
-    def _run(self) -> tuple[float, int]:
+    def _run(self) -> tuple[float | None, int]:
         assert self._plan is not None
         return self._plan.run(f"{self.uid}/{self.state.main[0].restarts}")
 
+    def _init_time(self, container: Container) -> float:
+        assert self._plan is not None
+        return self._plan.init(f"{self.uid}/{container.name}/{container.restarts}")
+
+    def _plan_next(self, at: float | None) -> None:
+        """The next transition is at ``at``, or when the pod's time is over."""
+        self.next = at
+        if self._deadline is not None and self._begun:
+            end = self.state.started_at + self._deadline
+            self.next = end if at is None else min(at, end)
+
+    def _begins(self, at: float) -> None:
+        if not self._begun:
+            self._begun, self.state.started_at = True, at
+
+    def _initialize(self, container: Container, at: float) -> None:
+        """One step of the init container whose turn it is: it starts, or ends."""
+        assert self._plan is not None
+        self._begins(at)
+        self.dirty = True
+        if container.state is not State.RUNNING:
+            container.restarts += container.last is not None
+            container.id = f"simulated://{self.uid}/{container.name}/{container.restarts}"
+            container.start(at)
+            self._turn += container.sidecar
+            self._plan_next(at if container.sidecar else at + self._init_time(container))
+            return
+        code, began = self._plan.init_exit_code, container.started_at
+        container.end(Exit(code, at, began))
+        if code == 0:
+            self._turn += 1
+            self._crash = backoff.CrashLoop()
+            self._plan_next(at)
+        elif self.policy == "Never":
+            self._end_sidecars(at)
+            self.next = None
+        else:
+            wait = self._crash.after(at - (began or at))
+            container.back_off(f"back-off {backoff.text(wait)} restarting failed container={container.name}")
+            self._plan_next(at + wait)
+
     def _start(self, at: float, restarts: int) -> None:
-        if restarts == 0:
-            self.state.started_at = at
-            for container in self.state.init:
-                container.start(at)
-                container.end(Exit(0, at, at))
+        self._begins(at)
         for container in self.state.main:
             container.id = f"simulated://{self.uid}/{container.name}/{restarts}"
             container.restarts = restarts
             container.start(at)
         self.running, self.dirty, self._begin = True, True, at
-        self.next = at + self._run()[0]
-        if self._deadline is not None:
-            self.next = min(self.next, self.state.started_at + self._deadline)
+        length = self._run()[0]
+        self._plan_next(None if length is None else at + length)
 
     def end(self, code: int, at: float, reason: str = "", message: str = "") -> None:
         """All containers exit now; they start again if the pod's restartPolicy says so."""
@@ -161,18 +199,33 @@ class SimPod:
             for container in self.state.main:
                 container.back_off(f"back-off {backoff.text(wait)} restarting failed container={container.name}")
             self._begin = at + wait
-            self.next = self._begin
+            self._plan_next(self._begin)
+        else:
+            self._end_sidecars(at)
 
     def kill(self, at: float, reason: str, message: str, code: int = 137) -> None:
         """The node ends the pod: Failed, whatever its restartPolicy."""
         self._stop(at, code)
         self.state.verdict = (reason, message)
-        self.dirty, self.next = True, None
+        self.dirty, self.next, self.stopping = True, None, False
 
-    def terminate(self, at: float) -> None:
-        """The pod is being deleted: its containers obey SIGTERM at once."""
-        self._stop(at, 143)
-        self.running, self.next, self.policy, self.state.final = False, None, "Never", True
+    def terminate(self, at: float, deadline: float | None = None) -> None:
+        """The pod is being deleted: containers obey SIGTERM after their stop time, or are killed at ``deadline``."""
+        if self.stopping:
+            return
+        self.policy, self.state.final = "Never", True
+        self._code = 143
+        end = at + (self._plan.stop_time if self._plan is not None else 0.0)
+        if deadline is not None and end > deadline:
+            self._code, end = 137, max(at, deadline)
+        if end <= at or not self.running:
+            self._finish(at)
+            return
+        self.stopping, self.next = True, end
+
+    def _finish(self, at: float) -> None:
+        self._stop(at, self._code)
+        self.next, self.stopping = None, False
 
     def _stop(self, at: float, code: int) -> None:
         for container in self.state.main:
@@ -181,7 +234,19 @@ class SimPod:
                 self.dirty = True
             else:
                 container.end(container.last)
+        for container in self.state.init:
+            if container.state is State.RUNNING and not container.sidecar:
+                container.end(Exit(code, at, container.started_at))
+        self._end_sidecars(at)
         self.running = False
+
+    def _end_sidecars(self, at: float) -> None:
+        for container in self.state.init:
+            if container.sidecar and container.state is State.RUNNING:
+                container.end(Exit(143, at, container.started_at))
+                self.dirty = True
+
+    _code = 143
 
 
 def pod_address(uid: str) -> str:

@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from glebe.kube.client import Client
-from glebe.kube.clock import Env
+from glebe.kube.clock import Env, parse_time
 from glebe.kube.controller import Controller, Result
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, is_deleting, key_of
+from glebe.kube.objects import Object, ObjectKey, condition_is_true, is_deleting, key_of
 from glebe.kube.pods import BY_NODE, ENDED, has_ended, node_of
 from glebe.kube.resources import NODES, PODS
 from glebe.node.podstatus import pod_status
@@ -124,7 +124,7 @@ class SimulatedNodes:
             return True
         if old["spec"].get("nodeName") != new["spec"].get("nodeName") or is_deleting(old) != is_deleting(new):
             return True
-        return has_ended(old) != has_ended(new)
+        return has_ended(old) != has_ended(new) or _asks(old) != _asks(new)
 
     async def _reconcile(self, key: ObjectKey) -> Result | None:
         pod = self._pods.store.get(key)
@@ -146,11 +146,12 @@ class SimulatedNodes:
         if sim is None:
             sim = self._sims[key] = SimPod(pod, self._specs[node], now)
         sim.advance(now)
+        sim.dirty = sim.dirty or _behind(pod)
         if is_deleting(pod) and sim.phase not in ENDED:
-            sim.terminate(now)
+            sim.terminate(now, parse_time(pod["metadata"]["deletionTimestamp"]))
         if not await self._write(node, pod, sim):
             return None
-        if is_deleting(pod):
+        if is_deleting(pod) and not sim.stopping:
             await finish_deletion(self._client, pod)
             return None
         return Result(max(0.0, sim.next - self._env.clock.now())) if sim.next is not None else None
@@ -199,6 +200,35 @@ class SimulatedNodes:
             if not follow or gone or has_ended(current):
                 return
             await asyncio.sleep(1.0)
+
+
+def _gates(pod: Object) -> dict[str, str | None]:
+    """What is said of the pod's readiness gates."""
+    gates = {gate["conditionType"] for gate in pod["spec"].get("readinessGates") or ()}
+    if not gates:
+        return {}
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return {c["type"]: c.get("status") for c in conditions if c["type"] in gates}
+
+
+def _asks(pod: Object) -> object:
+    """What a pod that runs can still be told: a new spec, a readiness gate."""
+    return pod["metadata"].get("generation"), _gates(pod)
+
+
+def _behind(pod: Object) -> bool:
+    """Whether a status that was written before does not account for the pod as it is now."""
+    status = pod.get("status") or {}
+    if not status.get("startTime"):
+        return False
+    if status.get("observedGeneration") != pod["metadata"].get("generation"):
+        return True
+    if not pod["spec"].get("readinessGates"):
+        return False
+    open_ = _gates(pod)
+    shut = any(open_.get(g["conditionType"]) != "True" for g in pod["spec"]["readinessGates"])
+    ready = condition_is_true(pod, "Ready")
+    return ready if shut else not ready and condition_is_true(pod, "ContainersReady")
 
 
 def _story(pod: Object, container: str) -> list[tuple[str, str]]:

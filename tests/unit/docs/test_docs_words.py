@@ -84,6 +84,9 @@ WRITERS = (
     "queueing/transitions.py",
     "queueing/ungate.py",
     "workloads/binder/controller.py",
+    "workloads/endpoints/legacy.py",
+    "workloads/endpoints/mirroring.py",
+    "workloads/endpoints/slices.py",
     "workloads/job/controller.py",
     "workloads/job/outcome.py",
     "workloads/job/reconcile.py",
@@ -99,7 +102,7 @@ OTHER_WORDS = frozenset(
         """Always Never OnFailure True False Unknown None Normal Warning Pending Running Succeeded Failed
         BestEffort Burstable Guaranteed FallbackToLogsOnError NoExecute NoSchedule Background Foreground Count
         FailJob FailIndex HoldAndDrain MaximumExecutionTimeExceeded Conflict PodReadyToStartContainers
-        Job Pod Node Lease Port Binding Hostname InternalIP""",
+        Job Pod Node Lease Endpoints Port Binding Hostname InternalIP""",
     )
 )
 CAMEL = re.compile(r"[A-Z][a-z]+[A-Za-z]*")

@@ -143,3 +143,30 @@ def test_a_container_in_back_off_reports_its_last_end() -> None:
     assert body["state"]["waiting"]["reason"] == "CrashLoopBackOff"
     assert body["lastState"]["terminated"]["exitCode"] == 2
     assert container.state is State.WAITING
+
+
+def test_readiness_gates_hold_the_pod_back_and_say_which() -> None:
+    seen = pod(readinessGates=[{"conditionType": "x/a"}, {"conditionType": "x/b"}])
+    seen["status"] = {"conditions": [{"type": "x/b", "status": "False"}]}
+    seen["metadata"]["generation"] = 3
+    init, main = containers_of(seen)
+    main[0].start(NOW)
+    status = pod_status(seen, PodState(init, main, NOW), NOW)
+    conditions = {c["type"]: c for c in status["conditions"]}
+    assert conditions["ContainersReady"]["status"] == "True"
+    assert (conditions["Ready"]["status"], conditions["Ready"]["reason"]) == ("False", "ReadinessGatesNotReady")
+    assert conditions["Ready"]["message"] == (
+        'corresponding condition of pod readiness gate "x/a" does not exist., '
+        'the status of pod readiness gate "x/b" is not "True", but False'
+    )
+    assert status["observedGeneration"] == 3
+    assert conditions["Ready"]["observedGeneration"] == 3
+
+
+def test_the_status_says_what_a_container_was_given() -> None:
+    asked = {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}
+    seen = pod(containers=[{"name": "c", "resources": asked}])
+    init, main = containers_of(seen)
+    status = pod_status(seen, PodState(init, main, NOW, resizes=True), NOW)
+    assert status["containerStatuses"][0]["resources"] == asked
+    assert status["containerStatuses"][0]["allocatedResources"] == {"cpu": "1"}

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from glebe.node.podstatus import pod_status
-from glebe.node.simpod import EXIT_CODE, FAIL_AFTER, RUN_TIME, Plan, SimPod
+from glebe.node.simplan import EXIT_CODE, FAIL_AFTER, INIT_EXIT_CODE, INIT_TIME, RUN_TIME, STOP_TIME, Plan
+from glebe.node.simpod import SimPod
 from glebe.node.spec import NodeSpec
 
 NOW = 1_767_225_600.0
@@ -105,3 +106,83 @@ def test_termination_before_and_during_the_run() -> None:
     assert running.phase == "Failed"
     assert running.state.main[0].exit is not None
     assert running.state.main[0].exit.code == 143
+
+
+def states(sim: SimPod) -> dict[str, str]:
+    return {c.name: str(c.state) for c in [*sim.state.init, *sim.state.main]}
+
+
+INIT = [{"name": "one"}, {"name": "side", "restartPolicy": "Always"}, {"name": "two"}]
+
+
+def test_init_containers_run_one_after_the_other_and_sidecars_stay() -> None:
+    sim = SimPod(pod(annotations={INIT_TIME: "5s", RUN_TIME: "10s"}, initContainers=INIT), SPEC, NOW)
+    seen = []
+    while sim.next is not None:
+        at = sim.next
+        sim.advance(at)
+        seen.append((at - NOW, sim.phase, states(sim)))
+    assert seen == [
+        (1.0, "Pending", {"one": "running", "side": "waiting", "two": "waiting", "c": "waiting"}),
+        (6.0, "Pending", {"one": "terminated", "side": "running", "two": "running", "c": "waiting"}),
+        (11.0, "Running", {"one": "terminated", "side": "running", "two": "terminated", "c": "running"}),
+        (21.0, "Succeeded", {"one": "terminated", "side": "terminated", "two": "terminated", "c": "terminated"}),
+    ]
+
+
+def test_an_init_container_that_fails_is_started_again_or_fails_the_pod() -> None:
+    notes = {INIT_TIME: "5s", INIT_EXIT_CODE: "3"}
+    never = SimPod(pod(annotations=notes, initContainers=INIT), SPEC, NOW)
+    assert run(never, NOW + 100) == [(1.0, "Pending"), (6.0, "Failed")]
+    assert states(never)["side"] == "waiting"
+    again = SimPod(pod("Always", notes, initContainers=INIT), SPEC, NOW)
+    assert [at for at, _ in run(again, NOW + 40)] == [1.0, 6.0, 11.0, 21.0, 26.0]
+    assert again.phase == "Pending"
+    assert again.state.init[0].restarts == 2
+    status = pod_status(pod("Always", initContainers=INIT), again.state, NOW + 40)
+    waiting = status["initContainerStatuses"][0]["state"]["waiting"]
+    assert waiting["reason"] == "CrashLoopBackOff"
+    assert waiting["message"] == "back-off 20s restarting failed container=one"
+
+
+def test_a_new_process_continues_among_init_containers() -> None:
+    seen = pod(annotations={INIT_TIME: "30s"}, initContainers=INIT)
+    first = SimPod(seen, SPEC, NOW)
+    run(first, NOW + 40)
+    seen["status"] = pod_status(seen, first.state, NOW + 40)
+    second = SimPod(seen, SPEC, NOW + 45)
+    assert states(second) == states(first)
+    assert second.next == first.next == NOW + 61
+    second.advance(NOW + 61)
+    assert second.phase == "Running"
+
+
+def test_what_is_always_restarted_runs_until_it_is_told_to_end() -> None:
+    sim = SimPod(pod("Always"), SPEC, NOW)
+    assert run(sim, NOW + 1e6) == [(1.0, "Running")]
+    sim.terminate(NOW + 2e6)
+    assert sim.phase == "Failed"
+    asked = SimPod(pod("Always", {RUN_TIME: "5s"}), SPEC, NOW)
+    assert [at for at, _ in run(asked, NOW + 12)] == [1.0, 6.0, 11.0]
+
+
+@pytest.mark.parametrize(("deadline", "ends", "code"), [(30.0, 20.0, 143), (10.0, 10.0, 137)])
+def test_containers_take_their_time_to_stop_and_are_killed_after_the_grace(
+    deadline: float, ends: float, code: int
+) -> None:
+    sim = SimPod(pod("Always", {STOP_TIME: "20s"}), SPEC, NOW)
+    sim.advance(NOW + 1)
+    sim.terminate(NOW + 1, NOW + 1 + deadline)
+    sim.terminate(NOW + 2, NOW + 2 + deadline)
+    assert sim.stopping
+    assert sim.next == NOW + 1 + ends
+    sim.advance(sim.next)
+    assert not sim.stopping
+    assert sim.phase == "Failed"
+    assert sim.state.main[0].exit is not None
+    assert sim.state.main[0].exit.code == code
+
+
+def test_the_deadline_counts_while_containers_initialize() -> None:
+    sim = SimPod(pod(annotations={INIT_TIME: "1h"}, initContainers=INIT, activeDeadlineSeconds=10), SPEC, NOW)
+    assert run(sim, NOW + 100) == [(1.0, "Pending"), (11.0, "Failed")]

@@ -13,7 +13,7 @@ from glebe.kube.objects import Object, condition_is_true
 from glebe.kube.resources import LEASES, NODES, PODS
 from glebe.node.fleet import parse_fleet
 from glebe.node.presence import heartbeat_interval
-from glebe.node.simpod import EXIT_CODE, RUN_TIME
+from glebe.node.simplan import EXIT_CODE, INIT_TIME, RUN_TIME, STOP_TIME
 from glebe.node.simulated import SimulatedNodes
 
 FLEET = """\
@@ -181,3 +181,53 @@ def test_heartbeats_of_large_fleets_are_slower_within_the_grace_period() -> None
     assert heartbeat_interval(1000) == 10.0
     assert heartbeat_interval(1500) == 15.0
     assert heartbeat_interval(10_000) == 20.0
+
+
+async def test_a_readiness_gate_opens_and_shuts() -> None:
+    async with world() as w:
+        await begin(w)
+        await w.pod("p", "a-00", readinessGates=[{"conditionType": "x/open"}])
+        pod = await w.until_phase("p", "Running")
+        assert not condition_is_true(pod, "Ready")
+        for value in ("True", "False", "True"):
+            condition = {"type": "x/open", "status": value}
+            patch = {"status": {"conditions": [condition]}}
+            await w.client.patch(PODS, "p", patch, "default", kind="strategic", subresource="status")
+            await asyncio.sleep(1)
+            assert condition_is_true(await w.get("p"), "Ready") is (value == "True")
+
+
+async def test_a_resize_is_done_and_accounted_for() -> None:
+    async with world() as w:
+        await begin(w)
+        asked = {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}
+        await w.pod("p", "a-00", containers=[{"name": "c", "image": "i", "resources": asked}])
+        pod = await w.until_phase("p", "Running")
+        assert pod["status"]["observedGeneration"] == pod["metadata"]["generation"] == 1
+        more = {"requests": {"cpu": "1500m"}, "limits": {"cpu": "2"}}
+        patch = {"spec": {"containers": [{"name": "c", "resources": more}]}}
+        await w.client.patch(PODS, "p", patch, "default", kind="strategic", subresource="resize")
+        await asyncio.sleep(1)
+        pod = await w.get("p")
+        assert pod["status"]["observedGeneration"] == pod["metadata"]["generation"] == 2
+        (container,) = pod["status"]["containerStatuses"]
+        assert container["resources"] == more
+        assert container["allocatedResources"] == more["requests"]
+
+
+async def test_a_pod_takes_its_time_to_initialize_and_to_stop() -> None:
+    async with world() as w:
+        await begin(w)
+        notes = {INIT_TIME: "20s", STOP_TIME: "10s"}
+        await w.pod("p", "a-00", notes, initContainers=[{"name": "i", "image": "i"}], restartPolicy="Always")
+        await asyncio.sleep(10)
+        status = (await w.get("p"))["status"]
+        assert status["phase"] == "Pending"
+        assert "running" in status["initContainerStatuses"][0]["state"]
+        await w.until_phase("p", "Running")
+        await w.client.delete(PODS, "p", "default", grace_period=30)
+        await asyncio.sleep(9)
+        assert (await w.get("p"))["status"]["phase"] == "Running"
+        await asyncio.sleep(2)
+        with pytest.raises(ApiError):
+            await w.get("p")
