@@ -262,7 +262,10 @@ async def test_those_who_give_up_waiting_leave_nothing_behind() -> None:
     await asyncio.sleep(1)
     for task in tasks:
         task.cancel()
+    late = asyncio.create_task(ask(server, "a", f"{SPACE}/x"))
     await asyncio.gather(*tasks, return_exceptions=True)
+    late.cancel()
+    await asyncio.wait([late])
     turns = gate_of(server).turns
     assert turns.used == turns.waiting == 0
     gate.set()

@@ -248,8 +248,8 @@ class Turns:
                 top.leave()
                 continue
             queue = flow.queue
-            while queue and queue[0].state != WAITING:
-                queue.popleft()
+            while queue and (queue[0].state != WAITING or queue[0].future.done()):
+                queue.popleft()  # gave up
             if not queue:
                 middle.leave()
                 use.flows.pop(str(flow.key), None)
