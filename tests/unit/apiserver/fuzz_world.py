@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import orjson
+from hypothesis import settings
 
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import MemoryStore, Store
@@ -71,6 +73,12 @@ def definition(schema: dict[str, Any], group: str = "fuzz.example.org") -> dict[
             "versions": [{**version, "schema": {"openAPIV3Schema": schema}}],
         },
     }
+
+
+def few(examples: int) -> settings:
+    """The same few examples in every run; ``GLEBE_FUZZ`` multiplies their number and makes them random."""
+    more = int(os.environ.get("GLEBE_FUZZ", "0"))
+    return settings(max_examples=examples * max(more, 1), derandomize=not more, database=None)
 
 
 class World:

@@ -17,9 +17,10 @@ from fuzz_world import (
     MERGE,
     World,
     definition,
+    few,
     tell,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 Owner = tuple[str, str]
@@ -112,7 +113,7 @@ async def take_step(world: World, model: Model, step: tuple[str, str, dict[str, 
     model.update(who, data)
 
 
-@settings(max_examples=80, derandomize=True)
+@few(80)
 @given(DATA, st.lists(STEPS, max_size=8))
 def test_config_maps_are_owned_as_in_the_model(first: dict[str, str], steps: list[Any]) -> None:
     async def story(world: World) -> None:
@@ -188,7 +189,7 @@ def reaches(fields: dict[str, Any], value: Any, path: str = "") -> None:
 GADGET_STEPS = st.tuples(st.sampled_from(("apply", "apply", "put", "merge")), MANAGERS, SPEC, st.booleans())
 
 
-@settings(max_examples=80, derandomize=True)
+@few(80)
 @given(SPEC, st.lists(GADGET_STEPS, max_size=6))
 def test_nested_fields_have_owners_that_fit(first: dict[str, Any], steps: list[Any]) -> None:
     async def story(world: World) -> None:

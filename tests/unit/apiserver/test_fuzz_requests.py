@@ -24,9 +24,10 @@ from fuzz_world import (
     YAML,
     World,
     definition,
+    few,
     tell,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from glebe.apiserver.request import yamlbody
@@ -64,7 +65,7 @@ def config(name: str, labels: dict[str, str] | None = None, **data: str) -> dict
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
 
 
-@settings(max_examples=60, derandomize=True)
+@few(60)
 @given(st.lists(LABELS, min_size=1, max_size=4), st.lists(TERMS, max_size=3), st.integers(1, 3))
 def test_selectors_select_as_said(objects: list[dict[str, str]], terms: list[Any], limit: int) -> None:
     async def story(world: World) -> None:
@@ -128,7 +129,7 @@ ACCEPTS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, derandomize=True)
+@few(150)
 @given(METHODS, PATHS, PARAMETERS, KINDS, ACCEPTS)
 def test_parameters_are_understood_or_refused(
     method: str, path: str, query: dict[str, Any], kind: str, accept: str
@@ -195,7 +196,7 @@ BROKEN = st.sampled_from(places(DEPLOYMENT)).flatmap(lambda path: st.tuples(st.j
 FORMS = ("POST", "PUT", STRATEGIC, MERGE, JSON_PATCH, APPLY, YAML)
 
 
-@settings(max_examples=200, derandomize=True)
+@few(200)
 @given(BROKEN, st.sampled_from(FORMS))
 def test_a_field_of_any_value_is_taken_or_refused(broken: tuple[tuple[Any, ...], Any], form: str) -> None:
     path, value = broken
@@ -238,7 +239,7 @@ CUTS = st.tuples(
 )
 
 
-@settings(max_examples=200, derandomize=True)
+@few(200)
 @given(st.sampled_from(sorted(SEEDS)), st.lists(CUTS, min_size=1, max_size=3))
 def test_damaged_text_is_the_clients_fault(kind: str, cuts: list[tuple[int, int, bytes]]) -> None:
     body = SEEDS[kind]
@@ -302,7 +303,7 @@ def test_damaged_protobuf_is_the_clients_fault(body: bytes) -> None:
     tell(story)
 
 
-@settings(max_examples=150, derandomize=True)
+@few(150)
 @given(st.lists(CUTS, min_size=1, max_size=3))
 def test_random_protobuf_is_taken_or_refused(cuts: list[tuple[int, int, bytes]]) -> None:
     body = BINARY
@@ -412,7 +413,7 @@ NAMES = st.one_of(
 )
 
 
-@settings(max_examples=100, derandomize=True)
+@few(100)
 @given(NAMES, st.sampled_from(("name", "namespace", "generateName", "label", "annotation", "finalizer", "key")))
 def test_names_are_good_or_refused(text: str, where: str) -> None:
     body = config("good", a="b")
@@ -442,7 +443,7 @@ def test_names_are_good_or_refused(text: str, where: str) -> None:
     tell(story)
 
 
-@settings(max_examples=150, derandomize=True)
+@few(150)
 @given(
     st.lists(
         st.one_of(
