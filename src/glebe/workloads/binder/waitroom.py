@@ -150,12 +150,16 @@ class WaitRoom:
                 del self._parked[waiting.parked]
         waiting.parked = None
 
-    def wake_overdue(self, now: float) -> bool:
-        """Try who has waited for :data:`AT_MOST`; whether anybody waits at all."""
+    @property
+    def parked(self) -> bool:
+        """Whether somebody waits for something to happen."""
+        return bool(self._parked)
+
+    def wake_overdue(self, now: float) -> None:
+        """Try who has waited for :data:`AT_MOST`."""
         late = [w for g in self._parked.values() for w in g.members.values() if w.tried_at + AT_MOST <= now]
         for waiting in late:
             self.retry(waiting, now)
-        return bool(self._parked)
 
 
 def _first(heap: list[Any]) -> Waiting | None:
