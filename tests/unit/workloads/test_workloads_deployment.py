@@ -17,7 +17,7 @@ from glebe.kube.clock import Env, format_time, parse_time
 from glebe.kube.errors import is_conflict, is_not_found
 from glebe.kube.informer import Informers
 from glebe.kube.inprocess import InProcessTransport
-from glebe.kube.objects import Object, annotations_of, controller_of, get_condition, labels_of
+from glebe.kube.objects import EVERY, Object, annotations_of, controller_of, get_condition, labels_of
 from glebe.kube.resources import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS
 from glebe.workloads import serviceaccounts
 from glebe.workloads.deployment import controller
@@ -86,12 +86,12 @@ class Kubelet:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Client]:
-    """An API server with the controllers that matter here."""
+async def running(*names: str) -> AsyncIterator[Client]:
+    """An API server with the controllers that matter here, for one cluster or (with ``names``) for all."""
     env = Env.seeded(7)
     server = ApiServer(MemoryStore(), env, TypeRegistry())
     await server.start()
-    client = Client(InProcessTransport(server.handle))
+    client = Client(InProcessTransport(server.handle), cluster=EVERY if names else "")
     informers = Informers(client, env)
     controllers = [
         serviceaccounts.build(client, informers, env, "PEM"),
@@ -100,6 +100,8 @@ async def running() -> AsyncIterator[Client]:
         collector.build(client, informers, env),
     ]
     tasks = [asyncio.create_task(informers.run()), *(asyncio.create_task(c.run()) for c in controllers)]
+    for name in names:
+        await server.clusters.create(name)
     try:
         yield client
     finally:
@@ -405,3 +407,35 @@ async def test_nothing_moves_when_nothing_changes() -> None:
         before = [(await client.list(r, "default")).resource_version for r in (DEPLOYMENTS,)]
         await asyncio.sleep(600)
         assert [(await client.list(r, "default")).resource_version for r in (DEPLOYMENTS,)] == before
+
+
+async def test_every_cluster_has_its_own() -> None:
+    async with running("a", "b") as every:
+        a, b = every.for_cluster("a"), every.for_cluster("b")
+        await a.create(DEPLOYMENTS, deployment(count=2))
+        await b.create(DEPLOYMENTS, deployment(image="v9", count=3))
+
+        async def pods(client: Client) -> list[str]:
+            return [p["spec"]["containers"][0]["image"] for p in (await client.list(PODS, "default")).items]
+
+        async def both() -> bool:
+            return (await pods(a), await pods(b)) == (["v1"] * 2, ["v9"] * 3)
+
+        await until(both)
+        # A namesake in another cluster, a pod that fits: neither concerns the other.
+        stray = {"metadata": {"name": "stray", "namespace": "default", "labels": {"app": "web"}}}
+        spec = {"containers": [{"name": "main", "image": "x"}]}
+        (of_a,) = await sets_of(a)
+        stray["metadata"]["labels"] = labels_of(of_a)
+        await b.create(PODS, {**stray, "spec": spec})
+        await asyncio.sleep(10)
+        assert controller_of(await b.get(PODS, "stray", "default")) is None
+        await a.delete(DEPLOYMENTS, "web", "default", propagation="Background")
+
+        async def gone() -> bool:
+            return not await pods(a)
+
+        await until(gone)
+        assert len(await pods(b)) == 4
+        (of_b,) = await sets_of(b)
+        assert "clusterName" not in str(of_b)
