@@ -81,10 +81,10 @@ def repack(subsets: Iterable[Object]) -> list[Object]:
                     addresses.setdefault(who, address)
                     seen = states.setdefault(key, {})
                     seen[who] = ready and seen.get(who, True)
-    together: dict[frozenset[tuple[tuple[str, str], bool]], list[tuple[Any, ...]]] = {}
+    together: dict[tuple[bool, frozenset[tuple[tuple[str, str], bool]]], list[tuple[Any, ...]]] = {}
     for key, seen in states.items():
-        together.setdefault(frozenset(seen.items()), []).append(key)
-    packed = [(sorted(keys), _sorted(who)) for who, keys in together.items()]
+        together.setdefault((key in ports, frozenset(seen.items())), []).append(key)
+    packed = [(sorted(keys), _sorted(who)) for (_, who), keys in together.items()]
     out: list[Object] = []
     for keys, whose in sorted(packed, key=lambda item: item[0]):
         made: Object = {}
