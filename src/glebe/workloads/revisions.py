@@ -25,8 +25,11 @@ _COLLISIONS = 16  # tried in one reconciliation
 
 
 def snapshot(owner: Object) -> Object:
-    """The patch that puts the owner's pod template back."""
-    return {"spec": {"template": {**_without_nulls(owner["spec"]["template"]), "$patch": "replace"}}}
+    """The patch that puts the owner's pod template back.
+
+    Its keys are sorted, at every depth: upstream's clients compare such patches byte by byte.
+    """
+    return {"spec": {"template": {"$patch": "replace", **_plain(owner["spec"]["template"])}}}
 
 
 def template_of(revision: Object) -> Object:
@@ -42,15 +45,15 @@ def restored(owner: Object, revision: Object) -> Object:
 
 def same(one: Object, other: Object) -> bool:
     """Whether two revisions hold the same template."""
-    return bool(_without_nulls(one.get("data")) == _without_nulls(other.get("data")))
+    return bool(_plain(one.get("data")) == _plain(other.get("data")))
 
 
-def _without_nulls(value: Any) -> Any:
-    """Without empty times and the like, which some clients write and some do not."""
+def _plain(value: Any) -> Any:
+    """Sorted, and without empty times and the like, which some clients write and some do not."""
     if isinstance(value, dict):
-        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+        return {k: _plain(value[k]) for k in sorted(value) if value[k] is not None}
     if isinstance(value, list):
-        return [_without_nulls(v) for v in value]
+        return [_plain(v) for v in value]
     return value
 
 
