@@ -187,3 +187,17 @@ async def _storm(seed: int) -> None:
 @given(st.integers(0, 10**6))
 def test_nothing_with_a_live_owner_goes_and_nothing_is_left_over(seed: int) -> None:
     virtualtime.run(_storm(seed))
+
+
+async def test_a_circle_of_owners_does_not_wait_for_itself() -> None:
+    w = World()
+    run = w.start()
+    pods = [w.api.create(PODS, thing(f"pod{i}")) for i in range(3)]
+    for i, pod in enumerate(pods):
+        references = thing("x", pods[i - 1])["metadata"]["ownerReferences"]
+        w.api.patch(PODS, pod["metadata"]["name"], "n", {"metadata": {"ownerReferences": references}}, None)
+    await asyncio.sleep(1)
+    w.api.delete(PODS, "pod0", "n", propagation="Foreground")
+    await asyncio.sleep(1)
+    assert w.names() == set()
+    await _stop(run)

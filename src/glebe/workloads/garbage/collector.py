@@ -179,6 +179,8 @@ class GarbageCollector:
                 await self._forget_owners(dependent, frozenset((item.uid,)))
         if verdict.drop_owners:
             await self._forget_owners(item, verdict.drop_owners)
+        if verdict.unblock:
+            await self._unblock(item)
         if verdict.drop_finalizer:
             rest = [f for f in item.finalizers if f != verdict.drop_finalizer]
             await self._patch(item, {"finalizers": rest})
@@ -198,13 +200,23 @@ class GarbageCollector:
         await _gone_is_fine(request)
 
     async def _forget_owners(self, item: Item, uids: frozenset[str]) -> None:
-        live = self._monitors[item.resource.group_resource].store.get(
-            ObjectKey(item.cluster, item.namespace, item.name)
-        )
+        references = self._references(item)
+        if references is not None:
+            await self._patch(item, {"ownerReferences": [r for r in references if r["uid"] not in uids]})
+
+    async def _unblock(self, item: Item) -> None:
+        """The change is seen, and then the item is judged again."""
+        references = self._references(item)
+        if references is not None:
+            await self._patch(item, {"ownerReferences": [{**r, "blockOwnerDeletion": False} for r in references]})
+
+    def _references(self, item: Item) -> list[Object] | None:
+        """The owner references as the cache has them; ``None`` when it has the item no more."""
+        where = ObjectKey(item.cluster, item.namespace, item.name)
+        live = self._monitors[item.resource.group_resource].store.get(where)
         if live is None or live["metadata"]["uid"] != item.uid:
-            return
-        kept = [r for r in live["metadata"].get("ownerReferences") or () if r["uid"] not in uids]
-        await self._patch(item, {"ownerReferences": kept})
+            return None
+        return list(live["metadata"].get("ownerReferences") or ())
 
     async def _patch(self, item: Item, metadata: Object) -> None:
         body = {"metadata": {"uid": item.uid, "resourceVersion": item.version, **metadata}}

@@ -18,7 +18,8 @@ class OwnerState(Enum):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """``delete``: propagation policy or empty. ``drop_owners``: uids to remove from the owner references.
-    ``drop_finalizer``: our finalizer has done its work. ``look_at``: uids of dependents to judge next.
+    ``drop_finalizer``: our finalizer has done its work. ``look_at``: uids of dependents to judge next. ``unblock``: no
+    owner shall wait for it any more.
     """
 
     delete: str = ""
@@ -26,6 +27,7 @@ class Verdict:
     drop_finalizer: str = ""
     release: tuple[str, ...] = ()  # uids of dependents that shall forget this owner
     look_at: tuple[str, ...] = field(default=())
+    unblock: bool = False
     reason: str = ""
 
 
@@ -50,6 +52,9 @@ def judge(graph: Graph, item: Item, owners: Mapping[str, OwnerState], *, complet
     if solid:
         return Verdict(drop_owners=rest, reason="other owners remain") if rest else NOTHING
     if OwnerState.WAITING in states.values():
+        waits_for_itself = any(d.in_foreground for d in graph.dependents(item.uid, item.cluster))
+        if waits_for_itself and any(o.blocks for o in item.owners):
+            return Verdict(unblock=True, reason="a circle of owners would wait for itself")
         return Verdict(delete="Foreground", reason="its owner waits for it to go")
     return Verdict(delete=_policy(item), reason="none of its owners exists")
 
