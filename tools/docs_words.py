@@ -110,6 +110,10 @@ NODES: tuple[Row, ...] = (
     ("taint", "node.kubernetes.io/not-ready", "node", "The node says that it is not ready."),
     ("taint", "node.kubernetes.io/unreachable", "node", "No heartbeat for 40 s."),
     ("taint", "node.kubernetes.io/unschedulable", "node", "Cordoned."),
+    ("taint", "node.kubernetes.io/memory-pressure", "node", "DaemonSets tolerate it; Glebe's own nodes never have it."),
+    ("taint", "node.kubernetes.io/disk-pressure", "node", "As above."),
+    ("taint", "node.kubernetes.io/pid-pressure", "node", "As above."),
+    ("taint", "node.kubernetes.io/network-unavailable", "node", "As above, for pods on the node's own network."),
     (
         "taint",
         "node.kubernetes.io/out-of-service",
@@ -123,12 +127,6 @@ JOBS: tuple[Row, ...] = (
     ("label", "batch.kubernetes.io/controller-uid", "pod", "The job's uid."),
     ("annotation, label", "batch.kubernetes.io/job-completion-index", "pod", "The pod's index, which is its rank."),
     ("annotation", "batch.kubernetes.io/job-index-failure-count", "pod", "Failures of the index before this pod."),
-    (
-        "annotation",
-        "batch.kubernetes.io/job-index-ignored-failure-count",
-        "pod",
-        "Failures of the index that the pod failure policy ignored.",
-    ),
     ("finalizer", "batch.kubernetes.io/job-tracking", "pod", "Held until the Job has counted the pod."),
 )
 
@@ -319,6 +317,40 @@ JOB: tuple[Row, ...] = (
     ("FailureTarget, Failed", "PodFailurePolicy", "A rule of its pod failure policy says so."),
 )
 
+#: (kind, condition or event, reason, meaning)
+APPS: tuple[Row, ...] = (
+    ("Deployment", "Available", "MinimumReplicasAvailable", "As many pods are available as the strategy wants."),
+    ("Deployment", "Available", "MinimumReplicasUnavailable", "They are not."),
+    ("Deployment", "Progressing", "NewReplicaSetCreated", "The first ReplicaSet of a version was made."),
+    ("Deployment", "Progressing", "FoundNewReplicaSet", "There was one of that version already."),
+    ("Deployment", "Progressing", "ReplicaSetUpdated", "Pods are being replaced."),
+    ("Deployment", "Progressing", "NewReplicaSetAvailable", "It is done."),
+    ("Deployment", "Progressing", "ProgressDeadlineExceeded", "Nothing happened for `progressDeadlineSeconds`."),
+    ("Deployment", "Progressing", "ReplicaSetCreateError", "The ReplicaSet was refused; the message says why."),
+    ("Deployment", "Progressing", "DeploymentPaused", "`spec.paused`."),
+    ("Deployment", "Progressing", "DeploymentResumed", "It is not paused any more."),
+    ("Deployment", "event", "ScalingReplicaSet", "A ReplicaSet was made larger or smaller."),
+    ("Deployment", "event", "DeploymentRollback", "An annotation asked for an older revision, and it is back."),
+    ("Deployment", "event", "DeploymentRollbackRevisionNotFound", "There is no such revision."),
+    ("Deployment", "event", "DeploymentRollbackTemplateUnchanged", "It is what there is already."),
+    ("ReplicaSet, ReplicationController", "ReplicaFailure", "FailedCreate", "A pod was refused."),
+    ("ReplicaSet, ReplicationController", "ReplicaFailure", "FailedDelete", "A pod could not be deleted."),
+    ("StatefulSet", "event", "SuccessfulUpdate", "A pod or claim was changed."),
+    ("StatefulSet", "event", "FailedUpdate", "It was refused."),
+    ("StatefulSet", "event", "ConflictingController", "A pod of its name belongs to somebody else."),
+    ("DaemonSet", "event", "SelectingAll", "An empty selector: it does nothing."),
+    ("DaemonSet", "event", "FailedDaemonPod", "A failed pod is replaced, later each time."),
+    ("DaemonSet", "event", "SucceededDaemonPod", "A pod that ended is replaced."),
+    ("PodDisruptionBudget", "DisruptionAllowed", "SufficientPods", "A pod may be evicted."),
+    ("PodDisruptionBudget", "DisruptionAllowed", "InsufficientPods", "None may."),
+    ("PodDisruptionBudget", "DisruptionAllowed", "SyncFailed", "It cannot be counted; the message says why."),
+    ("PodDisruptionBudget", "event", "CalculateExpectedPodCountFailed", "As above."),
+    ("PodDisruptionBudget", "event", "NoPods", "It selects none."),
+    ("PodDisruptionBudget", "event", "UnmanagedPods", "Some pods belong to nobody with a scale."),
+    ("Pod", "DisruptionTarget", "PreemptionByScheduler", "It makes room for a pod of a higher priority."),
+    ("Pod", "event", "Preempted", "As above."),
+)
+
 #: (where, reason, meaning)
 PODS: tuple[Row, ...] = (
     ("PodScheduled", "SchedulingGated", "Its gang is not released yet."),
@@ -404,6 +436,8 @@ def reasons_page() -> dict[str, str]:
         _four(("about", "type", "reason", "meaning"), EVENTS),
         "## Conditions of a Job\n",
         _three(("condition", "reason", "meaning"), JOB),
+        "## Deployments, sets, budgets\n\nEvents about a single pod are those of a Job.\n",
+        _four(("of", "condition", "reason", "meaning"), APPS),
         "## Pods and containers\n\nPods of Glebe's own nodes; on a real cluster the kubelet writes them.\n",
         _three(("where", "reason", "meaning"), PODS),
         "## Nodes\n",

@@ -84,6 +84,15 @@ WRITERS = (
     "queueing/transitions.py",
     "queueing/ungate.py",
     "workloads/binder/controller.py",
+    "workloads/binder/preempt.py",
+    "workloads/binder/writes.py",
+    "workloads/daemonset/controller.py",
+    "workloads/daemonset/reconcile.py",
+    "workloads/deployment/progress.py",
+    "workloads/deployment/reconcile.py",
+    "workloads/deployment/rollback.py",
+    "workloads/disruption/controller.py",
+    "workloads/disruption/counting.py",
     "workloads/endpoints/legacy.py",
     "workloads/endpoints/mirroring.py",
     "workloads/endpoints/slices.py",
@@ -94,6 +103,9 @@ WRITERS = (
     "workloads/nodes/controller.py",
     "workloads/nodes/eviction.py",
     "workloads/nodes/health.py",
+    "workloads/podwriter.py",
+    "workloads/replicas/plan.py",
+    "workloads/statefulset/controller.py",
 )
 #: Words of the API that look like reasons and are something else.
 OTHER_WORDS = frozenset(
@@ -102,7 +114,9 @@ OTHER_WORDS = frozenset(
         """Always Never OnFailure True False Unknown None Normal Warning Pending Running Succeeded Failed
         BestEffort Burstable Guaranteed FallbackToLogsOnError NoExecute NoSchedule Background Foreground Count
         FailJob FailIndex HoldAndDrain MaximumExecutionTimeExceeded Conflict PodReadyToStartContainers
-        Job Pod Node Lease Endpoints Port Binding Hostname InternalIP""",
+        Job Pod Node Lease Port Binding Hostname InternalIP Endpoints PodDisruptionBudget PodTopologySpread
+        PersistentVolume PersistentVolumeClaim StorageClass NamespaceTerminating Available Progressing ReplicaFailure
+        DisruptionAllowed""",
     )
 )
 CAMEL = re.compile(r"[A-Z][a-z]+[A-Za-z]*")
@@ -124,7 +138,14 @@ def test_every_verdict_and_state_is_documented() -> None:
 
 
 def test_documented_reasons_exist() -> None:
-    tables = (docs_words.WORKLOAD, docs_words.QUEUES, docs_words.EVENTS, docs_words.JOB, docs_words.PODS)
+    tables = (
+        docs_words.WORKLOAD,
+        docs_words.QUEUES,
+        docs_words.EVENTS,
+        docs_words.JOB,
+        docs_words.PODS,
+        docs_words.APPS,
+    )
     tables += (docs_words.NODE_REASONS, docs_words.NAMESPACES)
     known = {text for path in SOURCE.rglob("*.py") for text in texts(path)}
     for rows in tables:
