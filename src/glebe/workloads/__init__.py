@@ -24,6 +24,7 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
     """
     from glebe.workloads import namespaces, podgc, protection, serviceaccounts
     from glebe.workloads.binder import controller as binder
+    from glebe.workloads.cronjob import controller as cronjob
     from glebe.workloads.daemonset import controller as daemonset
     from glebe.workloads.deployment import controller as deployment
     from glebe.workloads.disruption import controller as disruption
@@ -44,6 +45,7 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
         job.build(client, informers, env),
         statefulset.build(client, informers, env),
         daemonset.build(client, informers, env),
+        cronjob.build(client, informers, env),
         *replicas.build(client, informers, env),
         deployment.build(client, informers, env),
         binder.build(own_client, own_informers, env),

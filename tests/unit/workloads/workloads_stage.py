@@ -78,7 +78,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(builds: Sequence[Build], *clusters: str) -> AsyncIterator[Stage]:
+async def stage(builds: Sequence[Build], *clusters: str, kubelet: bool = True) -> AsyncIterator[Stage]:
     env = Env.seeded(11)
     server = ApiServer(MemoryStore(), env, TypeRegistry())
     await server.start()
@@ -89,7 +89,9 @@ async def stage(builds: Sequence[Build], *clusters: str) -> AsyncIterator[Stage]
     for name in clusters:
         await server.clusters.create(name)
     tasks = [asyncio.create_task(c.run()) for c in made]
-    tasks += [asyncio.create_task(here.kubelet()), asyncio.create_task(informers.run())]
+    tasks.append(asyncio.create_task(informers.run()))
+    if kubelet:
+        tasks.append(asyncio.create_task(here.kubelet()))
     try:
         yield here
     finally:
