@@ -69,10 +69,10 @@ class _Form:
         self._parts = (first.encode(), second.encode(), third.encode(), fourth.encode())
         self._address = f"{resource}/{meta.get('namespace', '')}/{meta['name']}".encode()
 
-    def entry(self, cluster: LogicalCluster) -> GivenEntry:
+    def entry(self, cluster: LogicalCluster, owner: str) -> GivenEntry:
         a, b, c, d = self._parts
         # The same for ever, and in every replica: other objects refer to it.
-        digest = sha256(cluster.uid.encode() + b"\0" + self._address).hexdigest()
+        digest = sha256(owner.encode() + b"\0" + self._address).hexdigest()
         uid = f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-8{digest[17:20]}-{digest[20:32]}"
         parts = (a, uid.encode(), b, b"%d" % cluster.revision, c, cluster.created.encode(), d)
         return GivenEntry(cluster.revision, b"".join(parts))
@@ -97,7 +97,10 @@ class Defaults:
         if forms is None or cluster == ROOT:
             return _EMPTY
         found = self._find(cluster)
-        return {address: form.entry(found) for address, form in forms.items()} if found is not None else _EMPTY
+        if found is None:
+            return _EMPTY
+        owner = found.uid
+        return {address: form.entry(found, owner) for address, form in forms.items()}
 
     def has(self, key: Key) -> bool:
         """See ``store.Given``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from sys import intern
 from typing import Any
 
 import orjson
@@ -24,11 +25,12 @@ class LogicalCluster:
     """A cluster as long as it can be seen. Requests hold on to it: when ``alive`` is False, nothing may be written any
     more in its name, whatever another cluster of the same name may be by then."""
 
-    __slots__ = ("alive", "budget", "created", "name", "reserved_bytes", "reserved_objects", "revision", "uid")
+    __slots__ = ("alive", "budget", "created", "entry", "name", "reserved_bytes", "reserved_objects", "revision")
 
-    def __init__(self, name: str, uid: str, created: str, revision: int) -> None:
+    def __init__(self, name: str, entry: Entry, created: str, revision: int) -> None:
         self.name = name
-        self.uid = uid
+        self.entry = entry
+        """Its object in the register."""
         self.created = created
         self.revision = revision
         """At which it came into being."""
@@ -38,6 +40,12 @@ class LogicalCluster:
         self.reserved_bytes = 0
         """Of creations that are on their way to the store."""
 
+    @property
+    def uid(self) -> str:
+        """Read anew each time: there may be very many clusters, of which few are asked."""
+        uid: str = self.entry.load()["metadata"]["uid"]
+        return uid
+
 
 def key_of(name: str) -> Key:
     """Where the register keeps a cluster's object."""
@@ -46,10 +54,12 @@ def key_of(name: str) -> Key:
 
 def read(entry: Entry) -> LogicalCluster:
     """The cluster that a register's object declares."""
-    obj = entry.load()
+    obj = entry.view()
     meta = obj["metadata"]
     born = int((obj.get("status") or {}).get("firstResourceVersion") or entry.revision)
-    made = LogicalCluster(meta["name"], meta["uid"], meta["creationTimestamp"], born)
+    # Thousands of clusters are made within one second, and most are never changed: what is equal is one.
+    born = entry.revision if born == entry.revision else born
+    made = LogicalCluster(meta["name"], entry, intern(meta["creationTimestamp"]), born)
     made.budget = budget_of(obj)
     return made
 

@@ -212,6 +212,7 @@ class Clusters:
             self._settle(name)
             return
         found = logical.read(entry)
+        found.name = name  # the store's own text
         if known is not None and known.uid != found.uid:
             self._vanish(known)
             known = None
@@ -222,7 +223,7 @@ class Clusters:
         elif known is None:
             self._appear(found)
         else:
-            known.budget = found.budget
+            known.budget, known.entry = found.budget, entry
         if found.budget is not None and self._budget is None:
             self._budget = BudgetCheck(self._known.get, self._server.store.usage)
             self._server.validating = (*self._server.validating, self._budget)

@@ -15,6 +15,7 @@ from glebe.apiserver.store.subscription import Subscription
 if TYPE_CHECKING:
     from glebe.apiserver.store.shelf import Shelf
 
+_SHRINKS = 1024
 _LAST = "\U0010ffff"
 
 
@@ -85,6 +86,9 @@ class Table:
         if deleted:
             del self.entries[key]
             del self.keys[bisect_left(self.keys, key)]
+            left = len(self.keys)
+            if left >= _SHRINKS and not left & (left - 1):
+                self.entries = dict(self.entries)  # dictionaries do not shrink by themselves
         else:
             self.entries[key] = entry
             self.size += len(entry.value)
