@@ -19,6 +19,7 @@ from glebe.apiserver.dialing import DialRules
 from glebe.apiserver.fairness import gate as fairness
 from glebe.apiserver.fairness.options import FairnessOptions
 from glebe.apiserver.flight import Filter
+from glebe.apiserver.metrics import serving as metrics
 
 if TYPE_CHECKING:
     from glebe.apiserver.audit.options import AuditOptions
@@ -77,7 +78,7 @@ TOLERATION_SECONDS = 15
 """How long a pod stays on a dead node unless it says otherwise. Upstream: 300. A node is taken for dead 40 s after its
 last heartbeat; together its pods are evicted within 60 s."""
 
-FILTERS = ("audit", "fairness")
+FILTERS = ("metrics", "audit", "fairness")
 """Around authorization, outermost first."""
 INNER_FILTERS = ("aggregation",)
 """Between authorization and the server's own answer."""
@@ -160,6 +161,7 @@ CONTRIBUTORS: tuple[Contribute, ...] = (
     audit.contribute,
     registered.contribute,
     fairness.contribute,
+    metrics.contribute,
 )
 """One function per owner; it must not import anything big."""
 

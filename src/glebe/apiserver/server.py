@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from glebe.apiserver import assembly
 from glebe.apiserver.admission.base import AdmissionPlugin, ValidatingPlugin
@@ -47,6 +48,10 @@ from glebe.kube import errors
 from glebe.kube.clock import Env, format_time
 from glebe.kube.objects import Object
 from glebe.kube.transport import Request, Response, User
+
+if TYPE_CHECKING:
+    from glebe.apiserver.audit.log import AuditLog
+    from glebe.apiserver.metrics.serving import Metrics
 
 _MASTERS = "system:masters"
 _SELECTING = ("list", "watch")
@@ -129,6 +134,8 @@ class ApiServer:
         self.ageing = Ageing(store)
         self.dialer = Dialer(self)
         self.event_expiry = eventexpiry.EventExpiry(store, env)
+        self.metrics: Metrics | None = None
+        self.audit_log: AuditLog | None = None
         self.gate: Gate | None = None
         """Fairness, once assembled."""
         self._chains: tuple[tuple[Filter, ...], Onward, tuple[Filter, ...], Onward] | None = None

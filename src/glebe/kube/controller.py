@@ -11,6 +11,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError, is_conflict
@@ -27,6 +28,14 @@ class Result:
     """What a reconciliation wants: to be called again after ``requeue_after`` seconds."""
 
     requeue_after: float | None = None
+
+
+_RUNNING: WeakSet[Controller] = WeakSet()
+
+
+def running() -> list[Controller]:
+    """All controllers of this process that run, for its metrics."""
+    return sorted(_RUNNING, key=lambda each: each.name)
 
 
 class Controller:
@@ -88,6 +97,7 @@ class Controller:
     async def run(self) -> None:
         """Wait until the watched informers have synced, then work until cancelled. Once per controller."""
         try:
+            _RUNNING.add(self)
             for informer, _, _ in self._watched:
                 await informer.wait_synced()
             async with asyncio.TaskGroup() as group:
@@ -96,6 +106,7 @@ class Controller:
                 if self._resync is not None:
                     group.create_task(self._resync_loop(self._resync), name=f"{self.name}/resync")
         finally:
+            _RUNNING.discard(self)
             self.queue.shutdown()
             for informer, handler, _ in self._watched:
                 informer.remove_handler(handler)

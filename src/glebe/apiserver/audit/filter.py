@@ -135,5 +135,6 @@ def contribute(assembly: Assembly) -> None:
     sink = AuditLog(RotatingFile(options.path, options.rotation, server.env.clock))
     audit = Audit(options.policy, sink, server.env)
     assembly.filter("audit", audit)
+    server.audit_log = sink
     server.refused = audit.refused
     server.on_close = (*server.on_close, sink.close)

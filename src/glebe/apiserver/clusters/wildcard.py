@@ -179,7 +179,7 @@ class _Stream:
 
     def push_to(self, sink: StreamSink) -> None:
         """See :class:`StreamSink`."""
-        push(self._subscription, sink, self._line, _CHUNK, self._call.cluster)
+        push(self._subscription, sink, self._line, _CHUNK, self._call.cluster, [0])
 
     async def _run(self) -> AsyncGenerator[bytes, None]:
         subscription, plan = self._subscription, self._plan

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from glebe.apiserver.clusters.firstobjects import LEVEL_NAMES, SCHEMA_NAMES
 from glebe.apiserver.fairness import limits, work
 from glebe.apiserver.fairness.options import FairnessOptions
 from glebe.apiserver.fairness.schemas import LEVELS, SCHEMAS
-from glebe.apiserver.fairness.tenants import LONG, WATCH, WRITE, Lane, Tally, Tenant
+from glebe.apiserver.fairness.tenants import LONG, WATCH, WRITE, Lane, LevelUse, Tally, Tenant
 from glebe.apiserver.fairness.turns import Refused, Turns
 from glebe.apiserver.flight import Flight, Onward
+from glebe.apiserver.metrics.families import Histogram
 from glebe.apiserver.request.routing import ROOT
 from glebe.apiserver.store import Event, Follower
 from glebe.kube import errors
@@ -31,6 +33,7 @@ _STRANGER = ""
 """Stands for all names of clusters that do not exist."""
 _TIMEOUT = "request did not complete within the allotted timeout"
 OTHER = "other"
+_WAITS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 
 Counts = dict[tuple[str, ...], int]
 
@@ -57,6 +60,13 @@ class Gate:
         """By (level, schema)."""
         self.rejected: Counts = {}
         """By (level, schema, reason)."""
+        self.waits = Histogram(
+            "apiserver_flowcontrol_request_wait_duration_seconds",
+            "How long requests waited that had to, by priority level and whether they began.",
+            ("priority_level", "execute"),
+            _WAITS,
+        )
+        self.over_budget: Counts = {}
         self.terminated: Counts = {}
         """By the code with which the server ended a request in self-defence."""
         self.writes = self.reads = 0
@@ -81,7 +91,11 @@ class Gate:
         loop = asyncio.get_running_loop()
         cluster = lane.tenant.cluster
         if (self._bounds or (cluster is not None and cluster.budget is not None)) and not lane.free:
-            limits.take(cluster, self.options, lane, loop.time())
+            try:
+                limits.take(cluster, self.options, lane, loop.time())
+            except limits.Exceeded as over:
+                self.over_budget[(over.budget,)] = self.over_budget.get((over.budget,), 0) + 1
+                raise
         task = asyncio.current_task()
         assert task is not None
         timer = self._begin(task, request, loop) if request.query else None
@@ -148,6 +162,19 @@ class Gate:
         """Bounded: tenants choose the names of their schemas and levels."""
         return self.tallies.setdefault(common(level, schema), Tally())
 
+    def by_level(self, measure: Callable[[LevelUse], float]) -> dict[str, float]:
+        """The sum over all clusters, by level."""
+        out = dict.fromkeys((*sorted(LEVEL_NAMES), OTHER), 0.0)
+        for tenant in self.tenants.values():
+            for name, use in tenant.levels.items():
+                out[name if name in LEVEL_NAMES else OTHER] += measure(use)
+        return out
+
+    def nominal(self) -> dict[str, float]:
+        """Seats of the levels as the root cluster has them."""
+        plan = (self.tenants.get(ROOT) or self._tenant(ROOT)).plan_of(self._server, self.options)
+        return {name: float(level.nominal) for name, level in plan.levels.items() if name in LEVEL_NAMES}
+
     def _tenant(self, cluster: str) -> Tenant:
         name = cluster
         if not self._server.clusters.exists(cluster):
@@ -172,9 +199,14 @@ class Gate:
     # -- turns -----------------------------------------------------------------------------------------------------
 
     async def _wait(self, lane: Lane, cost: float, seats: int) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        level, _ = common(lane.level.level.name, "")
         try:
             await self.turns.wait(lane, cost, seats)
+            self.waits.of(level, "true").observe(loop.time() - began)
         except Refused as refused:
+            self.waits.of(level, "false").observe(loop.time() - began)
             key = (*common(lane.level.level.name, lane.schema.name), refused.reason)
             self.rejected[key] = self.rejected.get(key, 0) + 1
             self.terminated[("429",)] = self.terminated.get(("429",), 0) + 1

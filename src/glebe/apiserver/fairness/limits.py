@@ -51,7 +51,8 @@ def _of_cluster(tenant: Tenant, rate: float | None, burst: float | None, now: fl
     if bucket is None or bucket.rate != rate or bucket.burst != most:
         bucket = tenant.bucket = Bucket(rate, most, now)
     if (wait := bucket.take(now)) > 0:
-        raise _refusal(
+        raise Exceeded(
+            "cluster-requests",
             f'the budget of logical cluster "{tenant.name}" is used up: limited: requests={rate:g} per second, with '
             f"bursts of {most:g}; ask less often, or have spec.budget.requests of the LogicalCluster raised",
             wait,
@@ -65,7 +66,8 @@ def _of_user(tenant: Tenant, user: str, rate: float, now: float) -> None:
             tenant.user_buckets = {u: b for u, b in tenant.user_buckets.items() if not b.full(now)}
         bucket = tenant.user_buckets[user] = Bucket(rate, max(1.0, math.ceil(rate * _BURST)), now)
     if (wait := bucket.take(now)) > 0:
-        raise _refusal(
+        raise Exceeded(
+            "user-requests",
             f'user "{user}" asks too often: limited: requests={rate:g} per second for each user, with bursts of '
             f"{bucket.burst:g}; ask less often, or have the server's --max-requests-per-user raised",
             wait,
@@ -74,22 +76,28 @@ def _of_user(tenant: Tenant, user: str, rate: float, now: float) -> None:
 
 def _watches(tenant: Tenant, user: str, most: int | None, of_user: int) -> None:
     if most is not None and tenant.watches >= most:
-        raise _refusal(
+        raise Exceeded(
+            "cluster-watches",
             f'exceeded the budget of logical cluster "{tenant.name}": requested: watches=1, used: '
             f"watches={tenant.watches}, limited: watches={most}; end some, or have spec.budget.watches of the "
             "LogicalCluster raised",
             _LATER,
         )
     if of_user and tenant.user_watches.get(user, 0) >= of_user:
-        raise _refusal(
+        raise Exceeded(
+            "user-watches",
             f'user "{user}" has too many watches: requested: watches=1, used: watches={tenant.user_watches[user]}, '
             f"limited: watches={of_user} for each user; end some, or have the server's --max-watches-per-user raised",
             _LATER,
         )
 
 
-def _refusal(message: str, wait: float) -> errors.ApiError:
-    return errors.too_many_requests(message, max(1, math.ceil(wait)))
+class Exceeded(errors.ApiError):
+    """A budget is used up; ``budget`` says which: cluster or user, requests or watches."""
+
+    def __init__(self, budget: str, message: str, wait: float) -> None:
+        super().__init__(429, "TooManyRequests", message, retry_after=max(1, math.ceil(wait)))
+        self.budget = budget
 
 
 def rests(tenant: Tenant, now: float) -> bool:

@@ -121,6 +121,15 @@ class Tenant:
         self.lanes.clear()
         self.levels = {name: use for name, use in self.levels.items() if use.used or use.flows}
 
+    def plan_of(self, server: ApiServer, options: FairnessOptions) -> Plan:
+        """What the cluster's schemas and levels say, compiled."""
+        plan = self.plan
+        if plan is None:
+            where = self.name if server.clusters.exists(self.name) else ROOT
+            schemas, levels = server.read_all(where, SCHEMAS), server.read_all(where, LEVELS)
+            plan = self.plan = compile_plan(schemas, levels, options.seats)
+        return plan
+
     def lane(
         self,
         server: ApiServer,
@@ -130,12 +139,7 @@ class Tenant:
         tally: Callable[[str, str], Tally],
     ) -> Lane:
         """The lane of a request that came the first time."""
-        plan = self.plan
-        if plan is None:
-            where = self.name if server.clusters.exists(self.name) else ROOT
-            schemas, levels = server.read_all(where, SCHEMAS), server.read_all(where, LEVELS)
-            plan = self.plan = compile_plan(schemas, levels, options.seats)
-        schema, level = plan.find(user, route)
+        schema, level = self.plan_of(server, options).find(user, route)
         use = self.levels.get(level.name)
         if use is None:
             use = self.levels[level.name] = LevelUse(level, options.seats)

@@ -308,6 +308,14 @@ class Store(Protocol):
         """(objects, bytes) that the cluster holds."""
         ...
 
+    commits: int
+    """Transactions made durable since the start, and the seconds that they took together; 0 where there are none."""
+    commit_seconds: float
+
+    def counts(self) -> dict[str, int]:
+        """Objects by resource, over all clusters; what clusters are given does not count."""
+        ...
+
     async def put(self, key: Key, make: Make, expected: int | None) -> Entry:
         """Create or replace. ``expected``: 0 = must not exist, n = must be at revision n, None = whatever.
 

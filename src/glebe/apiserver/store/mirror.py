@@ -16,6 +16,8 @@ class Mirror:
     """Reads, watches and history over :class:`Tables`."""
 
     lags = False
+    commits = 0
+    commit_seconds = 0.0
 
     def __init__(self, **bounds: int) -> None:
         """``bounds``: see :class:`~glebe.apiserver.store.history.Bounds`."""
@@ -68,6 +70,10 @@ class Mirror:
     def usage(self, cluster: str) -> tuple[int, int]:
         tables = self._tables.of_cluster(cluster)
         return sum(len(table.keys) - table.given for _, table in tables), sum(table.size for _, table in tables)
+
+    def counts(self) -> dict[str, int]:
+        """Objects by resource, over all clusters; what clusters are given does not count."""
+        return self._tables.counts()
 
     def watch(self, resource: str, cluster: str, namespace: str = "", name: str = "", *, revision: int) -> Subscription:
         if cluster == EVERY_CLUSTER:

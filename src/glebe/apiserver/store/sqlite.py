@@ -15,6 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from time import perf_counter
 
 from glebe.apiserver.store import sqlitefile as file
 from glebe.apiserver.store.base import (
@@ -275,7 +276,10 @@ class SQLiteStore(Mirror):
             except Empty:
                 pass
             removed: list[_Operation] = []
+            began = perf_counter()
             error = self._commit(batch, removed) if batch or self._drops else None
+            self.commits += 1
+            self.commit_seconds += perf_counter() - began
             try:
                 self._loop.call_soon_threadsafe(self._settle, batch, removed, error)
             except RuntimeError:

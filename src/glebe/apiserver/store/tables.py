@@ -100,6 +100,11 @@ class Tables:
     def resources(self) -> list[str]:
         return list(self._shelves)
 
+    def counts(self) -> dict[str, int]:
+        """Written objects by resource."""
+        found = ((r, sum(len(t.keys) - t.given for t in shelf.tables.values())) for r, shelf in self._shelves.items())
+        return {resource: many for resource, many in found if many}
+
     def all(self) -> Iterator[Table]:
         for tables in self._clusters.values():
             yield from tables.values()

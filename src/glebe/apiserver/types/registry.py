@@ -188,6 +188,11 @@ def _builtin_index() -> dict[tuple[str, str, str], ResourceInfo]:
 
 
 @cache
+def _builtin_names() -> frozenset[tuple[str, str]]:
+    return frozenset((i.group, i.plural) for i in builtins())
+
+
+@cache
 def _builtin_kinds() -> dict[tuple[str, str, str], ResourceInfo]:
     return {(i.group, i.version, i.kind): i for i in builtins()}
 
@@ -220,6 +225,10 @@ class TypeRegistry:
         elif found is None and cluster == EVERY:
             found = self._every().get(key)
         return found
+
+    def is_builtin(self, group: str, plural: str) -> bool:
+        """Is there a built-in resource of this name, in any version?"""
+        return (group, plural) in _builtin_names()
 
     def resources(self, cluster: str) -> Iterable[ResourceInfo]:
         """Everything served in ``cluster``: built-ins in discovery's order, then custom ones by group and name."""

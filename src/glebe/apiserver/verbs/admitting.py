@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TypeAlias
 
 from glebe.apiserver.admission.base import AdmissionAttributes, AdmissionPlugin, ValidatingPlugin
@@ -22,8 +23,11 @@ async def mutate(call: Call, operation: str, obj: Object | None, old: Object | N
     settle(call, False)  # an attempt before this one lost its race
     call.admission = a = _attributes(call, operation, obj, old)
     plugins = _concerned(call)[0]
+    began = perf_counter()
     for plugin in plugins:
         await plugin.admit(a)
+    if (metrics := call.server.metrics) is not None:
+        metrics.admit.observe(perf_counter() - began)
     if a.reinvocation is not None and a.reinvocation.wanted:
         a.reinvocation.round = 1
         for plugin in plugins:
@@ -68,8 +72,11 @@ async def judge(call: Call) -> None:
     if a is None or not plugins:
         return
     a.name = a.name or ((a.obj.get("metadata") or {}).get("name") or "" if a.obj is not None else "")
+    began = perf_counter()
     for plugin in plugins:
         await plugin.validate(a)
+    if (metrics := call.server.metrics) is not None:
+        metrics.validate.observe(perf_counter() - began)
 
 
 def _concerned(call: Call) -> Concerned:

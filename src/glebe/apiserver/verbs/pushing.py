@@ -10,13 +10,18 @@ from glebe.kube.transport import StreamSink
 
 
 def push(
-    subscription: Subscription, sink: StreamSink, frame: Callable[[Event], bytes], most: int, cluster: str
+    subscription: Subscription,
+    sink: StreamSink,
+    frame: Callable[[Event], bytes],
+    most: int,
+    cluster: str,
+    sent: list[int],
 ) -> None:
     """Write to ``sink`` what comes while the subscription's reader waits; b"" is nothing to write.
 
     At most one write per turn of the loop: what is acknowledged together goes out together. Whenever the client lags,
     more than ``most`` events are queued or one cannot be encoded, the reader is woken and does it its own way. The
-    watchers of many share turns by ``cluster``.
+    watchers of many share turns by ``cluster``; ``sent`` counts what was written.
     """
     soon, queue = pushes(), subscription.queue
     scheduled = False
@@ -34,6 +39,7 @@ def push(
             return
         queue.clear()
         if frames:
+            sent[0] += len(frames)
             sink.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def on_event() -> None:

@@ -139,6 +139,9 @@ class _Stream:
             # Taken here, together with the subscription: nothing may happen between the two.
             self._initial = call.server.store.range(call.info.stored_as, call.cluster, namespace).entries
         self._start = store_revision
+        metrics = call.server.metrics
+        info = call.info
+        self._sent = metrics.events.cell(info.group, info.version, info.plural) if metrics is not None else [0]
         self._frames = self._run()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -154,7 +157,7 @@ class _Stream:
     def push_to(self, sink: StreamSink) -> None:
         """See :class:`StreamSink`."""
         if not self._call.info.converts:
-            push(self._subscription, sink, self._frame, _CHUNK, self._call.cluster)
+            push(self._subscription, sink, self._frame, _CHUNK, self._call.cluster, self._sent)
 
     async def _run(self) -> AsyncGenerator[bytes, None]:
         subscription, plan = self._subscription, self._plan
@@ -181,6 +184,7 @@ class _Stream:
                         if line:
                             frames.append(line)
                     if frames:
+                        self._sent[0] += len(frames)
                         yield b"".join(frames)
                     continue
                 now = loop.time()
@@ -210,6 +214,7 @@ class _Stream:
                 if chosen.all or chosen.matches(entry):
                     frames.append(self._encode("ADDED", entry))
             if frames:
+                self._sent[0] += len(frames)
                 yield b"".join(frames)
         if self._plan.mark_end:
             yield self._bookmark(self._start, True)
