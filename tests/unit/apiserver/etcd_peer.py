@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import functools
 import importlib.util
 import os
 import shutil
@@ -60,9 +59,13 @@ class Etcd:
     def start(self) -> Etcd:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 30
-        while time.monotonic() < end and not self._answers():
+        while time.monotonic() < end and self.runs() and not self._answers():
             time.sleep(0.02)
         return self
+
+    def runs(self) -> bool:
+        """False when it ended by itself: somebody else had taken its port in the meantime."""
+        return self._process is not None and self._process.poll() is None
 
     def _answers(self) -> bool:
         if self._scheme == "https":  # its clients need certificates; that it listens must do
@@ -88,9 +91,19 @@ class Etcd:
             self._process = None
 
 
-@functools.cache
+_SHARED: list[Etcd] = []
+
+
 def shared_etcd() -> Etcd:
     """One for all tests of a process that only need some etcd; each uses a prefix of its own."""
+    for _ in range(5):
+        if _SHARED and _SHARED[-1].runs():
+            return _SHARED[-1]
+        _SHARED.append(_disposable())
+    raise AssertionError("no etcd stays up")
+
+
+def _disposable() -> Etcd:
     folder = Path(tempfile.mkdtemp(prefix="glebe-etcd-"))
     etcd = Etcd(folder, "--unsafe-no-fsync").start()
 

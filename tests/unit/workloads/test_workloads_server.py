@@ -127,7 +127,9 @@ async def test_a_pod_without_room_says_so_and_a_suspended_job_has_none() -> None
             return None
 
         condition = await until(refused)
-        assert condition["message"] == "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+        why = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+        nobody = "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        assert condition["message"] == f"{why} {nobody}"
 
 
 async def test_a_namespace_gets_its_account_and_goes_with_its_content() -> None:
