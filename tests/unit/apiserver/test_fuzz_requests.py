@@ -65,7 +65,7 @@ def config(name: str, labels: dict[str, str] | None = None, **data: str) -> dict
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
 
 
-@few(60)
+@few(36)
 @given(st.lists(LABELS, min_size=1, max_size=4), st.lists(TERMS, max_size=3), st.integers(1, 3))
 def test_selectors_select_as_said(objects: list[dict[str, str]], terms: list[Any], limit: int) -> None:
     async def story(world: World) -> None:
@@ -129,7 +129,7 @@ ACCEPTS = st.sampled_from(
 )
 
 
-@few(150)
+@few(90)
 @given(METHODS, PATHS, PARAMETERS, KINDS, ACCEPTS)
 def test_parameters_are_understood_or_refused(
     method: str, path: str, query: dict[str, Any], kind: str, accept: str
@@ -196,7 +196,7 @@ BROKEN = st.sampled_from(places(DEPLOYMENT)).flatmap(lambda path: st.tuples(st.j
 FORMS = ("POST", "PUT", STRATEGIC, MERGE, JSON_PATCH, APPLY, YAML)
 
 
-@few(200)
+@few(120)
 @given(BROKEN, st.sampled_from(FORMS))
 def test_a_field_of_any_value_is_taken_or_refused(broken: tuple[tuple[Any, ...], Any], form: str) -> None:
     path, value = broken
@@ -239,7 +239,7 @@ CUTS = st.tuples(
 )
 
 
-@few(200)
+@few(120)
 @given(st.sampled_from(sorted(SEEDS)), st.lists(CUTS, min_size=1, max_size=3))
 def test_damaged_text_is_the_clients_fault(kind: str, cuts: list[tuple[int, int, bytes]]) -> None:
     body = SEEDS[kind]
@@ -303,7 +303,7 @@ def test_damaged_protobuf_is_the_clients_fault(body: bytes) -> None:
     tell(story)
 
 
-@few(150)
+@few(90)
 @given(st.lists(CUTS, min_size=1, max_size=3))
 def test_random_protobuf_is_taken_or_refused(cuts: list[tuple[int, int, bytes]]) -> None:
     body = BINARY
@@ -413,7 +413,7 @@ NAMES = st.one_of(
 )
 
 
-@few(100)
+@few(60)
 @given(NAMES, st.sampled_from(("name", "namespace", "generateName", "label", "annotation", "finalizer", "key")))
 def test_names_are_good_or_refused(text: str, where: str) -> None:
     body = config("good", a="b")
@@ -443,7 +443,7 @@ def test_names_are_good_or_refused(text: str, where: str) -> None:
     tell(story)
 
 
-@few(150)
+@few(90)
 @given(
     st.lists(
         st.one_of(

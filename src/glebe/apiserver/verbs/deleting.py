@@ -32,7 +32,7 @@ from glebe.kube.transport import Response
 _ORPHAN, _FOREGROUND = "orphan", "foregroundDeletion"
 _BREATHE = 50
 #: Kinds whose deletion answers with the object instead of a Status.
-_RETURNED = frozenset(
+RETURNED = frozenset(
     {
         "namespaces",
         "persistentvolumeclaims",
@@ -207,7 +207,7 @@ def _check_preconditions(call: Call, entry: Entry, chosen: DeleteOptions, name: 
 
 def _deleted(call: Call, obj: Object, entry: Entry) -> Response:
     info = call.info
-    if info.group_resource in _RETURNED:
+    if info.group_resource in RETURNED:
         return respond_object(call, obj) if call.dry_run else respond_entry(call, entry)
     details: dict[str, Any] = {"name": obj["metadata"]["name"], "kind": info.plural, "uid": obj["metadata"]["uid"]}
     if info.group:

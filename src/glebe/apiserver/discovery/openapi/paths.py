@@ -7,6 +7,7 @@ from typing import Any
 
 from glebe.apiserver.discovery.openapi import definitions as d
 from glebe.apiserver.types.registry import ResourceInfo, SubresourceInfo
+from glebe.apiserver.verbs.deleting import RETURNED
 
 _PATCH_TYPES = (
     "application/apply-patch+yaml",
@@ -158,7 +159,8 @@ class Paths:
         if verb == "list":
             name = d.name_of(info, info.list_kind)
         elif verb in ("delete", "deletecollection"):
-            name = f"{d.META}.Status"
+            returned = verb == "delete" and info.group_resource in RETURNED and info.plural != "namespaces"
+            name = d.name_of(info) if returned else f"{d.META}.Status"
         else:
             name = self._kind(info, sub)
         if not info.is_custom and not d.has(name):
