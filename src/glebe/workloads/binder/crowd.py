@@ -5,18 +5,20 @@ Answers are kept and follow every change: a question that is asked for each pod 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from glebe.kube.selectors import IN
 from glebe.workloads.binder.relations import Labels, Relations, Term, Who
 
 Ints = npt.NDArray[np.int64]
 Question = tuple[Who, ...]
 """Pods that match all of these."""
+EVERYWHERE = "*"
 _KEPT = 8_000_000  # bytes of answers
 _HARD = 1
 """What another pod's required affinity to a pod is worth when that pod is placed (``hardPodAffinityWeight``)."""
@@ -34,41 +36,46 @@ class Member:
     relations: Relations
 
 
-class _ByNamespace(Generic[_Key]):
-    """Vectors by something that names pods, found by the namespaces that it can mean."""
+class _ByLabels(Generic[_Key]):
+    """Vectors by something that names pods, found by the pods that it can mean: each stands under its namespaces and
+    the values of one label that it requires."""
 
     def __init__(self) -> None:
         self.vectors: dict[_Key, Ints] = {}
-        self._named: dict[str, dict[_Key, Who]] = {}
-        self._anywhere: dict[_Key, Who] = {}
+        self._places: dict[tuple[str, str, str], dict[_Key, Who]] = {}
 
     def put(self, key: _Key, who: Who, vector: Ints) -> None:
         self.vectors[key] = vector
-        for where in self._places(who):
-            where[key] = who
+        for place in _places(who):
+            self._places.setdefault(place, {})[key] = who
 
     def drop(self, key: _Key, who: Who) -> None:
         del self.vectors[key]
-        self._anywhere.pop(key, None)
-        for namespace in who.namespaces:
-            named = self._named.get(namespace, {})
-            named.pop(key, None)
-            if not named:
-                self._named.pop(namespace, None)
+        for place in _places(who):
+            del self._places[place][key]
+            if not self._places[place]:
+                del self._places[place]
 
     def clear(self) -> None:
         self.vectors.clear()
-        self._named.clear()
-        self._anywhere.clear()
+        self._places.clear()
 
-    def _places(self, who: Who) -> list[dict[_Key, Who]]:
-        if who.everywhere is not None:
-            return [self._anywhere]
-        return [self._named.setdefault(namespace, {}) for namespace in who.namespaces]
+    def about(self, namespace: str, labels: Labels) -> list[tuple[_Key, Who]]:
+        """Those that may mean such a pod; ask them."""
+        found: list[tuple[_Key, Who]] = []
+        for space in (namespace, EVERYWHERE):
+            for key, value in (*labels.items(), ("", "")):
+                if there := self._places.get((space, key, value)):
+                    found.extend(there.items())
+        return found
 
-    def about(self, namespace: str) -> Iterator[tuple[_Key, Who]]:
-        yield from self._named.get(namespace, {}).items()
-        yield from self._anywhere.items()
+
+def _places(who: Who) -> list[tuple[str, str, str]]:
+    spaces = [EVERYWHERE] if who.everywhere is not None else sorted(who.namespaces)
+    for requirement in who.selector.requirements:
+        if requirement.operator == IN:
+            return [(space, requirement.key, value) for space in spaces for value in dict.fromkeys(requirement.values)]
+    return [(space, "", "") for space in spaces]
 
 
 class Crowd:
@@ -77,9 +84,9 @@ class Crowd:
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
         self._in: dict[str, dict[str, Member]] = {}
-        self._answers: _ByNamespace[Question] = _ByNamespace()
-        self._apart: _ByNamespace[Term] = _ByNamespace()
-        self._liked: _ByNamespace[tuple[Term, int]] = _ByNamespace()
+        self._answers: _ByLabels[Question] = _ByLabels()
+        self._apart: _ByLabels[Term] = _ByLabels()
+        self._liked: _ByLabels[tuple[Term, int]] = _ByLabels()
         self._namespaces: Mapping[str, Labels] = {}
         self._rows = 0
 
@@ -114,7 +121,7 @@ class Crowd:
             self._count(member, -1)
 
     def _count(self, member: Member, sign: int) -> None:
-        for question, _ in self._answers.about(member.namespace):
+        for question, _ in self._answers.about(member.namespace, member.labels):
             if self._is_meant(question, member):
                 self._answers.vectors[question][member.row] += sign
         relations = member.relations
@@ -125,7 +132,7 @@ class Crowd:
         for term, weight in relations.likes:
             self._add(self._liked, (term, weight), term.who, member.row, sign)
 
-    def _add(self, index: _ByNamespace[_Key], key: _Key, who: Who, row: int, sign: int) -> None:
+    def _add(self, index: _ByLabels[_Key], key: _Key, who: Who, row: int, sign: int) -> None:
         vector = index.vectors.get(key)
         if vector is None:
             vector = np.zeros(self._rows, np.int64)
@@ -165,7 +172,7 @@ class Crowd:
             return []
         return [
             (term, self._apart.vectors[term])
-            for term, who in self._apart.about(namespace)
+            for term, who in self._apart.about(namespace, labels)
             if who.matches(namespace, labels, self.labels_of)
         ]
 
@@ -175,7 +182,7 @@ class Crowd:
             return []
         return [
             (term, self._liked.vectors[term, weight] * weight)
-            for (term, weight), who in self._liked.about(namespace)
+            for (term, weight), who in self._liked.about(namespace, labels)
             if who.matches(namespace, labels, self.labels_of)
         ]
 
