@@ -12,6 +12,7 @@ import typer
 _API, _IDENTITY, _OIDC, _PROXY, _TOKENS, _AUDIT, _ADMISSION = (
     "API", "Who is believed", "Identity provider", "Front proxy", "Service account tokens", "Audit log", "Admission"
 )  # fmt: skip
+_FAIRNESS = "Fairness and limits"
 
 #: (flag, type, default, panel, help)
 FLAGS: Final[tuple[tuple[str, Any, Any, str, str], ...]] = (
@@ -63,6 +64,13 @@ FLAGS: Final[tuple[tuple[str, Any, Any, str, str], ...]] = (
     ("tenant-dial-deny", str, "", _ADMISSION, "Networks that tenants' webhooks may not be in."),
     ("default-not-ready-toleration-seconds", int, 15, _ADMISSION, "How long pods stay on a node that is not ready."),
     ("default-unreachable-toleration-seconds", int, 15, _ADMISSION, "How long pods stay on a node that is silent."),
+    ("enable-priority-and-fairness", bool, True, _FAIRNESS, "Share the server fairly; without it nobody waits."),
+    ("max-requests-inflight", int, 600, _FAIRNESS, "Seats of each logical cluster, for its priority levels (0: any)."),
+    ("request-timeout", int, 60, _FAIRNESS, "Seconds after which a request that is not long-running gets 504."),
+    ("max-requests-per-cluster", int, 0, _FAIRNESS, "Per second and logical cluster, unless its budget says (0: any)."),
+    ("max-watches-per-cluster", int, 0, _FAIRNESS, "Open in a logical cluster, unless its budget says (0: any)."),
+    ("max-requests-per-user", int, 0, _FAIRNESS, "Per second, of each user in each logical cluster (0: any)."),
+    ("max-watches-per-user", int, 0, _FAIRNESS, "Open, of each user in each logical cluster (0: any)."),
 )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from glebe.apiserver.assembly import ALWAYS_ON, PLUGINS, TOLERATION_SECONDS, ServerOptions
 from glebe.apiserver.auth.options import IdentityOptions
 from glebe.apiserver.dialing import DialRules, Network
+from glebe.apiserver.fairness.options import FairnessOptions
 from glebe.apiserver.types import release, runtimeconfig
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ class _Given:
         if value < 0:
             raise FlagError(flag, "must not be negative")
         return value
+
+    def yes(self, flag: str) -> bool:
+        return bool(self._flags.get(flag.replace("-", "_"), True))
 
     def words(self, flag: str, default: str = "") -> tuple[str, ...]:
         return tuple(w.strip() for w in self.text(flag, default).split(",") if w.strip())
@@ -218,6 +222,23 @@ def _server(given: _Given) -> ServerOptions:
         pod_security=given.parsed("admission-control-config-file", _pod_security) or {},
         dial=DialRules(_networks(given, "tenant-dial-allow"), _networks(given, "tenant-dial-deny")),
         audit=_audit(given),
+        fairness=_fairness(given),
+    )
+
+
+def _fairness(given: _Given) -> FairnessOptions:
+    usual = FairnessOptions()
+    seconds = given.number("request-timeout", int(usual.request_seconds))
+    if not seconds:
+        raise FlagError("request-timeout", "must be at least 1")
+    return FairnessOptions(
+        enabled=given.yes("enable-priority-and-fairness"),
+        seats=given.number("max-requests-inflight", usual.seats) or 1_000_000,
+        request_seconds=float(seconds),
+        cluster_requests=float(given.number("max-requests-per-cluster", 0)),
+        cluster_watches=given.number("max-watches-per-cluster", 0),
+        user_requests=float(given.number("max-requests-per-user", 0)),
+        user_watches=given.number("max-watches-per-user", 0),
     )
 
 

@@ -112,8 +112,14 @@ def test_admission(tmp_path: Path) -> None:
             "disable_admission_plugins": "PodSecurity, Priority",
             "default_not_ready_toleration_seconds": 300,
             "admission_control_config_file": str(tmp_path / "admission"),
+            "max_requests_per_cluster": 100,
+            "max_watches_per_user": 20,
+            "request_timeout": 30,
         }
     ).server
+    fair = options.fairness
+    assert (fair.enabled, fair.seats, fair.request_seconds) == (True, 600, 30.0)
+    assert (fair.cluster_requests, fair.user_watches, fair.user_requests) == (100.0, 20, 0.0)
     assert options.enable == {"AlwaysPullImages"}
     assert options.disable == {"PodSecurity", "Priority"}
     assert (options.not_ready_seconds, options.unreachable_seconds) == (300, 15)

@@ -36,6 +36,9 @@ async def cluster(
     name: Annotated[str, typer.Argument(help="The logical cluster (not for list).")] = "",
     objects: Annotated[str, typer.Option("--objects", help="How many objects it may hold; none: no limit.")] = "",
     size: Annotated[str, typer.Option("--bytes", help="How much they may take, e.g. 64Mi; none: no limit.")] = "",
+    requests: Annotated[str, typer.Option("--requests", help="Requests per second; none: no limit.")] = "",
+    burst: Annotated[str, typer.Option("--burst", help="Requests at once; none: twice --requests.")] = "",
+    watches: Annotated[str, typer.Option("--watches", help="Watches open at once; none: no limit.")] = "",
     to: Annotated[Path | None, typer.Option("--to", help="Write the kubeconfig to this file, not to stdout.")] = None,
     user: Annotated[str, typer.Option("--user", help="Whom the kubeconfig is for.")] = "admin",
     groups: Annotated[
@@ -51,6 +54,7 @@ async def cluster(
 
     if not name and action is not Action.LIST:
         raise Failure(Exit.BAD_INPUT, f"glebe cluster {action} needs a NAME", f"glebe cluster {action} team-a")
+    asked = {"objects": objects, "bytes": size, "requests": requests, "burst": burst, "watches": watches}
     async with session.connect() as client:
         match action:
             case Action.LIST:
@@ -58,14 +62,14 @@ async def cluster(
             case Action.GET:
                 _show(session, [await _ask(client, "GET", name)])
             case Action.CREATE:
-                body = {"metadata": {"name": name}, "spec": _spec(objects, size)}
+                body = {"metadata": {"name": name}, "spec": _spec(asked)}
                 made = await _ask(client, "POST", "", body)
                 session.out.line(f"logical cluster {name} is ready")
                 session.out.line(f"  kubeconfig: glebe cluster kubeconfig {name} --to {name}.kubeconfig")
                 if not session.out.for_people:
                     _show(session, [made])
             case Action.BUDGET:
-                _show(session, [await _ask(client, "PATCH", name, {"spec": _spec(objects, size)})])
+                _show(session, [await _ask(client, "PATCH", name, {"spec": _spec(asked)})])
             case Action.DELETE:
                 await _ask(client, "DELETE", name)
                 session.out.line(f"logical cluster {name} is deleted with everything in it")
@@ -82,9 +86,8 @@ async def _ask(client: Client, method: str, name: str, body: Object | None = Non
     return orjson.loads((await client.raw(method, path, body=body, content_type=kind)).body)
 
 
-def _spec(objects: str, size: str) -> Object:
+def _spec(asked: dict[str, str]) -> Object:
     """``none`` takes a limit away; what is not given stays."""
-    asked = {"objects": objects, "bytes": size}
     budget = {field: _limit(value) for field, value in asked.items() if value}
     return {"budget": budget} if budget else {}
 
