@@ -86,6 +86,8 @@ WRITERS = (
     "workloads/binder/controller.py",
     "workloads/binder/preempt.py",
     "workloads/binder/writes.py",
+    "workloads/cronjob/controller.py",
+    "workloads/cronjob/reconcile.py",
     "workloads/daemonset/controller.py",
     "workloads/daemonset/reconcile.py",
     "workloads/deployment/progress.py",
@@ -113,7 +115,7 @@ OTHER_WORDS = frozenset(
         r"\w+",
         """Always Never OnFailure True False Unknown None Normal Warning Pending Running Succeeded Failed
         BestEffort Burstable Guaranteed FallbackToLogsOnError NoExecute NoSchedule Background Foreground Count
-        FailJob FailIndex HoldAndDrain MaximumExecutionTimeExceeded Conflict PodReadyToStartContainers
+        FailJob FailIndex Replace Forbid HoldAndDrain MaximumExecutionTimeExceeded Conflict PodReadyToStartContainers
         Job Pod Node Lease Port Binding Hostname InternalIP Endpoints PodDisruptionBudget PodTopologySpread
         PersistentVolume PersistentVolumeClaim StorageClass NamespaceTerminating Available Progressing ReplicaFailure
         DisruptionAllowed""",
