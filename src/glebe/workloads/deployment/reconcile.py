@@ -20,7 +20,7 @@ from glebe.workloads.deployment.strategy import deadline, history_limit, is_roll
 class Facts:
     """A Deployment, the ReplicaSets that are its own, and the time.
 
-    :param running: uids of those sets that have pods which may still run (also on their way out).
+    :param running: whether a set has pods which may still run (also on their way out); asked only when recreating.
     """
 
     deployment: Object

@@ -13,6 +13,7 @@ from glebe.kube.events import EventRecorder
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, controller_of, labels_of
 from glebe.kube.resources import PODS
+from glebe.kube.selectors import LabelSelector
 from glebe.kube.transport import ConnectionLost
 from glebe.workloads.owned import BY_CONTROLLER, PARALLEL, Claims, controller_uid
 from glebe.workloads.podwriter import PodWriter, Words
@@ -67,7 +68,10 @@ class ReplicasController:
             return None
         if self._written.get(key, "") == str(obj["metadata"].get("resourceVersion")):
             return Result(requeue_after=1.0)  # our own last write is not in the cache yet; its event wakes us earlier
-        facts = await self._facts(key, obj)
+        selector = self._kind.selector(obj)
+        if selector is None:
+            return None  # it selects nothing: whatever it made would never be its own
+        facts = await self._facts(key, obj, selector)
         failure = await self._carry_out(key, obj, planning.plan(facts))
         new = planning.status(facts, _text(failure))
         if new is not None:
@@ -77,11 +81,9 @@ class ReplicasController:
         waits = [s for s in (planning.next_look(facts), self._writer.wait(key)) if s is not None]
         return Result(requeue_after=min(waits) + 0.001) if waits else None
 
-    async def _facts(self, key: ObjectKey, obj: Object) -> Facts:
+    async def _facts(self, key: ObjectKey, obj: Object, selector: LabelSelector) -> Facts:
         settled = await self._writer.settled(key)
-        selector = self._kind.selector(obj)
-        gone = [p for p in self._claims.owned(obj) if is_terminating(p)]
-        terminating = sum(1 for p in gone if selector is not None and selector.matches(labels_of(p)))
+        terminating = sum(1 for p in self._claims.owned(obj) if is_terminating(p) and selector.matches(labels_of(p)))
         pods = await self._claims.claim(key, obj, only=is_active)
         return Facts(self._kind, obj, pods, self._env.clock.now(), terminating, settled, lambda: self._related(obj))
 
