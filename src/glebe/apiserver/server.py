@@ -31,6 +31,7 @@ from glebe.apiserver.services.allocation import ServiceAddresses
 from glebe.apiserver.services.pools import SERVICES
 from glebe.apiserver.store import EVERY_CLUSTER, Entry, Key, Store
 from glebe.apiserver.store.ageing import Ageing
+from glebe.apiserver.subresources import subresource_handler
 from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
 from glebe.apiserver.verbs import (
     admitting,
@@ -43,7 +44,6 @@ from glebe.apiserver.verbs import (
     watching,
     writing,
 )
-from glebe.apiserver.verbs.subresources import subresource_handler
 from glebe.kube import errors
 from glebe.kube.clock import Env, format_time
 from glebe.kube.objects import Object

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from glebe.apiserver.auth import issuer
 from glebe.apiserver.auth.authn import Authenticator, TokenUsers
@@ -22,8 +23,10 @@ from glebe.apiserver.auth.reviews import Reviews
 from glebe.apiserver.auth.seeding import Seeding
 from glebe.apiserver.auth.tokens import ServiceAccountTokens
 from glebe.apiserver.request.routing import ROOT
-from glebe.apiserver.server import ApiServer
 from glebe.kube.clock import Env
+
+if TYPE_CHECKING:
+    from glebe.apiserver.server import ApiServer
 
 
 @dataclass(frozen=True, slots=True)

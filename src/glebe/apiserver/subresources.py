@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from glebe.apiserver.auth import tokenrequest as tokens
+from glebe.apiserver.contracts import Handler
 from glebe.apiserver.pods import eviction, streams
 from glebe.apiserver.pods import operations as pods
 from glebe.apiserver.proxying import forwarding
 from glebe.apiserver.request.call import Call
 from glebe.apiserver.verbs import finalize, patching, reading, scale, writing
 from glebe.kube import errors
-from glebe.kube.transport import Response
-
-Handler = Callable[[Call], Awaitable[Response]]
 
 _STATUS: dict[str, Handler] = {"get": reading.get, "update": writing.update, "patch": patching.patch}
 _SCALE: dict[str, Handler] = {"get": scale.get, "update": scale.update, "patch": scale.patch}
