@@ -33,7 +33,12 @@ class Faulty(InProcessTransport):
     rng = random.Random(1)
 
     async def send(self, request: Request) -> Response:
-        if request.method == "GET" or self.rng.random() > self.rate:
+        if request.method == "GET":
+            response = await super().send(request)
+            if response.stream is not None and self.rate:
+                response.stream = self._cut(response.stream)
+            return response
+        if self.rng.random() > self.rate:
             return await super().send(request)
         kind = self.rng.randrange(3)
         if kind == 0:
@@ -43,6 +48,15 @@ class Faulty(InProcessTransport):
             raise ConnectionLost("lost answer")
         del response
         raise internal("etcd")
+
+    async def _cut(self, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """A watch that breaks: what comes next is lost, until the watcher begins again."""
+        left = self.rng.randrange(1, 12)
+        async for chunk in stream:
+            if left == 0 and self.rate:
+                raise ConnectionLost("cut")
+            left -= 1
+            yield chunk
 
 
 class World:
