@@ -351,7 +351,7 @@ APPS: tuple[Row, ...] = (
     ("CronJob", "event", "UnknownTimeZone", "There is no such time zone on this machine."),
     ("CronJob", "event", "UnparseableSchedule", "The message says what is wrong with it."),
     ("CronJob", "event", "InvalidSchedule", "Its time never comes, like the 31st of February."),
-    ("CronJob", "event", "UnsupportedSchedule", "A time zone in the schedule; it works, `timeZone` is the field for it."),
+    ("CronJob", "event", "UnsupportedSchedule", "A time zone in the schedule: it works, but use `timeZone`."),
     ("PodDisruptionBudget", "DisruptionAllowed", "SufficientPods", "A pod may be evicted."),
     ("PodDisruptionBudget", "DisruptionAllowed", "InsufficientPods", "None may."),
     ("PodDisruptionBudget", "DisruptionAllowed", "SyncFailed", "It cannot be counted; the message says why."),

@@ -10,7 +10,7 @@ from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError, is_already_exists, is_not_found
 from glebe.kube.events import NORMAL, WARNING, EventRecorder
 from glebe.kube.informer import Informer
-from glebe.kube.objects import Object, ObjectKey
+from glebe.kube.objects import Object, ObjectKey, controller_of
 from glebe.kube.resources import PODS
 from glebe.kube.transport import ConnectionLost
 from glebe.workloads.expectations import Expectations
@@ -76,6 +76,9 @@ class PodWriter:
         except ApiError as error:
             self._expectations.unsure(key, name)  # an error may come after the effect; the look-up is cheap
             if is_already_exists(error):
+                if self._is_strange(key, name, owner):
+                    self._expectations.created_not(key, name)
+                    raise  # somebody else's pod has the name: look again, but ever more slowly
                 return
             if 400 <= error.code < 500:
                 self._expectations.created_not(key, name)  # refused for certain
@@ -88,6 +91,11 @@ class PodWriter:
             self._expectations.unsure(key, name)
             raise
         await self._recorder.event(owner, NORMAL, "SuccessfulCreate", self._words.created(name, key.name))
+
+    def _is_strange(self, key: ObjectKey, name: str, owner: Object) -> bool:
+        """Whether the cache shows a pod of that name that is not the owner's."""
+        there = self._pods.store.get(key._replace(name=name))
+        return there is not None and (controller_of(there) or {}).get("uid") != owner["metadata"].get("uid")
 
     async def delete(self, key: ObjectKey, owner: Object, pod: Object) -> None:
         """Delete this very pod."""

@@ -310,3 +310,32 @@ async def test_sets_of_two_clusters_do_not_know_of_each_other() -> None:
         await change_image(world["b"], "newer")
         await settled(world["b"], replicas=1)
         assert set((await images(world["a"])).values()) == {"one"}
+
+
+async def test_a_name_that_somebody_else_has_is_waited_for_and_not_fought_for() -> None:
+    async with stage(ONE) as world:
+        stranger = {"metadata": {"name": "web-0"}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
+        await world.root.create(PODS, stranger, "default")
+        made = controller.build(world.every, world.informers, world.env)
+        run = asyncio.create_task(made.run())
+        await world.root.create(STATEFUL_SETS, make(replicas=1))
+        await asyncio.sleep(120)
+        assert made.failed < 40
+        await world.root.delete(PODS, "web-0", "default")
+        await settled(world.root, replicas=1)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+
+
+async def test_a_pod_waits_for_a_claim_that_is_on_its_way_out() -> None:
+    async with stage(ONE) as world:
+        claim = {**claim_template(), "metadata": {"name": "data-web-0", "finalizers": ["example.com/hold"]}}
+        await world.root.create(PERSISTENT_VOLUME_CLAIMS, claim, "default")
+        await world.root.delete(PERSISTENT_VOLUME_CLAIMS, "data-web-0", "default")
+        await world.root.create(STATEFUL_SETS, make(replicas=1, volumeClaimTemplates=[claim_template()]))
+        await asyncio.sleep(20)
+        assert await names(world.root) == []
+        why = "Create Pod web-0 in StatefulSet web failed error: pvc data-web-0 is being deleted"
+        assert ("FailedCreate", why) in await events(world.root)
+        await _take_protection_off(world.root)
+        await settled(world.root, replicas=1)
