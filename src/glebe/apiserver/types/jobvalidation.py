@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 from glebe.apiserver.types import names as n
 from glebe.apiserver.types.placementvalidation import label_selector
 from glebe.apiserver.types.podvalidation import template
+from glebe.kube import cron
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 from glebe.kube.selectors import LabelSelector
@@ -24,6 +26,7 @@ _COUNTS = (
     "maxFailedIndexes",
 )
 _MAX_INDEXED = 100_000
+_ZONE_PART = re.compile(r"(?!-)[A-Za-z.\-_0-9+]{1,14}")
 #: Fields that never change.
 _IMMUTABLE = ("selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy")
 #: Fields of the pod template that may still change while the job has not started.
@@ -45,20 +48,53 @@ def validate_job(obj: Object, old: Object | None) -> list[Cause]:
 def validate_cron_job(obj: Object, old: Object | None) -> list[Cause]:
     spec = obj.get("spec") or {}
     causes: list[Cause] = []
-    schedule = spec.get("schedule", "")
-    if not schedule:
-        causes.append(n.required("spec.schedule"))
-    elif "TZ" in schedule:
-        why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
-        causes.append(n.invalid("spec.schedule", schedule, why))
-    elif not schedule.startswith("@") and len(schedule.split()) != 5:
-        why = f"expected exactly 5 fields, found {len(schedule.split())}: [{schedule}]"
-        causes.append(n.invalid("spec.schedule", schedule, why))
+    before = (old or {}).get("spec") or {}
+    causes += _schedule(spec, before)
+    if old is None or before.get("timeZone") != spec.get("timeZone"):
+        causes += _time_zone(spec.get("timeZone"))
     for field in ("startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
         causes += n.non_negative(f"spec.{field}", spec.get(field))
     if old is None and len(obj["metadata"].get("name", "")) > 52:
         causes.append(n.invalid("metadata.name", obj["metadata"]["name"], "must be no more than 52 characters"))
     return causes + _job_spec((spec.get("jobTemplate") or {}).get("spec") or {}, "spec.jobTemplate.spec")
+
+
+def _schedule(spec: Spec, before: Spec) -> list[Cause]:
+    schedule = spec.get("schedule", "")
+    if not schedule:
+        return [n.required("spec.schedule")]
+    causes: list[Cause] = []
+    try:
+        cron.parse(schedule)
+    except cron.ScheduleError as error:
+        causes.append(n.invalid("spec.schedule", schedule, str(error)))
+    why = ""
+    if "TZ" in schedule and "TZ" not in before.get("schedule", ""):
+        why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
+    elif "TZ" in schedule and spec.get("timeZone") is not None:
+        why = "cannot use both timeZone field and TZ or CRON_TZ in schedule"
+    if why:
+        causes.append(n.invalid("spec.schedule", schedule, why))
+    return causes
+
+
+def _time_zone(zone: str | None) -> list[Cause]:
+    if zone is None:
+        return []
+    if not zone:
+        return [n.invalid("spec.timeZone", zone, "timeZone must be nil or non-empty string")]
+    if any(part in (".", "..") or not _ZONE_PART.fullmatch(part) for part in zone.split("/")):
+        return [n.invalid("spec.timeZone", zone, f"unknown time zone {zone}")]
+    causes: list[Cause] = []
+    if zone.lower() == "local":
+        why = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
+        causes.append(n.invalid("spec.timeZone", zone, why))
+    try:
+        cron.location(zone)
+    except cron.ScheduleError as error:
+        if zone != "Local":
+            causes.append(n.invalid("spec.timeZone", zone, str(error)))
+    return causes
 
 
 def _job_spec(spec: Spec, path: str) -> list[Cause]:
