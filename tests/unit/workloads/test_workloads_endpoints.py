@@ -386,8 +386,13 @@ async def test_many_pods_fill_slices_of_a_hundred_and_truncate_endpoints() -> No
         assert sum(sizes) == 1005
         assert max(sizes) <= 100
         old = await world.root.get(ENDPOINTS, "web", "default")
-        assert sum(len(s.get("addresses", [])) for s in old["subsets"]) <= 2000
-        assert all(len(s["addresses"]) <= 1000 for s in old["subsets"])
+        assert [len(s["addresses"]) for s in old["subsets"]] == [1000]
+        assert old["metadata"]["annotations"]["endpoints.kubernetes.io/over-capacity"] == "truncated"
+        version = old["metadata"]["resourceVersion"]
+        await set_ready(world.root, "p1004", False, "10.1.3.236")
+        await asyncio.sleep(5)
+        again = await world.root.get(ENDPOINTS, "web", "default")
+        assert again["metadata"]["resourceVersion"] == version, "what does not show is not written"
 
 
 @pytest.mark.parametrize("seed", range(4))
