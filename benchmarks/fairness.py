@@ -7,6 +7,8 @@ watchers hear of. The bar: the quiet tenant's p99 moves by less than 2x.
 
 Each measurement is made several times, in turn, and the best counts: other load on the machine only slows down. The
 loud clients run with low priority (nice), since what is measured is the server and not who gets the client's cores.
+``control`` is such a client that only uses a processor. On a machine where others work, too, a server that is busy with
+a flood gets its core later than one that rests: there the ratios say more about the machine.
 """
 
 from __future__ import annotations
@@ -144,7 +146,13 @@ async def changes(address: Address, clients: int) -> None:
     await _each(address, 8, ask)
 
 
-FLOODS = {each.__name__: each for each in (reads, lists, creations, watches, changes)}
+async def control(address: Address, clients: int) -> None:
+    """Ask nothing, and use a processor: what this alone does to the quiet tenant is not the server's doing."""
+    while True:
+        pass
+
+
+FLOODS = {each.__name__: each for each in (control, reads, lists, creations, watches, changes)}
 
 
 async def flood(name: str, kubeconfig: Path, clients: int) -> None:
