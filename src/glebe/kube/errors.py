@@ -121,7 +121,13 @@ def modified(group: str, resource: str, name: str) -> ApiError:
     return conflict(group, resource, name, why)
 
 
+#: A body of a few hundred kilobytes can have a hundred thousand faults; nobody reads so many.
+_MAX_CAUSES = 1000
+
+
 def invalid(group: str, kind: str, name: str, causes: list[Cause]) -> ApiError:
+    if (more := len(causes) - _MAX_CAUSES) > 0:
+        causes = [*causes[:_MAX_CAUSES], Cause("FieldValueInvalid", f"and {more} more", "<nil>")]
     texts = [c.text() for c in causes]
     listed = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
     message = f'{_qualified(kind, group)} "{name}" is invalid: {listed}'

@@ -28,6 +28,9 @@ def _matches(pattern: str, text: str) -> bool:
         return True  # no definition with such a pattern is accepted: an earlier version of this server let it in
 
 
+_JUNCTORS = ("allOf", "anyOf", "oneOf", "not")
+
+
 def compile_validator(schema: Schema) -> Validator:
     """A function that says whether a value satisfies ``schema`` (types, bounds, patterns, uniqueness, junctors)."""
     inner = _type_validator(schema)
@@ -36,7 +39,7 @@ def compile_validator(schema: Schema) -> Validator:
         allowed = schema.enum
         extra.append(lambda value: any(value == item and type(value) is type(item) for item in allowed))
     raw = schema.raw
-    if any(key in raw for key in ("allOf", "anyOf", "oneOf", "not")):
+    if any(key in raw for key in _JUNCTORS):
         extra.append(lambda value: not _junctors(schema, value, "", []))
     if not extra and not schema.nullable:
         return inner
@@ -339,7 +342,11 @@ def _branch_faults(schema: Schema, raw: dict[str, Any], value: Any, path: str) -
     branch = schema.branches.get(id(raw))
     if branch is None:
         branch = schema.branches[id(raw)] = Schema(_typed(raw, schema.raw), custom=True)
-    return validate(branch, value, path)
+    if not any(key in raw for key in _JUNCTORS):
+        return validate(branch, value, path)
+    causes: list[Cause] = []  # looking first whether there is any would look at everything below twice, at each level
+    _walk(branch, value, path, causes)
+    return causes
 
 
 def _typed(branch: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
