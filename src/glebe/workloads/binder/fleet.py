@@ -59,6 +59,7 @@ class Fleet:
         self._prints: dict[str, tuple[Any, ...]] = {}
         self._holds: dict[str, Hold] = {}
         self._on: dict[str, dict[str, None]] = {}  # node -> uids
+        self._priorities: Counter[int] = Counter()
         self._nominated: dict[str, Hold] = {}
         self._opinions: dict[str, Opinion] = {}
         self._columns: dict[str, int] = {}
@@ -127,6 +128,9 @@ class Fleet:
         return self._holds.get(uid)
 
     def _count(self, uid: str, hold: Hold, sign: int) -> None:
+        self._priorities[hold.needs.priority] += sign
+        if not self._priorities[hold.needs.priority]:
+            del self._priorities[hold.needs.priority]
         if sign > 0:
             self._on.setdefault(hold.node, {})[uid] = None
         else:
@@ -208,6 +212,10 @@ class Fleet:
     def on(self, node: str) -> list[str]:
         """The pods that hold something on a node."""
         return list(self._on.get(node, ()))
+
+    def has_below(self, priority: int) -> bool:
+        """Whether a pod of lower priority holds anything."""
+        return any(other < priority for other in self._priorities)
 
     def rivals(self, needs: Needs, uid: str) -> dict[str, list[tuple[str, Hold]]]:
         """Who is nominated, by node, and must not be passed by a pod with ``needs``."""

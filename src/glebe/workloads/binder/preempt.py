@@ -65,7 +65,12 @@ def preempt(
     enough = max(_LEAST, int(len(rows) * _SHARE))
     candidates: list[Victims] = []
     reasons: dict[str, int] = {}
-    for row in [*rows[start:], *rows[:start]]:
+    if rows and not fleet.has_below(needs.priority):
+        reasons[NO_VICTIMS] = len(rows)
+        candidate_rows: list[int] = []
+    else:
+        candidate_rows = [*rows[start:], *rows[:start]]
+    for row in candidate_rows:
         judged = _on_node(fleet, needs, row, rivals, bound, budgets)
         if isinstance(judged, Victims):
             candidates.append(judged)
