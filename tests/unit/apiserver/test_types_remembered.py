@@ -52,6 +52,15 @@ async def test_every_pod_of_one_template_becomes_the_same() -> None:
     assert "f:readinessProbe" in fields["f:containers"]['k:{"name":"main"}']
 
 
+async def test_a_pod_owns_its_varying_fields_only_when_it_has_them() -> None:
+    _, client = await serve()
+    for name, spec in (("a", {}), ("b", {"hostname": "h"}), ("c", {}), ("d", {"hostname": "g"})):
+        made = await client.create(PODS, _pod(name, **spec))
+        fields = made["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]
+        assert ("f:hostname" in fields) == bool(spec), name
+        assert made["spec"].get("hostname", "") == spec.get("hostname", ""), name
+
+
 async def test_a_spec_that_was_right_excuses_no_other_one() -> None:
     _, client = await serve()
     await client.create(PODS, _pod("first", hostname="one"))
@@ -90,7 +99,7 @@ def test_digests_tell_apart_what_json_tells_apart() -> None:
     assert digest({"a": 1}) != digest({"a": 1.0}) != digest({"a": True})
     assert digest({"a": 1, "b": 2}) != digest({"b": 2, "a": 1})
     assert digest_of_spec({"hostname": "a", "x": 1}) == digest_of_spec({"hostname": "b", "x": 1})
-    assert digest_of_spec({"hostname": "a"}) != digest_of_spec({})
+    assert digest_of_spec({"hostname": "a"}) == digest_of_spec({})
     assert digest_of_spec({"hostname": 1}) != digest_of_spec({"hostname": "1"})
 
 

@@ -49,7 +49,8 @@ class Tables:
         """The table for reading; one that does not exist is as good as empty, and is not kept."""
         table = self.find(resource, cluster)
         if table is None:
-            table = Table(Shelf(self, resource), cluster, self._floor_of(cluster))
+            # A shelf of its own would be garbage in a circle after each such read.
+            table = Table(self._shelves.get(resource) or Shelf(self, resource), cluster, self._floor_of(cluster))
             if self.given is not None:
                 self._give(table)
         return table

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from glebe.apiserver.types.remembered import Memory, digest_of_spec
+from glebe.apiserver.types.remembered import VARYING, Memory, digest_of_spec
 from glebe.apiserver.types.schema import Schema
 
 FieldSet = dict[str, Any]
@@ -190,7 +190,8 @@ def _new_spec(schema: Schema, old: dict[str, Any], new: dict[str, Any]) -> Field
     if not _SPECS.look():
         _field_changes(schema, "spec", old, new, changed, {})
         return changed
-    key = (b"1" if "spec" in old else b"0") + digest_of_spec(new["spec"])
+    there = ["spec" in old, *(name in new["spec"] for name in VARYING)]
+    key = bytes(there) + digest_of_spec(new["spec"])
     known = _SPECS.get(key)
     if known is None:
         _field_changes(schema, "spec", old, new, changed, {})

@@ -33,9 +33,11 @@ def digest(value: Any) -> bytes:
 
 
 def digest_of_spec(spec: dict[str, Any]) -> bytes:
-    """The same of a pod's spec, whatever its varying texts are."""
-    differing = {name: "" for name in VARYING if type(spec.get(name)) is str}
-    return digest({**spec, **differing} if differing else spec)
+    """The same of a pod's spec, whatever its varying texts are, and whether or not it has them."""
+    for name in VARYING:
+        if type(spec.get(name)) is str:
+            return digest({k: v for k, v in spec.items() if k not in VARYING or type(v) is not str})
+    return digest(spec)
 
 
 class Memory(Generic[T]):

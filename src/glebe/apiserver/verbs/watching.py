@@ -222,12 +222,7 @@ class _Stream:
     def _frame(self, event: Event) -> bytes:
         """The event as this watcher sees it; b"" when it does not."""
         if self._chosen.all:
-            if not self._plain:
-                return self._shared(event.type, event)
-            line = event.frames.get("")
-            if line is None:
-                line = event.frames[""] = frame(event.type, event.entry.value)
-            return line
+            return self._shared(event.type, event)
         before = event.previous is not None and self._chosen.matches(event.previous)
         if event.deleted:
             return self._shared("DELETED", event) if before else b""
@@ -243,9 +238,12 @@ class _Stream:
 
     def _shared(self, kind: str, event: Event) -> bytes:
         """An event's frame, encoded once for all who want this form of it."""
-        if self._plain or not self._form:
+        if self._plain:
+            form = kind
+        elif self._form:
+            form = f"{kind} {self._form}"
+        else:
             return self._encode(kind, event.entry)
-        form = f"{kind} {self._form}"
         line = event.frames.get(form)
         if line is None:
             line = event.frames[form] = self._encode(kind, event.entry)
