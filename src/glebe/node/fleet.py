@@ -84,8 +84,9 @@ def parse_fleet(text: str, file: str = "fleet") -> Fleet:
     unique(file, [(pool.at("name"), pool.name("name")) for pool in pools])
     nodes = [node for pool in pools for node in _pool(pool)]
     local = _local(root.child("local"))
-    if not nodes and local is None:
-        raise FleetError(file, "", "the fleet has no nodes", "add a pool, or local: {enabled: true}")
+    if not nodes and local is None and "pools" not in document:
+        remedy = "add a pool, or local: {enabled: true}; pools: [] when all nodes come from elsewhere"
+        raise FleetError(file, "", "the fleet has no nodes", remedy)
     named = [(f"pools (node {node.name})", node.name) for node in nodes]
     unique(file, named + ([("local.name", local.name)] if local else []))
     return Fleet(tuple(nodes), local)

@@ -231,7 +231,7 @@ def next_steps(data: DataDir, fleet: Fleet, first_start: bool) -> list[str]:
     if fleet.local is not None:
         have.append(f"this machine as node {fleet.local.name}")
     lines = [
-        f"  fleet       {' and '.join(have)}",
+        f"  fleet       {' and '.join(have) or 'no nodes of its own; kubelets may register'}",
         f"  data        {data.root} ({'new' if first_start else 'continued'})",
         f"  kubeconfig  {data.kubeconfig}",
         "",

@@ -90,3 +90,8 @@ def test_local_spec_describes_this_machine(tmp_path: Path) -> None:
     (tmp_path / "0000:01:00.0" / "information").write_text("Model: \t\t NVIDIA H200\nIRQ: 1\n")
     assert local_gpus(tmp_path) == ["NVIDIA H200"]
     assert local_gpus(tmp_path / "none") == []
+
+
+def test_a_fleet_may_say_that_its_nodes_come_from_elsewhere() -> None:
+    fleet = parse_fleet(HEAD + "pools: []\nlocal: {enabled: false}\n", "fleet.yaml")
+    assert (fleet.nodes, fleet.local) == ((), None)
