@@ -112,7 +112,7 @@ class Gate:
                 cost, seats = work.estimate(self._server, flight, lane)
             else:
                 cost, seats = 1.0, 1
-            if not lane.free and not self.turns.enter(lane, cost, seats):
+            if not lane.free and not self.turns.enter(lane, cost, seats, loop.time()):
                 await self._wait(lane, cost, seats)
             entered = True
             lane.tally.dispatched += 1

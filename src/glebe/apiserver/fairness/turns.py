@@ -15,6 +15,7 @@ _FRESH = 3
 """So many times the quantum may have started when somebody comes whose turn it is anyhow."""
 _SHARED_TURNS = 2000
 """For so many turns after two clusters asked, the quantum is small."""
+_TICK = 0.001
 
 
 class Refused(Exception):
@@ -35,6 +36,8 @@ class Turns:
         """Seats."""
         self.waiting = 0
         self._spent = 0.0
+        self._then = 0.0
+        """When it was forgotten what earlier turns began."""
         self._small = options.quantum / 2
         self._turning = False
         self._stalled = False
@@ -47,8 +50,8 @@ class Turns:
         self._crowd: dict[Tenant, None] = {}
         """Clusters of which somebody waits."""
 
-    def enter(self, lane: Lane, cost: float, seats: int) -> bool:
-        """Start now, if nobody has to wait for it; else :meth:`wait`."""
+    def enter(self, lane: Lane, cost: float, seats: int, now: float) -> bool:
+        """Start now (the loop's time), if nobody has to wait for it; else :meth:`wait`."""
         tenant = lane.tenant
         if tenant is not self._last:
             if self._last is not None:
@@ -61,6 +64,8 @@ class Turns:
                 return False
         elif self.waiting:
             return False
+        elif now - self._then >= _TICK:
+            self._spent, self._then = 0.0, now
         use = lane.level
         if not self._fits(tenant, use, seats):
             return False
