@@ -54,6 +54,18 @@ async def test_an_object_is_created_read_changed_listed_and_deleted() -> None:
     assert caught.value.message == 'configmaps "a" not found'
 
 
+async def test_an_update_in_version_0_is_for_any_version() -> None:
+    server, client = await serve()
+    made = await client.create(CONFIGMAPS, config_map(x="1"))
+    stale = {**made, "metadata": {**made["metadata"], "resourceVersion": "1"}}
+    with pytest.raises(ApiError):
+        await client.update(CONFIGMAPS, {**stale, "data": {"x": "2"}})
+    zero = {**made, "metadata": {**made["metadata"], "resourceVersion": "0"}}
+    changed = await client.update(CONFIGMAPS, {**zero, "data": {"x": "2"}})
+    assert changed["data"] == {"x": "2"}
+    await server.close()
+
+
 async def test_a_stale_update_is_refused_and_a_no_op_is_not_written() -> None:
     _, client = await serve()
     made = await client.create(CONFIGMAPS, config_map())

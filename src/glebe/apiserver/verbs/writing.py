@@ -135,7 +135,7 @@ async def update(call: Call) -> Response:
             await call.server.require(call, "create")
             return await create_object(call, body)
         raise call.not_found()
-    if strategy.needs_lock and not body["metadata"].get("resourceVersion"):
+    if strategy.needs_lock and body["metadata"].get("resourceVersion") in (None, "", "0"):
         cause = errors.Cause(
             "FieldValueInvalid", "Invalid value: 0: must be specified for an update", "metadata.resourceVersion"
         )
@@ -176,10 +176,10 @@ async def change(
 
 
 def _check_lock(call: Call, new: Object, old: Object) -> None:
-    """The version and the object that the writer names, if any, must be the present ones."""
+    """The version (0: any) and the object that the writer names, if any, must be the present ones."""
     meta, before = new["metadata"], old["metadata"]
     version = meta.get("resourceVersion")
-    if version and version != before["resourceVersion"]:
+    if version not in (None, "", "0") and version != before["resourceVersion"]:
         raise errors.modified(call.info.group, call.info.plural, call.route.name)
     uid = meta.get("uid")
     if uid and uid != before["uid"] and call.request.method == "PUT":
