@@ -187,7 +187,8 @@ async def _ledger_verdict(run: Run, platform: Platform) -> str:
             return verdict
 
 
-def _recorded(platform: Platform) -> set[str]:
-    """The uids of all pods in the ledger's file."""
+def _recorded(platform: Platform) -> dict[str, int | None]:
+    """The uids of all pods in the ledger's file, with their end when the ledger had to estimate it."""
     with closing(sqlite3.connect(str(platform.config.ledger))) as db:
-        return {uid for (uid,) in db.execute("SELECT DISTINCT uid FROM allocations")}
+        rows = db.execute("SELECT uid, ended_at, estimated FROM allocations ORDER BY rowid")
+        return {uid: end if estimated else None for uid, end, estimated in rows}  # the last word on a pod counts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 from glebe.kube.objects import Object, condition_is_true, get_condition
 from glebe.metering import report
@@ -69,11 +69,12 @@ def _why(world: World, job_uid: str) -> str:
 DEAF_SECONDS = 200.0
 
 
-def ledger_disagrees(checker: Checker, recorded: Collection[str], now: float) -> str:
+def ledger_disagrees(checker: Checker, recorded: Mapping[str, int | None], now: float) -> str:
     """Compare the ledger's published reports with the checker's own integral; a text when they differ.
 
     Kubernetes' timestamps have whole seconds, so each change of a pod or node may be off by one second. ``recorded``
-    are the uids of all pods in the ledger: whatever was visible for longer than a watch can be deaf must be there.
+    are the uids of all pods in the ledger: whatever was visible for longer than a watch can be deaf must be there. Its
+    values are the ends that the ledger estimated, having found a pod gone: they may be late by as long, and no longer.
     """
     reports = list(checker.world.all("usagereports.glebe.dev"))
     if not reports:
@@ -87,7 +88,12 @@ def ledger_disagrees(checker: Checker, recorded: Collection[str], now: float) ->
     missed = [pod.uid for pod in unseen if pod.visible > DEAF_SECONDS]
     if missed:
         return f"ledger: pods that held GPUs are not in it: {', '.join(missed)}"
+    late = {pod: (recorded.get(pod.uid) or 0) - pod.removed_at for pod in checker.vanished if pod.gpus}
+    overdue = [pod.uid for pod, seconds in late.items() if seconds > DEAF_SECONDS]
+    if overdue:
+        return f"ledger: pods were charged long after their end: {', '.join(overdue)}"
     slack = checker.gpu_changes * 2.0 + sum(pod.gpus * pod.visible for pod in unseen)
+    slack += sum(pod.gpus * seconds for pod, seconds in late.items() if seconds > 0)
     if abs(usage.allocated_gpu_seconds - mine) > slack:
         return f"ledger: allocated {usage.allocated_gpu_seconds} GPU-s, independently {mine:.0f} (slack {slack:.0f})"
     return ""
