@@ -45,7 +45,8 @@ class Row:
             return line.rstrip()
         holds = self.value >= self.bound if self.at_least else self.value <= self.bound
         sign = ">=" if self.at_least else "<="
-        return f"{line} {sign} {self.bound:<6g} ratio {self.value / self.bound:<6.3g} {'holds' if holds else 'MISSED'}"
+        ratio = f"{self.value / self.bound:<6.3g}" if self.bound else "-     "
+        return f"{line} {sign} {self.bound:<6g} ratio {ratio} {'holds' if holds else 'MISSED'}"
 
 
 def show(row: Row, rows: list[Row]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from glebe.apiserver.clusters.firstobjects import LEVEL_NAMES, SCHEMA_NAMES
 from glebe.apiserver.fairness import limits, work
 from glebe.apiserver.fairness.options import FairnessOptions
-from glebe.apiserver.fairness.schemas import LEVELS, SCHEMAS
+from glebe.apiserver.fairness.schemas import LEVELS, SCHEMAS, Plan
 from glebe.apiserver.fairness.tenants import LONG, WATCH, WRITE, Lane, LevelUse, Tally, Tenant
 from glebe.apiserver.fairness.turns import Refused, Turns
 from glebe.apiserver.flight import Flight, Onward
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("glebe.apiserver.fairness")
 
 _CHECK_SECONDS = 1.0
-_REST_SECONDS = 60.0
+_REST_SECONDS = 5.0
 _STRANGER = ""
 """Stands for all names of clusters that do not exist."""
 _TIMEOUT = "request did not complete within the allotted timeout"
@@ -56,6 +56,8 @@ class Gate:
         """When a request that begins now has taken too long, to the second."""
         self._bounds = bool(options.cluster_requests or options.cluster_watches)
         self._bounds = self._bounds or bool(options.user_requests or options.user_watches)
+        self._given_plan: list[Plan] = []
+        """Of all clusters that changed none of the schemas and levels that they were given."""
         self.tallies: dict[tuple[str, str], Tally] = {}
         """By (level, schema)."""
         self.rejected: Counts = {}
@@ -154,7 +156,7 @@ class Gate:
         key = (user.name, user.groups, route.verb, what, route.group, route.subresource, route.namespace)
         lane = tenant.lanes.get(key)
         if lane is None:
-            lane = tenant.lane(self._server, self.options, user, route, self._tally)
+            lane = tenant.lane(self._server, self.options, user, route, self._tally, self._given_plan)
             tenant.lanes[key] = lane
         return lane
 
@@ -172,7 +174,7 @@ class Gate:
 
     def nominal(self) -> dict[str, float]:
         """Seats of the levels as the root cluster has them."""
-        plan = (self.tenants.get(ROOT) or self._tenant(ROOT)).plan_of(self._server, self.options)
+        plan = (self.tenants.get(ROOT) or self._tenant(ROOT)).plan_of(self._server, self.options, self._given_plan)
         return {name: float(level.nominal) for name, level in plan.levels.items() if name in LEVEL_NAMES}
 
     def _tenant(self, cluster: str) -> Tenant:

@@ -25,6 +25,9 @@ class Waiter:
         self.state = WAITING
 
 
+_NOBODY: deque[Waiter] = deque(maxlen=0)
+
+
 class Fair:
     """A node whose children take turns. A leaf holds waiters instead of children.
 
@@ -33,14 +36,14 @@ class Fair:
 
     __slots__ = ("_heap", "_now", "_order", "active", "key", "live", "queue", "tag", "weight")
 
-    def __init__(self, key: object = None, weight: float = 1.0) -> None:
+    def __init__(self, key: object = None, weight: float = 1.0, *, leaf: bool = False) -> None:
         self.key = key
         self.weight = weight
         self.tag = 0.0
         self.active = False
         """It stands in its parent's order."""
         self.live = 0
-        self.queue: deque[Waiter] = deque()
+        self.queue: deque[Waiter] = deque() if leaf else _NOBODY  # even an empty one takes 0.6 KiB
         self._heap: list[tuple[float, int, Fair]] = []
         self._now = 0.0
         self._order = 0

@@ -24,7 +24,6 @@ class Level:
     """What a PriorityLevelConfiguration allows."""
 
     name: str
-    uid: str
     exempt: bool
     shares: float
     nominal: int
@@ -43,7 +42,6 @@ class Schema:
     """One FlowSchema."""
 
     name: str
-    uid: str
     precedence: int
     level: str
     method: str
@@ -75,7 +73,7 @@ class Plan:
         return _NOBODYS, self.levels[CATCH_ALL]
 
 
-_NOBODYS = Schema(CATCH_ALL, "", 10_000, CATCH_ALL, "ByUser", ())
+_NOBODYS = Schema(CATCH_ALL, 10_000, CATCH_ALL, "ByUser", ())
 
 
 def compile_plan(schemas: Iterable[Object], levels: Iterable[Object], seats: int) -> Plan:
@@ -115,7 +113,6 @@ def _level(name: str, obj: Object, nominal: int, others_lend: int) -> Level:
     borrowed = others_lend if limit is None else min(others_lend, round(nominal * limit / 100))
     return Level(
         name,
-        obj["metadata"].get("uid", ""),
         obj["spec"].get("type") == "Exempt",
         float(max(1, _shares(obj))),
         nominal,
@@ -130,7 +127,6 @@ def _schema(obj: Object) -> Schema:
     spec = obj["spec"]
     return Schema(
         obj["metadata"]["name"],
-        obj["metadata"].get("uid", ""),
         int(spec.get("matchingPrecedence") or 1000),
         (spec.get("priorityLevelConfiguration") or {}).get("name", ""),
         (spec.get("distinguisherMethod") or {}).get("type", ""),

@@ -62,10 +62,8 @@ class Lane:
         self.counts = route.verb in COUNTED and not route.name
         self.free = use.level.exempt and tenant.name == ROOT
         """Upstream's exempt: it does not wait and is not refused. Elsewhere "exempt" counts within the cluster only."""
-        self.headers = {
-            "x-kubernetes-pf-flowschema-uid": schema.uid,
-            "x-kubernetes-pf-prioritylevel-uid": use.level.uid,
-        }
+        self.headers: dict[str, str] = {}
+        """What the answers say of schema and level."""
 
 
 def kind_of(route: Route) -> int:
@@ -121,14 +119,25 @@ class Tenant:
         self.lanes.clear()
         self.levels = {name: use for name, use in self.levels.items() if use.used or use.flows}
 
-    def plan_of(self, server: ApiServer, options: FairnessOptions) -> Plan:
-        """What the cluster's schemas and levels say, compiled."""
+    def plan_of(self, server: ApiServer, options: FairnessOptions, shared: list[Plan]) -> Plan:
+        """What the cluster's schemas and levels say, compiled; ``shared`` is that of all who changed nothing."""
         plan = self.plan
         if plan is None:
-            where = self.name if server.clusters.exists(self.name) else ROOT
-            schemas, levels = server.read_all(where, SCHEMAS), server.read_all(where, LEVELS)
-            plan = self.plan = compile_plan(schemas, levels, options.seats)
+            where = self.where(server)
+            given = where != ROOT and all(server.store.untouched(each, where) for each in (SCHEMAS, LEVELS))
+            if given and shared:
+                plan = shared[0]
+            else:
+                schemas, levels = server.read_all(where, SCHEMAS), server.read_all(where, LEVELS)
+                plan = compile_plan(schemas, levels, options.seats)
+                if given:
+                    shared.append(plan)
+            self.plan = plan
         return plan
+
+    def where(self, server: ApiServer) -> str:
+        """The cluster whose schemas count."""
+        return self.name if server.clusters.exists(self.name) else ROOT
 
     def lane(
         self,
@@ -137,9 +146,10 @@ class Tenant:
         user: User,
         route: Route,
         tally: Callable[[str, str], Tally],
+        shared: list[Plan],
     ) -> Lane:
         """The lane of a request that came the first time."""
-        schema, level = self.plan_of(server, options).find(user, route)
+        schema, level = self.plan_of(server, options, shared).find(user, route)
         use = self.levels.get(level.name)
         if use is None:
             use = self.levels[level.name] = LevelUse(level, options.seats)
@@ -148,4 +158,9 @@ class Tenant:
             use.order.weight = level.shares
         if len(self.lanes) >= _MOST_LANES:
             self.lanes.clear()
-        return Lane(self, schema, use, user, route, tally(level.name, schema.name))
+        lane = Lane(self, schema, use, user, route, tally(level.name, schema.name))
+        where = self.where(server)
+        for what, resource, name in (("flowschema", SCHEMAS, schema.name), ("prioritylevel", LEVELS, level.name)):
+            obj = server.read(where, resource, "", name)
+            lane.headers[f"x-kubernetes-pf-{what}-uid"] = obj["metadata"]["uid"] if obj is not None else ""
+        return lane

@@ -137,7 +137,7 @@ class Turns:
         if self.waiting >= options.waiting and not self._make_room(tenant):
             raise Refused("queue-full")
         if flow is None:
-            flow = use.flows[lane.flow] = Fair(lane.flow)
+            flow = use.flows[lane.flow] = Fair(lane.flow, leaf=True)
         return flow
 
     def _make_room(self, tenant: Tenant) -> bool:

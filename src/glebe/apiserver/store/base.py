@@ -312,6 +312,10 @@ class Store(Protocol):
     """Transactions made durable since the start, and the seconds that they took together; 0 where there are none."""
     commit_seconds: float
 
+    def untouched(self, resource: str, cluster: str) -> bool:
+        """Whether a cluster has of a resource just what all are given: whoever compiles it may share the result."""
+        ...
+
     def counts(self) -> dict[str, int]:
         """Objects by resource, over all clusters; what clusters are given does not count."""
         ...

@@ -67,6 +67,9 @@ class Mirror:
     def resources(self, cluster: str) -> list[str]:
         return sorted(r for r, table in self._tables.of_cluster(cluster) if len(table.entries) > table.given)
 
+    def untouched(self, resource: str, cluster: str) -> bool:
+        return self._tables.untouched(resource, cluster)
+
     def usage(self, cluster: str) -> tuple[int, int]:
         tables = self._tables.of_cluster(cluster)
         return sum(len(table.keys) - table.given for _, table in tables), sum(table.size for _, table in tables)

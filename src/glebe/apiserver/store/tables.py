@@ -88,6 +88,10 @@ class Tables:
         shelf = self._shelves.get(resource)
         return None if shelf is None else shelf.tables.get(cluster)
 
+    def untouched(self, resource: str, cluster: str) -> bool:
+        """Whether a cluster has of a resource just what it was given (or nothing); False when that is not known."""
+        return self.find(resource, cluster) is None and cluster not in self._whiteouts
+
     def _floor_of(self, cluster: str) -> int:
         return max(self.floor, self._dropped.get(cluster, self._dropped_before))
 
