@@ -189,7 +189,9 @@ class Gate:
         return tenant
 
     def _forget(self, cluster: str) -> None:
-        self.tenants.pop(cluster, None)
+        tenant = self.tenants.pop(cluster, None)
+        if tenant is not None:
+            tenant.end()
 
     def _changed(self, event: Event) -> None:
         if not event.name:
@@ -266,6 +268,7 @@ class Gate:
             for name, tenant in list(self.tenants.items()):
                 if tenant.rests and limits.rests(tenant, now):
                     del self.tenants[name]
+                    tenant.end()
         busy = bool(self._running) or bool(self.tenants)
         self._sweeper = loop.call_later(_CHECK_SECONDS, self._sweep, loop) if busy else None
 

@@ -113,6 +113,15 @@ class Tenant:
         """There is nothing to remember of it."""
         return not (self.used or self.waiting or self.watches)
 
+    def end(self) -> None:
+        """It is not known any more. Who rests leaves no circles behind, which only a full collection would find."""
+        if self.rests and not self.order.active:
+            for use in self.levels.values():
+                use.order.key = None
+            self.order.key = None
+            self.levels.clear()
+            self.lanes.clear()
+
     def forget_plan(self) -> None:
         """A schema or level of the cluster changed. Who has a seat or waits goes on under the old one."""
         self.plan = None
