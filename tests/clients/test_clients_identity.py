@@ -113,6 +113,7 @@ def test_a_certificate_is_approved_and_signed(up: Up, tmp_path: Path) -> None:
 
 def test_the_audit_log_names_them(up: Up) -> None:
     log = up.data / "audit.log"
+    assert "forbidden" in kubectl(up, "--as", "ann", "get", "persistentvolumes", expect=1)
 
     def seen() -> bool:
         events = [json.loads(line) for line in log.read_text().splitlines()]
