@@ -48,18 +48,28 @@ class Failure(Exception):
         self.remedy = remedy
 
 
+def _is_cluster(error: ApiError) -> bool:
+    """It is about a logical cluster itself, not about something in it."""
+    return error.details.get("kind") == "clusters"
+
+
 def from_api_error(error: ApiError) -> Failure:
     """The exit code that fits the server's answer; its own message is kept word for word."""
     if error.code == 404:
         code, remedy = Exit.NOT_FOUND, ""
-        if error.message == "the server could not find the requested resource":
+        if _is_cluster(error):
+            remedy = "glebe cluster list shows which there are"
+        elif error.message == "the server could not find the requested resource":
             remedy = "this cluster does not serve the kind: is Glebe installed there (glebe up, glebe controller)?"
     elif error.code in (400, 422):
         code, remedy = Exit.BAD_INPUT, ""
     elif error.code == 409:
         code, remedy = Exit.CONFLICT, ""
         if error.reason == "AlreadyExists":
-            remedy = "choose another name, or delete the old one first (glebe cancel NAME)"
+            verb = "glebe cluster delete NAME" if _is_cluster(error) else "glebe cancel NAME"
+            remedy = f"choose another name, or delete the old one first ({verb})"
+    elif error.code == 403 and _is_cluster(error) and "root cluster may not" in error.message:
+        code, remedy = Exit.NOT_ALLOWED, "it is the platform's own: delete the data directory instead"
     elif error.code in (401, 403):
         code, remedy = Exit.NOT_ALLOWED, "use a kubeconfig whose user may do this (--kubeconfig, --context)"
     else:

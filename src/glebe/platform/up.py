@@ -167,7 +167,7 @@ def read_flags(flags: Mapping[str, object]) -> ServerFlags:
     try:
         return read(flags)
     except FlagError as error:
-        raise StartError(str(error), "see docs/identity.md for what the flag takes") from error
+        raise StartError(str(error), "docs/cli.md says what the flag takes") from error
 
 
 def read_fleet(path: Path | None, data: DataDir) -> Fleet:

@@ -113,6 +113,18 @@ async def test_everything_is_restored(tmp_path: Path, target: str) -> None:
         await asyncio.to_thread(restore, lines(archive), data, options)
 
 
+async def test_several_clusters_do_not_become_one() -> None:
+    async with served() as server:
+        await filled(server)
+        await filled(server, "other")
+        everything = lines((await ask(server, "GET", "/snapshot")).body)
+        items = b"".join(line for line in everything if line.startswith(b'{"k":'))
+        refused = await ask(server, "POST", "/snapshot?cluster=new&begin=true", items)
+        assert refused.status == 400
+        assert b"of another cluster" in refused.body
+        assert not server.clusters.exists("new")
+
+
 async def test_a_snapshot_is_of_one_moment() -> None:
     async with served() as server:
         await filled(server)

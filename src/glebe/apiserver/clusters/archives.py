@@ -66,22 +66,34 @@ async def _stream(snapshot: Snapshot, created: str) -> AsyncIterator[bytes]:
     yield b"".join(chunk)
 
 
+def _items(body: bytes) -> list[Item]:
+    """The lines of an archive of one cluster.
+
+    :raises ApiError: 400 for damaged lines, and for those of several clusters, which would become one.
+    """
+    items: list[Item] = []
+    for count, line in enumerate(body.splitlines(), 1):
+        try:
+            items.append(parse_line(line))
+        except (ValueError, KeyError, TypeError):
+            raise errors.bad_request(f"line {count} is no line of an archive") from None
+        if items[-1].key.cluster != items[0].key.cluster or not items[-1].key.cluster:
+            raise errors.bad_request(f"line {count} is of another cluster: load the archive of one cluster")
+    return items
+
+
 async def _load(server: ApiServer, cluster: str, body: bytes, begin: bool) -> Response:
+    items = _items(body)
     if begin and not server.clusters.exists(cluster):
         await server.clusters.create(cluster)
     elif begin and server.store.usage(cluster) != (0, 0):
         raise errors.conflict(GROUP, PLURAL, cluster, "it is not empty; load the archive into a new cluster")
-    count = 0
-    for count, line in enumerate(body.splitlines(), 1):
-        try:
-            item = parse_line(line)
-        except (ValueError, KeyError, TypeError):
-            raise errors.bad_request(f"line {count} is no line of an archive") from None
+    for item in items:
         await _take(server, replace(item, key=item.key._replace(cluster=cluster)))
     details = {"name": cluster, "group": GROUP, "kind": PLURAL}
     status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
     return Response(
-        200, {"content-type": media.JSON}, orjson.dumps({**status, "message": f"{count} lines were loaded"})
+        200, {"content-type": media.JSON}, orjson.dumps({**status, "message": f"{len(items)} lines were loaded"})
     )
 
 

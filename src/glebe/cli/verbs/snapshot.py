@@ -59,9 +59,10 @@ async def snapshot(
         print(f"{path} holds {objects} objects of {cluster or 'all clusters'}")
     elif action is Action.LOAD:
         objects, cluster = _check(path)
-        cluster, session.cluster = session.cluster or cluster, ""
         if not cluster:
-            raise Failure(Exit.BAD_INPUT, f"{path} holds all clusters", "restore it: glebe snapshot restore FILE")
+            remedy = "restore it: glebe snapshot restore FILE; or save one: glebe snapshot save FILE --cluster NAME"
+            raise Failure(Exit.BAD_INPUT, f"{path} holds all clusters", remedy)
+        cluster, session.cluster = session.cluster or cluster, ""
         async with session.connect() as client:
             await _load(client, path, cluster)
         print(f"cluster {cluster} holds {objects} objects from {path}")
