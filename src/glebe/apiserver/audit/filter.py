@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -11,6 +10,7 @@ from glebe.apiserver.audit import events
 from glebe.apiserver.audit.policy import METADATA, Policy, Verdict
 from glebe.apiserver.flight import Flight, Onward
 from glebe.apiserver.request.routing import Route
+from glebe.apiserver.request.told import Told
 from glebe.kube.clock import Env, format_micro_time
 from glebe.kube.errors import ApiError
 from glebe.kube.transport import Request, Response, User
@@ -62,7 +62,7 @@ class Audit:
             self._write(event, "ResponseComplete", verdict)
         else:
             self._write(event, "ResponseStarted", verdict)
-            response.stream = _Told(response.stream, lambda: self._write(event, "ResponseComplete", verdict))
+            response.stream = Told(response.stream, lambda: self._write(event, "ResponseComplete", verdict))
         return response
 
     def refused(self, request: Request, route: Route, user: User | None, error: ApiError) -> None:
@@ -89,39 +89,6 @@ def _attempted(request: Request) -> str:
     if scheme := request.headers.get("authorization", "").partition(" ")[0].lower():
         return scheme[:32] if scheme in ("bearer", "basic") else "unknown"
     return "x509" if request.peer_certificate is not None else "no credentials"
-
-
-class _Told:
-    """A stream that says when it is over, however it ends."""
-
-    def __init__(self, stream: AsyncIterator[bytes], over: Callable[[], None]) -> None:
-        self._stream = stream
-        self._over: Callable[[], None] | None = over
-        if hasattr(stream, "push_to"):
-            self.push_to = stream.push_to
-
-    def __aiter__(self) -> _Told:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await anext(self._stream)
-        except BaseException:
-            self._tell()
-            raise
-
-    async def aclose(self) -> None:
-        try:
-            closer = getattr(self._stream, "aclose", None)
-            if closer is not None:
-                await closer()
-        finally:
-            self._tell()
-
-    def _tell(self) -> None:
-        over, self._over = self._over, None
-        if over is not None:
-            over()
 
 
 def contribute(assembly: Assembly) -> None:
