@@ -18,7 +18,7 @@ from test_cluster_queue import controllers, until
 from glebe.kube import resources as r
 from glebe.kube.clock import Env
 from glebe.node.fleet import parse_fleet
-from glebe.node.simulated import SimulatedNodes
+from glebe.node.simulated.nodes import SimulatedNodes
 from glebe.platform.bootstrap import default_objects
 
 pytestmark = [pytest.mark.cluster, pytest.mark.realtime]

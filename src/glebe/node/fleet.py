@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from glebe.gpu import catalogue
-from glebe.node import runtimes
-from glebe.node.fields import Fields, FleetError, unique
+from glebe.node.simulated import runtimes
 from glebe.node.spec import BLOCK_LABEL, GPU_RESOURCE, POOL_LABEL, RACK_LABEL, NodeSpec, standard_labels
+from glebe.node.values.fields import Fields, FleetError, unique
 
 __all__ = ["DEFAULT_FLEET", "Fleet", "FleetError", "load_fleet", "local_spec", "parse_fleet"]
 

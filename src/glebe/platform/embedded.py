@@ -26,8 +26,8 @@ from glebe.kube.objects import Object
 from glebe.kube.transport import Transport
 from glebe.metering.controller import controllers as metering
 from glebe.node.fleet import Fleet
-from glebe.node.processnode import ProcessNode
-from glebe.node.simulated import SimulatedNodes
+from glebe.node.process.node import ProcessNode
+from glebe.node.simulated.nodes import SimulatedNodes
 from glebe.node.spec import NodeSpec
 from glebe.platform import bootstrap
 from glebe.platform.parts import Part, Parts, Runnable, Wiring

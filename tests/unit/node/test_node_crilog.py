@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from glebe.kube.clock import parse_time
-from glebe.node import crilog
-from glebe.node.supervisor import Log
+from glebe.node.containers import crilog
+from glebe.node.containers.supervisor import Log
 
 LINES = (
     b"2026-01-01T00:00:00.000000001Z stdout F one\n"

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from glebe.node import environment, launch, volumes
-from glebe.node.addresses import Addresses
-from glebe.node.environment import ConfigError
-from glebe.node.sources import references
-from glebe.node.volumes import PathMap
+from glebe.node.network.addresses import Addresses
+from glebe.node.process import launch
+from glebe.node.values import environment
+from glebe.node.values.environment import ConfigError
+from glebe.node.values.sources import references
+from glebe.node.volumes import materialise as volumes
+from glebe.node.volumes.materialise import PathMap
 
 DATA: dict[tuple[str, str], Mapping[str, str]] = {
     ("configmap", "cm"): {"a": "1", "b": "two"},

@@ -13,7 +13,8 @@ from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object
 from glebe.kube.resources import CONFIGMAPS, PODS, SERVICE_ACCOUNTS
-from glebe.node import sources, volumes
+from glebe.node.values import sources
+from glebe.node.volumes import materialise as volumes
 
 
 class Issuer:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from glebe.node.backoff import CrashLoop, text
-from glebe.node.podstatus import Container, Exit, PodState, State, containers_of, phase_of, pod_status, qos_class
+from glebe.node.status import Container, Exit, PodState, State, containers_of, phase_of, pod_status, qos_class
 
 NOW = 1_767_225_600.0
 

@@ -17,9 +17,10 @@ from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, condition_is_true
 from glebe.kube.resources import CONFIGMAPS, NODES, PODS, SECRETS
-from glebe.node import backoff, supervisor
-from glebe.node.processnode import NodeDirBusy, ProcessNode
-from glebe.node.rundir import Run
+from glebe.node import backoff
+from glebe.node.containers import supervisor
+from glebe.node.containers.rundir import Run
+from glebe.node.process.node import NodeDirBusy, ProcessNode
 from glebe.node.spec import NodeSpec, standard_labels
 
 pytestmark = pytest.mark.realtime

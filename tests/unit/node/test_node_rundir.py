@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from glebe.node import supervisor
-from glebe.node.crilog import read_log
-from glebe.node.rundir import Process, Run
+from glebe.node.containers import supervisor
+from glebe.node.containers.crilog import read_log
+from glebe.node.containers.rundir import Process, Run
 
 pytestmark = pytest.mark.realtime
 

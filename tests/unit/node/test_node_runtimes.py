@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from glebe.node import runtimes
+from glebe.node.simulated import runtimes
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from glebe.node.podstatus import pod_status
-from glebe.node.simplan import EXIT_CODE, FAIL_AFTER, INIT_EXIT_CODE, INIT_TIME, RUN_TIME, STOP_TIME, Plan
-from glebe.node.simpod import SimPod
+from glebe.node.simulated.plan import EXIT_CODE, FAIL_AFTER, INIT_EXIT_CODE, INIT_TIME, RUN_TIME, STOP_TIME, Plan
+from glebe.node.simulated.pod import SimPod
 from glebe.node.spec import NodeSpec
+from glebe.node.status import pod_status
 
 NOW = 1_767_225_600.0
 SPEC = NodeSpec("n1", {"cpu": "1"}, start_delay=1.0, run_time="60s")

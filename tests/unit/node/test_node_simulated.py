@@ -13,8 +13,8 @@ from glebe.kube.objects import Object, condition_is_true
 from glebe.kube.resources import LEASES, NODES, PODS
 from glebe.node.fleet import parse_fleet
 from glebe.node.presence import heartbeat_interval
-from glebe.node.simplan import EXIT_CODE, INIT_TIME, RUN_TIME, STOP_TIME
-from glebe.node.simulated import SimulatedNodes
+from glebe.node.simulated.nodes import SimulatedNodes
+from glebe.node.simulated.plan import EXIT_CODE, INIT_TIME, RUN_TIME, STOP_TIME
 
 FLEET = """\
 apiVersion: glebe.dev/v1alpha1

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from glebe.node import volumes
-from glebe.node.environment import ConfigError
-from glebe.node.volumes import PathMap
+from glebe.node.values.environment import ConfigError
+from glebe.node.volumes import materialise as volumes
+from glebe.node.volumes.materialise import PathMap
 
 
 def pod(volume: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from glebe.kube.errors import ApiError
 from glebe.kube.informer import Informers
 from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.objects import Object, condition_is_true, get_condition, set_condition
-from glebe.node.simulated import SimulatedNodes
+from glebe.node.simulated.nodes import SimulatedNodes
 from glebe.node.spec import NodeSpec
 from glebe.platform.views import State, job_view
 from glebe.queueing import labels, transitions

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from glebe.kube.objects import Object
-from glebe.node import environment, volumes
-from glebe.node.environment import ConfigError, Source
-from glebe.node.volumes import PathMap
+from glebe.node.values import environment
+from glebe.node.values.environment import ConfigError, Source
+from glebe.node.volumes import materialise as volumes
+from glebe.node.volumes.materialise import PathMap
 
 #: What a container inherits of the platform's environment; everything else (credentials!) stays behind.
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from glebe.kube.objects import Object
-from glebe.node.environment import ConfigError, Source, field, resource
-from glebe.node.sources import token_key
+from glebe.node.values.environment import ConfigError, Source, field, resource
+from glebe.node.values.sources import token_key
 
 ROOT_CA = "kube-root-ca.crt"
 _FILE_MODE = 0o644

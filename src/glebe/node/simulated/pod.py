@@ -8,7 +8,9 @@ from typing import Any
 from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, annotations_of
 from glebe.node import backoff
-from glebe.node.podstatus import (
+from glebe.node.simulated.plan import Plan
+from glebe.node.spec import NodeSpec
+from glebe.node.status import (
     Container,
     Exit,
     PodState,
@@ -17,8 +19,6 @@ from glebe.node.podstatus import (
     phase_of,
     restarts_after,
 )
-from glebe.node.simplan import Plan
-from glebe.node.spec import NodeSpec
 
 
 class SimPod:

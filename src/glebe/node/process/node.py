@@ -29,12 +29,12 @@ from glebe.kube.objects import Object, key_of
 from glebe.kube.pods import BY_NODE, has_ended, node_of, requests_of
 from glebe.kube.resources import NODES, PODS
 from glebe.kube.transport import ConnectionLost
-from glebe.node import crilog, supervisor
-from glebe.node.addresses import Addresses
-from glebe.node.launch import Resolve
-from glebe.node.podrunner import Machine, PodRunner
+from glebe.node.containers import crilog, supervisor
+from glebe.node.containers.rundir import Run
+from glebe.node.network.addresses import Addresses
 from glebe.node.presence import Presence
-from glebe.node.rundir import Run
+from glebe.node.process.launch import Resolve
+from glebe.node.process.runner import Machine, PodRunner
 from glebe.node.spec import GPU_RESOURCE, NodeSpec
 
 log = logging.getLogger("glebe.node")

@@ -17,11 +17,11 @@ from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, condition_is_true, is_deleting, key_of
 from glebe.kube.pods import BY_NODE, ENDED, has_ended, node_of
 from glebe.kube.resources import NODES, PODS
-from glebe.node.podstatus import pod_status
 from glebe.node.podwrites import finish_deletion, write_status
 from glebe.node.presence import Presence
-from glebe.node.simpod import SimPod
+from glebe.node.simulated.pod import SimPod
 from glebe.node.spec import NodeSpec
+from glebe.node.status import pod_status
 
 _WORKERS = 8
 _LOST = ("NodeLost", "the simulated node failed while this pod was on it")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from glebe.node import runtimes
+from glebe.node.simulated import runtimes
 
 RUN_TIME: Final = "sim.glebe.dev/run-time"
 EXIT_CODE: Final = "sim.glebe.dev/exit-code"

@@ -9,7 +9,7 @@ from glebe.kube.client import Client
 from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.objects import Object
 from glebe.kube.resources import CONFIGMAPS, SECRETS, SERVICE_ACCOUNTS
-from glebe.node.environment import Source, decode_secret
+from glebe.node.values.environment import Source, decode_secret
 
 
 def references(pod: Object) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """One pod on a process node: its containers from start to end, its status, its deletion.
 
 A runner can be cancelled at any moment and another one begun later: what has happened is in the pod's directory
-(``CONTAINER/ATTEMPT/``, see :mod:`glebe.node.supervisor`), and a new runner walks the same way through it.
+(``CONTAINER/ATTEMPT/``, see :mod:`glebe.node.containers.supervisor`), and a new runner walks the same way through it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from glebe.kube.events import EventRecorder
 from glebe.kube.objects import Object, is_deleting
 from glebe.kube.pods import ENDED, has_ended
 from glebe.kube.transport import ConnectionLost
-from glebe.node import backoff, launch, sources
-from glebe.node.crilog import last_lines
-from glebe.node.environment import ConfigError
-from glebe.node.podstatus import (
+from glebe.node import backoff
+from glebe.node.containers.crilog import last_lines
+from glebe.node.containers.rundir import Run
+from glebe.node.podwrites import finish_deletion, write_status
+from glebe.node.process import launch
+from glebe.node.status import (
     Container,
     Exit,
     PodState,
@@ -34,8 +36,8 @@ from glebe.node.podstatus import (
     policy_of,
     restarts_after,
 )
-from glebe.node.podwrites import finish_deletion, write_status
-from glebe.node.rundir import Run
+from glebe.node.values import sources
+from glebe.node.values.environment import ConfigError
 
 log = logging.getLogger("glebe.node")
 

@@ -1,7 +1,7 @@
 """One run of one container on this machine, seen from the platform: a directory that a supervisor works in.
 
-See :mod:`glebe.node.supervisor` for the files. Everything here bears being repeated: starting a run that is started
-already finds it, in this process or in the next.
+See :mod:`glebe.node.containers.supervisor` for the files. Everything here bears being repeated: starting a run that
+is started already finds it, in this process or in the next.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 import orjson
 
-from glebe.node import supervisor
-from glebe.node.podstatus import Exit
+from glebe.node.containers import supervisor
+from glebe.node.status import Exit
 
 _SCRIPT = Path(supervisor.__file__)
 _POLL = 0.01  # seconds, while a supervisor starts (it takes about 20 ms)
