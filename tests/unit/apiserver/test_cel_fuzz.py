@@ -7,10 +7,10 @@ import contextlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glebe.apiserver.cel import types as t
-from glebe.apiserver.cel.budget import Budget, EvalError, OutOfBudget
-from glebe.apiserver.cel.environment import CompileError, Environment
-from glebe.apiserver.cel.estimate import estimate
+from glebe.cel import types as t
+from glebe.cel.budget import Budget, EvalError, OutOfBudget
+from glebe.cel.environment import CompileError, Environment
+from glebe.cel.estimate import estimate
 
 OBJECT = {"s": "text é", "n": 3, "f": 1.5, "l": [1, 2, 3], "m": {"a": 1, "b": [True, None]}, "z": None, "e": {}}
 ENVIRONMENT = Environment({"object": t.DYN, "n": t.INT, "s": t.STRING, "l": t.list_of(t.INT)})

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from glebe.apiserver.cel import types as t
-from glebe.apiserver.cel.budget import PER_CALL, Budget, EvalError, OutOfBudget
-from glebe.apiserver.cel.environment import CompileError, Environment
+from glebe.cel import types as t
+from glebe.cel.budget import PER_CALL, Budget, EvalError, OutOfBudget
+from glebe.cel.environment import CompileError, Environment
 
 OBJECT = {
     "metadata": {"name": "a", "labels": {"team": "x", "a/b": "c"}},

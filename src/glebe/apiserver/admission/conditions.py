@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from glebe.apiserver.admission.base import AdmissionAttributes
 from glebe.apiserver.admission.matching import Match, kind_of
 from glebe.apiserver.admission.options import operation_options
-from glebe.apiserver.cel import types as t
-from glebe.apiserver.cel.authorization import Answer, Answers, Authorizer, Question, Unanswered
-from glebe.apiserver.cel.budget import PER_MATCH_CONDITIONS, Budget, EvalError, OutOfBudget
-from glebe.apiserver.cel.environment import CompileError, Environment, Program
-from glebe.apiserver.cel.types import Type
+from glebe.cel import types as t
+from glebe.cel.authorization import Answer, Answers, Authorizer, Question, Unanswered
+from glebe.cel.budget import PER_MATCH_CONDITIONS, Budget, EvalError, OutOfBudget
+from glebe.cel.environment import CompileError, Environment, Program
+from glebe.cel.types import Type
 from glebe.kube.transport import User
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import Any
 
 from glebe.apiserver.admission.conditions import Fields, declarations
-from glebe.apiserver.cel import types as t
-from glebe.apiserver.cel.budget import Budget, EvalError
-from glebe.apiserver.cel.environment import CompileError, Environment, Program
-from glebe.apiserver.cel.types import Type
-from glebe.apiserver.cel.values import Lazy
+from glebe.cel import types as t
+from glebe.cel.budget import Budget, EvalError
+from glebe.cel.environment import CompileError, Environment, Program
+from glebe.cel.types import Type
+from glebe.cel.values import Lazy
 
 _PATCH_FIELDS = {"op": t.STRING, "path": t.STRING, "from": t.STRING, "value": t.DYN}
 JSON_PATCH, OBJECT = "JSONPatch", "Object"

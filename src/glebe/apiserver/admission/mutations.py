@@ -21,13 +21,13 @@ from glebe.apiserver.admission.mutating import replace
 from glebe.apiserver.admission.policies import Circumstances
 from glebe.apiserver.admission.registrations import MUTATING_BINDINGS, MUTATING_POLICIES, Shared
 from glebe.apiserver.admission.versions import convert, copy
-from glebe.apiserver.cel.budget import PER_REQUEST, Budget, EvalError, OutOfBudget
-from glebe.apiserver.cel.environment import CompileError, Program
-from glebe.apiserver.cel.jsonvalues import to_json
-from glebe.apiserver.cel.values import StructValue
 from glebe.apiserver.patch import json_patch
 from glebe.apiserver.types import merging
 from glebe.apiserver.types.schema import Schema
+from glebe.cel.budget import PER_REQUEST, Budget, EvalError, OutOfBudget
+from glebe.cel.environment import CompileError, Program
+from glebe.cel.jsonvalues import to_json
+from glebe.cel.values import StructValue
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object
 

@@ -22,8 +22,8 @@ from glebe.apiserver.admission.expressions import Expressions, Variables
 from glebe.apiserver.admission.matching import Match, Matcher
 from glebe.apiserver.admission.registrations import VALIDATING_BINDINGS, VALIDATING_POLICIES, Shared
 from glebe.apiserver.admission.versions import convert
-from glebe.apiserver.cel.budget import PER_REQUEST, Budget, EvalError, OutOfBudget
-from glebe.apiserver.cel.environment import CompileError, Program
+from glebe.cel.budget import PER_REQUEST, Budget, EvalError, OutOfBudget
+from glebe.cel.environment import CompileError, Program
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object
 

@@ -17,11 +17,11 @@ from glebe.apiserver.admission.registrations import GROUP, VALIDATING_POLICIES
 from glebe.kube.transport import PLATFORM, Request
 
 if TYPE_CHECKING:
-    from glebe.apiserver.cel.types import Type
     from glebe.apiserver.request.call import Call
     from glebe.apiserver.server import ApiServer
     from glebe.apiserver.store import Entry
     from glebe.apiserver.types.registry import ResourceInfo
+    from glebe.cel.types import Type
     from glebe.kube.objects import Object
 
 log = logging.getLogger("glebe.apiserver")
@@ -107,8 +107,8 @@ def _kinds(server: ApiServer, cluster: str, constraints: Mapping[str, Any]) -> l
 def _against(server: ApiServer, cluster: str, spec: Mapping[str, Any], info: ResourceInfo) -> Iterator[tuple[str, str]]:
     from glebe.apiserver.admission.binding import param_info
     from glebe.apiserver.admission.expressions import Expressions
-    from glebe.apiserver.cel import types as t
-    from glebe.apiserver.cel.environment import CompileError
+    from glebe.cel import types as t
+    from glebe.cel.environment import CompileError
 
     kind = spec.get("paramKind")
     params = param_info(server, cluster, kind) if kind else None
@@ -130,8 +130,8 @@ def _against(server: ApiServer, cluster: str, spec: Mapping[str, Any], info: Res
 
 
 def _type(info: ResourceInfo) -> Type:
-    from glebe.apiserver.cel import types as t
-    from glebe.apiserver.cel.schematypes import type_of
+    from glebe.apiserver.types.schematypes import type_of
+    from glebe.cel import types as t
 
     if info.schema is None:
         return t.DYN

@@ -161,8 +161,8 @@ class _Expressions:
         """:raises ConfigError: it does not compile."""
         if not text:
             return
-        from glebe.apiserver.cel.environment import CompileError, Environment  # late: only configurations with CEL
-        from glebe.apiserver.cel.types import DYN, STRING, map_of
+        from glebe.cel.environment import CompileError, Environment  # late: only configurations with CEL
+        from glebe.cel.types import DYN, STRING, map_of
 
         try:
             self._programs[text] = Environment({self._variable: map_of(STRING, DYN)}).compile(text)
@@ -171,7 +171,7 @@ class _Expressions:
 
     def value(self, text: str, data: dict[str, Any]) -> Any:
         """:raises Refused: the expression fails on these claims."""
-        from glebe.apiserver.cel.budget import EvalError, OutOfBudget
+        from glebe.cel.budget import EvalError, OutOfBudget
 
         try:
             return self._programs[text].evaluate({self._variable: data})

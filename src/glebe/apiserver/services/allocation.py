@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from glebe.apiserver.request.call import Call
 from glebe.apiserver.services.pools import SERVICES, Full, Pools, Refused, addresses_of, ports_of
 from glebe.apiserver.store import Event
-from glebe.apiserver.types import names as n
 from glebe.kube import errors
+from glebe.kube import names as n
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from glebe.apiserver.types import names as n
+from glebe.kube import names as n
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 

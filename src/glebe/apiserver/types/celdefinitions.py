@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from glebe.apiserver.cel.budget import STATIC_PER_EXPRESSION, STATIC_PER_SCHEMA
-from glebe.apiserver.cel.environment import Program
-from glebe.apiserver.cel.estimate import estimate
-from glebe.apiserver.cel.schematypes import LARGEST_REQUEST, smallest
-from glebe.apiserver.types import names as n
 from glebe.apiserver.types.celrules import RULES, CompiledRule
 from glebe.apiserver.types.schema import Schema
+from glebe.apiserver.types.schematypes import LARGEST_REQUEST, smallest
+from glebe.cel.budget import STATIC_PER_EXPRESSION, STATIC_PER_SCHEMA
+from glebe.cel.environment import Program
+from glebe.cel.estimate import estimate
+from glebe.kube import names as n
 from glebe.kube.errors import Cause
 
 Raw = Mapping[str, Any]

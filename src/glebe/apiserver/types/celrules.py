@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from glebe.apiserver.types.names import show
 from glebe.apiserver.types.schema import Schema
 from glebe.kube.errors import Cause
+from glebe.kube.names import show
 
 if TYPE_CHECKING:
-    from glebe.apiserver.cel.budget import Budget
-    from glebe.apiserver.cel.environment import Environment, Program
+    from glebe.cel.budget import Budget
+    from glebe.cel.environment import Environment, Program
 
 RULES = "x-kubernetes-validations"
 ROOT = "<nil>"
@@ -82,10 +82,10 @@ def _children(schema: Schema) -> list[Schema]:
 
 
 def _compiled(schema: Schema, root: bool) -> Iterator[CompiledRule]:
-    from glebe.apiserver.cel import types as t  # late: only kinds with rules need any of it
-    from glebe.apiserver.cel.environment import Environment
-    from glebe.apiserver.cel.schematypes import type_of
     from glebe.apiserver.types.fieldpaths import find_field
+    from glebe.apiserver.types.schematypes import type_of
+    from glebe.cel import types as t  # late: only kinds with rules need any of it
+    from glebe.cel.environment import Environment
 
     kind = type_of(schema, root=root)
     plain = Environment({"self": kind, _OLD: kind}, raw=True) if kind is not None else None
@@ -101,7 +101,7 @@ def _compiled(schema: Schema, root: bool) -> Iterator[CompiledRule]:
 def _one(
     rule: Mapping[str, Any], chosen: Environment | None, plain: Environment | None, optional: bool, field: str
 ) -> CompiledRule:
-    from glebe.apiserver.cel.syntax import names_in
+    from glebe.cel.syntax import names_in
 
     text, said = str(rule.get("rule") or ""), str(rule.get("messageExpression") or "")
     program, fault = _compile(chosen, text, "bool", "compilation failed: ", "cel expression must evaluate to a bool")
@@ -118,7 +118,7 @@ def _one(
 def _compile(
     environment: Environment | None, text: str, wanted: str, preface: str, otherwise: str
 ) -> tuple[Program | None, str]:
-    from glebe.apiserver.cel.environment import CompileError
+    from glebe.cel.environment import CompileError
 
     if environment is None:
         return None, "the schema cannot be seen by expressions"
@@ -139,7 +139,7 @@ def rule_faults(schema: Schema, value: Any, old: Any, path: str = "") -> Iterato
     """
     if value is None or not schema.ruled:
         return
-    from glebe.apiserver.cel.budget import PER_REQUEST, Budget  # late: see above
+    from glebe.cel.budget import PER_REQUEST, Budget  # late: see above
 
     walk = _Walk(Budget(PER_REQUEST))
     try:
@@ -179,8 +179,8 @@ class _Walk:
                 yield from self.node(child, item, old.get(name), where, child.rules)
 
     def _held(self, rule: CompiledRule, schema: Schema, value: Any, old: Any, path: str) -> Iterator[Cause]:
-        from glebe.apiserver.cel.budget import EvalError, OutOfBudget
-        from glebe.apiserver.cel.values import NONE, Optional
+        from glebe.cel.budget import EvalError, OutOfBudget
+        from glebe.cel.values import NONE, Optional
 
         shown = f'Invalid value: "{schema.raw.get("type", "")}": '
         where = path or ROOT
@@ -227,7 +227,7 @@ class _Walk:
 
     def _said(self, rule: CompiledRule, values: dict[str, Any]) -> str:
         """What the message's expression makes; "" when it makes nothing that could be shown."""
-        from glebe.apiserver.cel.budget import EvalError, OutOfBudget
+        from glebe.cel.budget import EvalError, OutOfBudget
 
         if rule.says is None:
             return ""

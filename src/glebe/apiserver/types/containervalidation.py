@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from glebe.apiserver.types import names as n
+from glebe.kube import names as n
 from glebe.kube import quantity
 from glebe.kube.errors import Cause
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from glebe.apiserver.types import names as n
+from glebe.kube import names as n
 from glebe.kube.errors import Cause
 
 Values = dict[str, Any]

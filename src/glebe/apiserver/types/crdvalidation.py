@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from glebe.apiserver.types import names as n
 from glebe.apiserver.types.conversionrules import conversion_faults
 from glebe.apiserver.types.definitionfacts import APPROVED, approval_state, has_condition, is_protected
 from glebe.apiserver.types.fieldpaths import find_field
 from glebe.apiserver.types.schemarules import schema_faults
+from glebe.kube import names as n
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 

@@ -6,10 +6,10 @@ import copy
 import re
 from typing import Any
 
-from glebe.apiserver.types import names as n
 from glebe.apiserver.types.placementvalidation import label_selector
 from glebe.apiserver.types.podvalidation import template
 from glebe.kube import cron
+from glebe.kube import names as n
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 from glebe.kube.selectors import LabelSelector

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from glebe.apiserver.types import names as n
 from glebe.apiserver.types.containervalidation import non_negative_quantities, port_name_faults, port_number
 from glebe.apiserver.types.placementvalidation import label_selector
 from glebe.apiserver.types.podvalidation import template
+from glebe.kube import names as n
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 from glebe.kube.selectors import LabelSelector

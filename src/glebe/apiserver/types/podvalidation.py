@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from glebe.apiserver.types import names as n
 from glebe.apiserver.types.containervalidation import container, downward_item, non_negative_quantities
 from glebe.apiserver.types.placementvalidation import affinity, spread_constraints, tolerations
 from glebe.apiserver.types.remembered import VARYING, Memory, digest_of_spec
+from glebe.kube import names as n
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 

@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from glebe.apiserver.cel.syntax import RESERVED
-from glebe.apiserver.types import names as n
 from glebe.apiserver.types.placementvalidation import label_selector
 from glebe.apiserver.types.registrationvalidation import condition_compiler, match_conditions, one_of, rule_faults
+from glebe.cel.syntax import RESERVED
+from glebe.kube import names as n
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 

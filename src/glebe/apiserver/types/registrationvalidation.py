@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from glebe.apiserver.types import names as n
 from glebe.apiserver.types.placementvalidation import label_selector
+from glebe.kube import names as n
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 
@@ -115,7 +115,7 @@ def condition_compiler(*, params: bool) -> Callable[[str], str]:
 
     def fault(text: str) -> str:
         from glebe.apiserver.admission.conditions import environment  # late: most servers never see an expression
-        from glebe.apiserver.cel.environment import CompileError
+        from glebe.cel.environment import CompileError
 
         try:
             program = environment(params, True).compile(text)

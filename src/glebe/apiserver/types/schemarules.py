@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from glebe.apiserver.types import names as n
 from glebe.apiserver.types import structural
 from glebe.apiserver.types.fieldpaths import find_field
 from glebe.apiserver.types.formats import FORMATS
 from glebe.apiserver.types.schema import Schema
 from glebe.apiserver.types.structuralrules import children, structural_faults
+from glebe.kube import names as n
 from glebe.kube.errors import Cause
 
 Raw = dict[str, Any]

@@ -8,7 +8,6 @@ from ipaddress import ip_address
 from typing import Any
 
 from glebe.apiserver.types import devicerules
-from glebe.apiserver.types import names as n
 from glebe.apiserver.types.ruletables import (
     Table,
     address,
@@ -23,6 +22,7 @@ from glebe.apiserver.types.ruletables import (
     qualified,
     required,
 )
+from glebe.kube import names as n
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 

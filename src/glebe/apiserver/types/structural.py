@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
-from glebe.apiserver import regex
 from glebe.apiserver.types.formats import FORMATS
 from glebe.apiserver.types.schema import Schema
+from glebe.cel import regex
 from glebe.kube.errors import Cause
 
 # -------------------------------------------------------------------------------------------------- the yes/no check

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from glebe.apiserver import regex
-from glebe.apiserver.types import names as n
+from glebe.cel import regex
+from glebe.kube import names as n
 from glebe.kube.errors import Cause
 
 Raw = dict[str, Any]

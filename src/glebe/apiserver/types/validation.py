@@ -19,9 +19,9 @@ from glebe.apiserver.types import (
     smallkinds,
     structural,
 )
-from glebe.apiserver.types import names as n
 from glebe.apiserver.types.registry import ResourceInfo
 from glebe.apiserver.types.schema import Schema
+from glebe.kube import names as n
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from glebe.apiserver.cel.budget import EvalError, OutOfBudget
-from glebe.apiserver.cel.values import no_overload
+from glebe.cel.budget import EvalError, OutOfBudget
+from glebe.cel.values import no_overload
 
 Frame = list[Any]
 Step = Callable[[Frame], Any]

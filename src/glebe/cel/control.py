@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from glebe.apiserver.cel.budget import EvalError
-from glebe.apiserver.cel.comprehensions import Frame, Step
-from glebe.apiserver.cel.values import Optional, no_overload, type_name
+from glebe.cel.budget import EvalError
+from glebe.cel.comprehensions import Frame, Step
+from glebe.cel.values import Optional, no_overload, type_name
 
 
 def _junction(absorbing: bool) -> Callable[[list[Step]], Step]:

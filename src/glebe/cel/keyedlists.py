@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from glebe.apiserver.cel.budget import Budget
-from glebe.apiserver.cel.values import equal, no_overload
+from glebe.cel.budget import Budget
+from glebe.cel.values import equal, no_overload
 
 
 def _identity(flavor: tuple[str, ...]) -> Callable[[Any], Any]:

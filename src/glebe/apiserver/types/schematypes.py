@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from glebe.apiserver.cel import types as t
-from glebe.apiserver.cel.syntax import RESERVED
-from glebe.apiserver.cel.types import Type
 from glebe.apiserver.types.schema import Schema
+from glebe.cel import types as t
+from glebe.cel.syntax import RESERVED
+from glebe.cel.types import Type
 
 #: As upstream: what does not say how long it is may fill a request.
 LARGEST_REQUEST = 3 * 1024 * 1024

@@ -6,10 +6,10 @@ import ipaddress
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from glebe.apiserver.cel.budget import Budget, EvalError, of_text
-from glebe.apiserver.cel.registry import CLASSES, Library
-from glebe.apiserver.cel.standard import free
-from glebe.apiserver.cel.values import Extension
+from glebe.cel.budget import Budget, EvalError, of_text
+from glebe.cel.registry import CLASSES, Library
+from glebe.cel.standard import free
+from glebe.cel.values import Extension
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from glebe.apiserver.cel.budget import PER_CALL, PER_REQUEST, Budget, EvalError, OutOfBudget
-from glebe.apiserver.cel.checker import Checked, Checker, Issue, StructFields
-from glebe.apiserver.cel.comprehensions import Step
-from glebe.apiserver.cel.parser import parse
-from glebe.apiserver.cel.program import Compiler
-from glebe.apiserver.cel.syntax import Node, SyntaxFault
-from glebe.apiserver.cel.types import Type
+from glebe.cel.budget import PER_CALL, PER_REQUEST, Budget, EvalError, OutOfBudget
+from glebe.cel.checker import Checked, Checker, Issue, StructFields
+from glebe.cel.comprehensions import Step
+from glebe.cel.parser import parse
+from glebe.cel.program import Compiler
+from glebe.cel.syntax import Node, SyntaxFault
+from glebe.cel.types import Type
 
 _KEPT = 4096
 _EXHAUSTED = "validation failed due to running out of cost budget, no further validation rules will be run"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from glebe.apiserver.cel.syntax import (
+from glebe.cel.syntax import (
     RESERVED,
     Call,
     Ident,

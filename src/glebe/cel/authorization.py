@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from glebe.apiserver.cel.budget import Budget, EvalError
-from glebe.apiserver.cel.registry import CLASSES, Library
-from glebe.apiserver.cel.values import Extension
+from glebe.cel.budget import Budget, EvalError
+from glebe.cel.registry import CLASSES, Library
+from glebe.cel.values import Extension
 
 CHECK_COST = 350_000
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from glebe.apiserver.cel.budget import EvalError
-from glebe.apiserver.cel.kubernetes import Quantity
-from glebe.apiserver.cel.standard import to_text
-from glebe.apiserver.cel.values import Duration, Optional, Timestamp, type_name
+from glebe.cel.budget import EvalError
+from glebe.cel.kubernetes import Quantity
+from glebe.cel.standard import to_text
+from glebe.cel.values import Duration, Optional, Timestamp, type_name
 from glebe.kube import quantity
 
 

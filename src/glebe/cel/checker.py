@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from glebe.apiserver import regex
-from glebe.apiserver.cel import types as t
-from glebe.apiserver.cel.budget import EvalError
-from glebe.apiserver.cel.operators import BINARY, UNARY
-from glebe.apiserver.cel.parser import qualified_name
-from glebe.apiserver.cel.registry import Library, Overload, standard
-from glebe.apiserver.cel.syntax import (
+from glebe.cel import regex
+from glebe.cel import types as t
+from glebe.cel.budget import EvalError
+from glebe.cel.operators import BINARY, UNARY
+from glebe.cel.parser import qualified_name
+from glebe.cel.registry import Library, Overload, standard
+from glebe.cel.syntax import (
     Call,
     Ident,
     ListLiteral,
@@ -26,8 +26,8 @@ from glebe.apiserver.cel.syntax import (
     StructLiteral,
     UInt,
 )
-from glebe.apiserver.cel.types import Type
-from glebe.apiserver.cel.values import parse_duration, parse_timestamp
+from glebe.cel.types import Type
+from glebe.cel.values import parse_duration, parse_timestamp
 
 StructFields = Callable[[str], "Callable[[str], Type | None] | None"]
 """Name in ``Name{...}`` -> (field -> its type, or None), or None for what is no type."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from glebe.apiserver.cel import control
-from glebe.apiserver.cel.budget import Budget, EvalError, OutOfBudget
-from glebe.apiserver.cel.checker import Checked
-from glebe.apiserver.cel.comprehensions import COMPREHENSIONS, Frame, Step, iteration
-from glebe.apiserver.cel.keyedlists import FLAVORED
-from glebe.apiserver.cel.operators import BINARY, UNARY, index, optional_index
-from glebe.apiserver.cel.rawvalues import from_raw
-from glebe.apiserver.cel.registry import dispatcher
-from glebe.apiserver.cel.syntax import (
+from glebe.cel import control
+from glebe.cel.budget import Budget, EvalError, OutOfBudget
+from glebe.cel.checker import Checked
+from glebe.cel.comprehensions import COMPREHENSIONS, Frame, Step, iteration
+from glebe.cel.keyedlists import FLAVORED
+from glebe.cel.operators import BINARY, UNARY, index, optional_index
+from glebe.cel.rawvalues import from_raw
+from glebe.cel.registry import dispatcher
+from glebe.cel.syntax import (
     Call,
     Ident,
     ListLiteral,
@@ -27,7 +27,7 @@ from glebe.apiserver.cel.syntax import (
     Select,
     StructLiteral,
 )
-from glebe.apiserver.cel.values import (
+from glebe.cel.values import (
     NONE,
     Lazy,
     Optional,

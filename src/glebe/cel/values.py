@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from glebe.apiserver.cel.budget import Budget, EvalError
-from glebe.apiserver.cel.syntax import UInt
+from glebe.cel.budget import Budget, EvalError
+from glebe.cel.syntax import UInt
 
 INT_MIN, INT_MAX, UINT_MAX = -(1 << 63), (1 << 63) - 1, (1 << 64) - 1
 _NANO = 1_000_000_000

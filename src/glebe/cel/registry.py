@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from glebe.apiserver.cel import types as t
-from glebe.apiserver.cel.budget import Budget
-from glebe.apiserver.cel.syntax import UInt
-from glebe.apiserver.cel.values import Duration, Lazy, Optional, Timestamp, TypeValue, no_overload
+from glebe.cel import types as t
+from glebe.cel.budget import Budget
+from glebe.cel.syntax import UInt
+from glebe.cel.values import Duration, Lazy, Optional, Timestamp, TypeValue, no_overload
 
 Implementation = Callable[..., Any]
 
@@ -129,7 +129,7 @@ def dispatcher(name: str, candidates: list[Overload]) -> Implementation:
 @cache
 def standard() -> Library:
     """All libraries of Kubernetes, loaded when the first expression is compiled."""
-    from glebe.apiserver.cel import authorization, collections, kubernetes, network, standard, strings
+    from glebe.cel import authorization, collections, kubernetes, network, standard, strings
 
     library = Library()
     for module in (standard, strings, collections, kubernetes, network, authorization):

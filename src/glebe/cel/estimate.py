@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from glebe.apiserver.cel import authorization
-from glebe.apiserver.cel.checker import Checked
-from glebe.apiserver.cel.syntax import (
+from glebe.cel import authorization
+from glebe.cel.checker import Checked
+from glebe.cel.syntax import (
     Call,
     Ident,
     ListLiteral,

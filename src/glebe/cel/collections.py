@@ -6,10 +6,10 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from glebe.apiserver.cel.budget import Budget, EvalError
-from glebe.apiserver.cel.operators import add, less
-from glebe.apiserver.cel.registry import Library
-from glebe.apiserver.cel.values import NONE, Optional, equal
+from glebe.cel.budget import Budget, EvalError
+from glebe.cel.operators import add, less
+from glebe.cel.registry import Library
+from glebe.cel.values import NONE, Optional, equal
 
 _ORDERED = ("int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes")
 _SUMMED = {"int": 0, "uint": 0, "double": 0.0, "duration": None}

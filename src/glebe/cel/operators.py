@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from glebe.apiserver.cel.budget import Budget, EvalError, of_text
-from glebe.apiserver.cel.syntax import UInt
-from glebe.apiserver.cel.values import (
+from glebe.cel.budget import Budget, EvalError, of_text
+from glebe.cel.syntax import UInt
+from glebe.cel.values import (
     Duration,
     Lazy,
     Optional,

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
-from glebe.apiserver import regex
-from glebe.apiserver.cel.budget import Budget, EvalError, of_text
-from glebe.apiserver.cel.registry import Library
-from glebe.apiserver.cel.syntax import UInt
-from glebe.apiserver.cel.values import (
+from glebe.cel import regex
+from glebe.cel.budget import Budget, EvalError, of_text
+from glebe.cel.registry import Library
+from glebe.cel.syntax import UInt
+from glebe.cel.values import (
     INT_MAX,
     INT_MIN,
     UINT_MAX,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from glebe.apiserver import regex
-from glebe.apiserver.cel.budget import Budget, EvalError, of_text
-from glebe.apiserver.cel.registry import Library
-from glebe.apiserver.cel.standard import format_double, text_cost, to_text
-from glebe.apiserver.cel.syntax import UInt
-from glebe.apiserver.cel.values import Duration, Timestamp, TypeValue, type_name
+from glebe.cel import regex
+from glebe.cel.budget import Budget, EvalError, of_text
+from glebe.cel.registry import Library
+from glebe.cel.standard import format_double, text_cost, to_text
+from glebe.cel.syntax import UInt
+from glebe.cel.values import Duration, Timestamp, TypeValue, type_name
 
 _ASCII_UPPER = str.maketrans("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _ASCII_LOWER = {v: k for k, v in _ASCII_UPPER.items()}

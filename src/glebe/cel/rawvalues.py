@@ -6,9 +6,9 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
-from glebe.apiserver.cel.budget import EvalError
-from glebe.apiserver.cel.types import Type
-from glebe.apiserver.cel.values import parse_duration, parse_timestamp
+from glebe.cel.budget import EvalError
+from glebe.cel.types import Type
+from glebe.cel.values import parse_duration, parse_timestamp
 
 
 def from_raw(kind: Type) -> Callable[[Any], Any] | None:

@@ -11,10 +11,10 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from glebe.apiserver.cel.budget import Budget, EvalError, of_text
-from glebe.apiserver.cel.registry import CLASSES, Library
-from glebe.apiserver.cel.standard import free, text_cost
-from glebe.apiserver.cel.values import INT_MAX, INT_MIN, NONE, Extension, Optional, parse_timestamp
+from glebe.cel.budget import Budget, EvalError, of_text
+from glebe.cel.registry import CLASSES, Library
+from glebe.cel.standard import free, text_cost
+from glebe.cel.values import INT_MAX, INT_MIN, NONE, Extension, Optional, parse_timestamp
 from glebe.kube import quantity
 
 _LONGEST = 128
@@ -134,7 +134,7 @@ def _holds(parse: Callable[[str], Any], why: str) -> Callable[[str], tuple[str, 
 
 
 def _uri(text: str) -> None:
-    from glebe.apiserver.cel.network import Url
+    from glebe.cel.network import Url
 
     Url(text)
 
@@ -147,7 +147,7 @@ def _uuid(text: str) -> None:
 @cache
 def formats() -> dict[str, Format]:
     """All named formats."""
-    from glebe.apiserver.types import names
+    from glebe.kube import names
 
     def prefix(check: Callable[[str], tuple[str, ...]]) -> Callable[[str], tuple[str, ...]]:
         return lambda text: tuple(check(text[:-1] + "a" if text.endswith("-") else text))
