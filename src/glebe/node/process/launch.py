@@ -1,46 +1,59 @@
-"""From a container's specification to what its supervisor is to run (``run.json``)."""
+"""From a container as it is written in a pod to what is needed to start it (:class:`ContainerSpec`)."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from glebe.kube.objects import Object
+from glebe.node.contracts import ContainerSpec, PodNetwork
+from glebe.node.process.seams import Grant, inherited
 from glebe.node.values import environment
 from glebe.node.values.environment import ConfigError, Source
-from glebe.node.volumes import materialise as volumes
 from glebe.node.volumes.materialise import PathMap
-
-#: What a container inherits of the platform's environment; everything else (credentials!) stays behind.
-INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ")
 
 Resolve = Callable[[str, str], Awaitable[str]]  # (hostname, subdomain) -> address; waits until there is one
 
+_DEFAULT_GRACE = 30.0
 
-async def prepare(
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What a pod has before its first container: a place in the network, devices."""
+
+    network: PodNetwork
+    grant: Grant
+
+
+async def container_spec(
     pod: Object,
     container: dict[str, Any],
     *,
     source: Source,
+    volumes: dict[str, Path],
     pod_dir: Path,
-    address: str,
-    gpus: Sequence[int],
+    sandbox: Sandbox,
+    host_ip: str,
     resolve: Resolve,
-) -> dict[str, Any]:
-    """argv, env and cwd of the container.
+) -> ContainerSpec:
+    """Everything that starts one run of ``container``.
 
     :raises ConfigError: it cannot be created as it is written.
     """
-    view = {**pod, "status": {**(pod.get("status") or {}), "podIP": address, "hostIP": "127.0.0.1"}}
-    paths = PathMap(container, volumes.materialise(view, pod_dir / "volumes", source))
-    base = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    base["HOSTNAME"] = pod["spec"].get("hostname") or pod["metadata"]["name"]
-    base["POD_IP"] = base["GLEBE_POD_IP"] = address
-    base["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus)) if _wants_gpu(container) else ""
-    base.update(paths.variables)
+    network = sandbox.network
+    view = {**pod, "status": {**(pod.get("status") or {}), "podIP": network.address, "hostIP": host_ip}}
+    paths = PathMap(container, volumes)
+    hostname = pod["spec"].get("hostname") or pod["metadata"]["name"]
+    base = {
+        **inherited(),
+        "HOSTNAME": hostname,
+        **network.env,
+        **sandbox.grant.env(container),
+        **paths.variables,
+    }
     resolved = await _resolve_hosts(pod, container, resolve)
     env = environment.build(view, resolved, base, source)
     for name in [item["name"] for item in container.get("env") or ()]:
@@ -53,20 +66,23 @@ async def prepare(
             "not know the image's entry point; set command"
         )
     argv = [paths.apply(environment.expand(word, env)) for word in [*command, *(container.get("args") or [])]]
-    cwd = container.get("workingDir")
-    if cwd:
-        cwd = paths.apply(cwd)
-    else:
-        work = pod_dir / container["name"] / "work"
-        work.mkdir(parents=True, exist_ok=True)
-        paths.link(work)
-        cwd = str(work)
-    return {"argv": argv, "env": env, "cwd": cwd}
+    return ContainerSpec(
+        argv=argv,
+        env=env,
+        cwd=_working_directory(container, paths, pod_dir),
+        hostname=hostname,
+        network=network.namespace,
+        grace=float(pod["spec"].get("terminationGracePeriodSeconds", _DEFAULT_GRACE)),
+    )
 
 
-def _wants_gpu(container: dict[str, Any]) -> bool:
-    resources = container.get("resources") or {}
-    return any("nvidia.com/gpu" in (resources.get(kind) or {}) for kind in ("limits", "requests"))
+def _working_directory(container: dict[str, Any], paths: PathMap, pod_dir: Path) -> str:
+    if container.get("workingDir"):
+        return paths.apply(container["workingDir"])
+    work = pod_dir / container["name"] / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    paths.link(work)
+    return str(work)
 
 
 async def _resolve_hosts(pod: Object, container: dict[str, Any], resolve: Resolve) -> dict[str, Any]:

@@ -26,15 +26,16 @@ from glebe.kube.errors import ApiError
 from glebe.kube.events import EventRecorder
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, key_of
-from glebe.kube.pods import BY_NODE, has_ended, node_of, requests_of
+from glebe.kube.pods import BY_NODE, has_ended, node_of
 from glebe.kube.resources import NODES, PODS
 from glebe.kube.transport import ConnectionLost
 from glebe.node.containers import crilog, supervisor
 from glebe.node.containers.rundir import Run
-from glebe.node.network.addresses import Addresses
 from glebe.node.presence import Presence
 from glebe.node.process.launch import Resolve
-from glebe.node.process.runner import Machine, PodRunner
+from glebe.node.process.machine import Machine
+from glebe.node.process.runner import PodRunner
+from glebe.node.process.seams import Containers, Devices, Network, Volumes
 from glebe.node.spec import GPU_RESOURCE, NodeSpec
 
 log = logging.getLogger("glebe.node")
@@ -71,13 +72,21 @@ class ProcessNode:
         only_mine = f"spec.nodeName={spec.name}" if self._own_informers else ""
         self._pods = self._informers.get(PODS, field_selector=only_mine, indexers={BY_NODE: node_of})
         self.presence = Presence(client, env, [spec], self._informers.get(NODES))
-        self._addresses = Addresses()
-        self._free_gpus = list(range(int(spec.capacity.get(GPU_RESOURCE, "0"))))
         self._runners: dict[str, PodRunner] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
         events = EventRecorder(client, env, f"glebe-node-{spec.name}")
-        self._machine = Machine(client, env, events, _HOST_IP, self._root / "agent", window, self._resolver)
+        self._machine = Machine(
+            client=client,
+            env=env,
+            events=events,
+            host_ip=_HOST_IP,
+            containers=Containers(self._root / "agent", window),
+            network=Network(),
+            volumes=Volumes(),
+            devices=Devices(int(spec.capacity.get(GPU_RESOURCE, "0"))),
+            resolve=self._resolver,
+        )
 
     async def run(self) -> None:
         """Register and run what is bound here, until cancelled; containers go on after that."""
@@ -91,6 +100,7 @@ class ProcessNode:
                     if self._own_informers:
                         self._informers.start(group)
                     group.create_task(self.presence.run(), name="process node: presence")
+                    group.create_task(self._machine.network.run(), name="process node: network")
                     await self._pods.wait_synced()
                     self._adopt(group)
                     self._pods.add_handler(self._on_pod)
@@ -138,19 +148,23 @@ class ProcessNode:
         for directory in sorted((self._root / "pods").iterdir()):
             record = _read_record(directory)
             if directory.name in present and record is not None:
-                self._addresses.restore(directory.name, record["ip"])
-                self._free_gpus = [i for i in self._free_gpus if i not in record["gpus"]]
+                # Records of older releases have address and devices at the top.
+                self._machine.network.restore(directory.name, record.get("network") or record)
+                self._machine.devices.restore(directory.name, record.get("devices") or record)
             else:
                 group.create_task(self._bury(directory))
 
     async def _bury(self, directory: Path) -> None:
-        """End whatever runs in a pod directory without a pod, and remove it."""
+        """End whatever runs in a pod directory without a pod, give back what it had, and remove it."""
         runs = _runs_in(directory)
         for run in runs:
             run.stop(2.0)
         for run in runs:
             if run.supervisor is not None:
                 await run.wait()
+        await self._machine.volumes.withdraw(directory.name, directory)
+        await self._machine.network.detach(directory.name)
+        await self._machine.devices.release(directory.name)
         await asyncio.to_thread(shutil.rmtree, directory, True)
 
     def _on_pod(self, old: Object | None, new: Object | None) -> None:
@@ -175,7 +189,7 @@ class ProcessNode:
         uid = pod["metadata"]["uid"]
         directory = self._root / "pods" / uid
         try:
-            runner = self._runners[uid] = self._runner(pod, directory)
+            runner = self._runners[uid] = PodRunner(self._machine, pod, directory)
             current = self._pods.store.get(key_of(pod, self._client.cluster))
             if current is None or current["metadata"]["uid"] != uid:
                 runner.vanish()
@@ -187,30 +201,9 @@ class ProcessNode:
             log.exception("pod %s: the node gave it up for now", pod["metadata"]["name"])
             await asyncio.sleep(5.0)
         finally:
-            runner_gone = self._runners.pop(uid, None)
+            self._runners.pop(uid, None)
             self._tasks.pop(uid, None)
-            if runner_gone is not None and not directory.exists():
-                self._addresses.release(uid)
-                self._free_gpus = sorted({*self._free_gpus, *runner_gone.gpus})
             self._news.set()
-
-    def _runner(self, pod: Object, directory: Path) -> PodRunner:
-        uid = pod["metadata"]["uid"]
-        record = _read_record(directory)
-        if record is None and has_ended(pod):
-            record = {"ip": (pod.get("status") or {}).get("podIP", ""), "gpus": []}
-        elif record is None:
-            wanted = requests_of(pod["spec"], GPU_RESOURCE).get(GPU_RESOURCE, 0)
-            gpus, self._free_gpus = self._free_gpus[:wanted], self._free_gpus[wanted:]
-            record = {
-                "namespace": pod["metadata"]["namespace"],
-                "name": pod["metadata"]["name"],
-                "ip": self._addresses.allocate(uid),
-                "gpus": gpus,
-            }
-            directory.mkdir(parents=True, exist_ok=True)
-            supervisor.write_json(str(directory / "pod.json"), record)
-        return PodRunner(self._machine, pod, directory, record["ip"], record["gpus"])
 
     # --- names
 
@@ -229,7 +222,7 @@ class ProcessNode:
                         hostname,
                         subdomain,
                     ) and not has_ended(other):
-                        address = self._addresses.get(meta["uid"]) or (other.get("status") or {}).get("podIP")
+                        address = self._machine.network.address(meta["uid"]) or (other.get("status") or {}).get("podIP")
                         if address:
                             return str(address)
                 await asyncio.sleep(0.1)

@@ -10,22 +10,22 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glebe.kube.client import Client
-from glebe.kube.clock import Env, parse_time
+from glebe.kube.clock import parse_time
 from glebe.kube.errors import ApiError
-from glebe.kube.events import EventRecorder
 from glebe.kube.objects import Object, is_deleting
 from glebe.kube.pods import ENDED, has_ended
 from glebe.kube.transport import ConnectionLost
 from glebe.node import backoff
+from glebe.node.containers import supervisor
 from glebe.node.containers.crilog import last_lines
 from glebe.node.containers.rundir import Run
+from glebe.node.contracts import ContainerSpec
 from glebe.node.podwrites import finish_deletion, write_status
 from glebe.node.process import launch
+from glebe.node.process.machine import Machine
 from glebe.node.status import (
     Container,
     Exit,
@@ -47,31 +47,18 @@ _DEFAULT_GRACE = 30
 _LOST = Exit(137, 0.0, None, "ContainerStatusUnknown", "The container could not be located when its node looked for it")
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What the runners of one node share."""
-
-    client: Client
-    env: Env
-    events: EventRecorder
-    host_ip: str
-    agent_file: Path
-    window: float
-    resolve: Any  # (pod) -> launch.Resolve
-
-
 class PodRunner:
     """Runs one pod. ``update`` tells it what the API says; ``run`` returns when nothing is left to do."""
 
-    def __init__(self, machine: Machine, pod: Object, directory: Path, address: str, gpus: list[int]) -> None:
+    def __init__(self, machine: Machine, pod: Object, directory: Path) -> None:
         self._machine = machine
         self.pod = pod
         self.directory = directory
-        self.gpus = gpus
         init, main = containers_of(pod)
         started = (pod.get("status") or {}).get("startTime")
         begin = parse_time(started) if started else machine.env.clock.now()
-        self.state = PodState(init, main, begin, machine.host_ip, address)
+        self.state = PodState(init, main, begin, machine.host_ip, (pod.get("status") or {}).get("podIP", ""))
+        self._sandbox: launch.Sandbox | None = None
         self._runs: dict[str, Run] = {}
         self._stopping = asyncio.Event()
         self._grace = 0.0
@@ -123,19 +110,39 @@ class PodRunner:
         if has_ended(self.pod):
             await self._await_deletion()
             return
-        writer = asyncio.create_task(self._write_statuses())
-        deadline = asyncio.create_task(self._mind_deadline())
+        await self._make_sandbox()
+        aside = [
+            asyncio.create_task(self._write_statuses()),
+            asyncio.create_task(self._mind_deadline()),
+            asyncio.create_task(self._machine.volumes.keep(self.pod, self.directory)),
+        ]
         try:
             await self._containers()
         finally:
-            for task in (writer, deadline):
+            for task in aside:
                 task.cancel()
-            await asyncio.gather(writer, deadline, return_exceptions=True)
+            await asyncio.gather(*aside, return_exceptions=True)
         self._settle()
         while not self._gone:
             if await self._try(self._write()):
                 break
         await self._await_deletion()
+
+    async def _make_sandbox(self) -> None:
+        """Network and devices, and a record of them: an agent that comes after a crash finds what was given."""
+        machine, meta = self._machine, self.pod["metadata"]
+        self.directory.mkdir(parents=True, exist_ok=True)
+        network = await machine.network.attach(self.pod)
+        grant = await machine.devices.allocate(self.pod)
+        record = {
+            "namespace": meta["namespace"],
+            "name": meta["name"],
+            "network": machine.network.record(meta["uid"]),
+            "devices": grant.record,
+        }
+        supervisor.write_json(str(self.directory / "pod.json"), record)
+        self._sandbox = launch.Sandbox(network, grant)
+        self.state.pod_ip = network.address
 
     async def _await_deletion(self) -> None:
         """The containers have ended; the pod object stays until somebody deletes it, and then goes at once."""
@@ -206,7 +213,9 @@ class PodRunner:
         while True:
             run = Run(base / str(attempt))
             container.restarts = attempt
-            container.id = f"process://{self.pod['metadata']['uid']}/{container.name}/{attempt}"
+            container.id = (
+                f"{self._machine.containers.runtime}://{self.pod['metadata']['uid']}/{container.name}/{attempt}"
+            )
             if not run.prepared and not await self._prepare(run, container, body):
                 return
             end = await self._run_once(run, container, body)
@@ -228,7 +237,7 @@ class PodRunner:
     async def _prepare(self, run: Run, container: Container, body: dict[str, Any]) -> bool:
         """Make the run ready to start; tries until what it needs is there. ``False``: stopped meanwhile."""
         while not self._stopping.is_set():
-            work = asyncio.create_task(self._make_spec(run, body))
+            work = asyncio.create_task(self._make_spec(body))
             stop = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
             stop.cancel()
@@ -236,7 +245,7 @@ class PodRunner:
                 work.cancel()
                 return False
             try:
-                run.prepare(work.result())
+                self._machine.containers.prepare(work.result(), run)
                 return True
             except (ConfigError, OSError, ApiError, ConnectionLost) as error:
                 if container.message != str(error):
@@ -247,20 +256,25 @@ class PodRunner:
                 await asyncio.wait_for(self._stopping.wait(), _RETRY)
         return False
 
-    async def _make_spec(self, run: Run, body: dict[str, Any]) -> dict[str, Any]:
+    async def _make_spec(self, body: dict[str, Any]) -> ContainerSpec:
         machine = self._machine
+        assert self._sandbox is not None
         source = await sources.fetch(machine.client, self.pod)
-        spec = await launch.prepare(
+        return await launch.container_spec(
             self.pod,
             body,
             source=source,
+            volumes=await machine.volumes.provide(self._view(), self.directory, source),
             pod_dir=self.directory,
-            address=self.state.pod_ip,
-            gpus=self.gpus,
+            sandbox=self._sandbox,
+            host_ip=machine.host_ip,
             resolve=machine.resolve(self.pod),
         )
-        own = {"log": str(run.log), "agent": str(machine.agent_file), "grace": self._spec_grace()}
-        return {**spec, **own, "window": machine.window}
+
+    def _view(self) -> Object:
+        """The pod with its addresses, which the API may not have yet."""
+        addresses = {"podIP": self.state.pod_ip, "hostIP": self._machine.host_ip}
+        return {**self.pod, "status": {**(self.pod.get("status") or {}), **addresses}}
 
     async def _run_once(self, run: Run, container: Container, body: dict[str, Any]) -> Exit:
         self._runs[container.name] = run

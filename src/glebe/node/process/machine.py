@@ -1,0 +1,32 @@
+"""What the runners of one node share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from glebe.kube.client import Client
+from glebe.kube.clock import Env
+from glebe.kube.events import EventRecorder
+from glebe.kube.objects import Object
+from glebe.node.process.launch import Resolve
+from glebe.node.process.seams import Containers, Devices, Network, Volumes
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One machine as a node: whom to talk to, and the rooms that provide what pods need."""
+
+    client: Client
+    env: Env
+    events: EventRecorder
+    host_ip: str
+    containers: Containers
+    network: Network
+    volumes: Volumes
+    devices: Devices
+    resolve: Callable[[Object], Resolve]  # waits for the addresses of a pod's fellows
+
+
+Record = dict[str, Any]  # pod.json: namespace, name, network, devices
