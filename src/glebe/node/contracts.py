@@ -84,6 +84,34 @@ class ContainerSpec:
     grace: float = 30.0
 
 
+class ImageError(Exception):
+    """The image cannot be had. ``reason``: ErrImagePull, ErrImageNeverPull, InvalidImageName or ImageInspectError."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CreateError(Exception):
+    """The container cannot be made although it is written well (CreateContainerError); tried again later."""
+
+
+class SandboxError(Exception):
+    """The pod's surroundings cannot be made, e.g. there is no such runtime handler (FailedCreatePodSandBox)."""
+
+
+class VolumeError(Exception):
+    """A volume cannot be made (yet): the pod stays in ContainerCreating, with an event FailedMount."""
+
+
+class AdmissionError(Exception):
+    """The node cannot take the pod at all: it fails with ``reason``, e.g. UnexpectedAdmissionError."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Streams(Protocol):
     """A process somebody talks to: ``kubectl exec`` and ``attach``, exec probes, hooks."""
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from glebe.node.network.addresses import Addresses
+from glebe.node.contracts import PodNetwork
 from glebe.node.process import launch
+from glebe.node.process.seams import Grant
 from glebe.node.values import environment
 from glebe.node.values.environment import ConfigError
 from glebe.node.values.sources import references
@@ -152,22 +154,24 @@ async def test_launch_gives_gpus_and_hosts_and_keeps_credentials_out(
             {"name": "OTHER", "value": "j-0.k"},
         ],
     }
-    made = await launch.prepare(
+    network = PodNetwork("127.1.1.1", env={"GLEBE_POD_IP": "127.1.1.1"})
+    made = await launch.container_spec(
         pod(hostname="j-3", subdomain="j"),
         container,
         source=source,
+        volumes={},
         pod_dir=tmp_path,
-        address="127.1.1.1",
-        gpus=[4, 5],
+        sandbox=launch.Sandbox(network, Grant((4, 5))),
+        host_ip="127.0.0.1",
         resolve=resolve,
     )
-    env = made["env"]
+    env = made.env
     assert asked == [("j-0", "j"), ("j-1", "j")]
     assert (env["MASTER_ADDR"], env["LONG"], env["OTHER"]) == ("127.9.9.9", "127.9.9.9", "j-0.k")
-    assert made["argv"] == ["run", "127.9.9.9"]
+    assert made.argv == ["run", "127.9.9.9"]
     assert (env["CUDA_VISIBLE_DEVICES"], env["HOSTNAME"], env["GLEBE_POD_IP"]) == ("4,5", "j-3", "127.1.1.1")
     assert "AWS_SECRET_ACCESS_KEY" not in env
-    assert made["cwd"] == str(tmp_path / "c" / "work")
+    assert made.cwd == str(tmp_path / "c" / "work")
 
 
 def test_addresses_are_stable_and_never_shared() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from glebe.kube.objects import Object
 from glebe.kube.pods import requests_of
 from glebe.node.containers.rundir import Run
-from glebe.node.contracts import ContainerSpec, PodNetwork
+from glebe.node.contracts import AdmissionError, ContainerSpec, PodNetwork
 from glebe.node.network.addresses import Addresses
 from glebe.node.spec import GPU_RESOURCE
 from glebe.node.values.environment import Source
@@ -77,10 +77,6 @@ class Grant:
         return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.gpus)) if wants else ""}
 
 
-class DevicesUnavailable(Exception):
-    """The pod cannot be given what it asks for (UnexpectedAdmissionError)."""
-
-
 class Devices:
     """GPUs ``0 .. count-1``, given out whole."""
 
@@ -97,15 +93,16 @@ class Devices:
     async def allocate(self, pod: Object) -> Grant:
         """The pod's devices; the same again when it has some.
 
-        :raises DevicesUnavailable: there are not enough.
+        :raises AdmissionError: there are not enough.
         """
         uid = pod["metadata"]["uid"]
         if uid not in self._grants:
             wanted = requests_of(pod["spec"], GPU_RESOURCE).get(GPU_RESOURCE, 0)
             if wanted > len(self._free):
-                raise DevicesUnavailable(
+                raise AdmissionError(
+                    "UnexpectedAdmissionError",
                     f"Allocate failed due to requested number of devices unavailable for {GPU_RESOURCE}. "
-                    f"Requested: {wanted}, Available: {len(self._free)}, which is unexpected"
+                    f"Requested: {wanted}, Available: {len(self._free)}, which is unexpected",
                 )
             taken, self._free = self._free[:wanted], self._free[wanted:]
             self._grants[uid] = Grant(tuple(taken))
