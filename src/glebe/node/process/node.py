@@ -31,11 +31,12 @@ from glebe.kube.resources import NODES, PODS
 from glebe.kube.transport import ConnectionLost
 from glebe.node.containers import crilog, supervisor
 from glebe.node.containers.rundir import Run
+from glebe.node.network.network import Network
 from glebe.node.presence import Presence
 from glebe.node.process.launch import Resolve
 from glebe.node.process.machine import Machine
 from glebe.node.process.runner import PodRunner
-from glebe.node.process.seams import Containers, Devices, Network, Volumes
+from glebe.node.process.seams import Containers, Devices, Volumes
 from glebe.node.spec import GPU_RESOURCE, NodeSpec
 
 log = logging.getLogger("glebe.node")
@@ -82,8 +83,8 @@ class ProcessNode:
             events=events,
             host_ip=_HOST_IP,
             containers=Containers(self._root / "agent", window),
-            network=Network(),
-            volumes=Volumes(),
+            network=Network(self._informers, env, spec.name, self._root / "network"),
+            volumes=Volumes(client, env),
             devices=Devices(int(spec.capacity.get(GPU_RESOURCE, "0"))),
             resolve=self._resolver,
         )
@@ -100,6 +101,7 @@ class ProcessNode:
                     if self._own_informers:
                         self._informers.start(group)
                     group.create_task(self.presence.run(), name="process node: presence")
+                    await self._machine.network.start()
                     group.create_task(self._machine.network.run(), name="process node: network")
                     await self._pods.wait_synced()
                     self._adopt(group)

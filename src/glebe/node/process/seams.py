@@ -17,47 +17,8 @@ from glebe.kube.objects import Object
 from glebe.kube.pods import requests_of
 from glebe.node.containers.rundir import Run
 from glebe.node.contracts import AdmissionError, ContainerSpec, PodNetwork
-from glebe.node.network.addresses import Addresses
 from glebe.node.spec import GPU_RESOURCE
-from glebe.node.values.environment import Source
-from glebe.node.volumes import materialise
-
-
-class Network:
-    """An address of 127.0.0.0/8 for each pod."""
-
-    def __init__(self) -> None:
-        self._addresses = Addresses()
-
-    def restore(self, uid: str, record: Mapping[str, Any]) -> PodNetwork:
-        """What the pod was given by an earlier agent (``record``: what :meth:`record` said then)."""
-        self._addresses.restore(uid, record["ip"])
-        return self._network(uid)
-
-    async def attach(self, pod: Object) -> PodNetwork:
-        """The pod's place in the network; the same again when it has one. May be repeated after a crash."""
-        self._addresses.allocate(pod["metadata"]["uid"])
-        return self._network(pod["metadata"]["uid"])
-
-    def record(self, uid: str) -> dict[str, Any]:
-        """What :meth:`restore` needs (kept in the pod's directory)."""
-        return {"ip": self._addresses.get(uid) or ""}
-
-    async def detach(self, uid: str) -> None:
-        """Undo everything that was done for the pod, also by an earlier agent; unknown uids are fine."""
-        self._addresses.release(uid)
-
-    def address(self, uid: str) -> str | None:
-        """The pod's address, if it is on this node and has one."""
-        return self._addresses.get(uid)
-
-    async def run(self) -> None:
-        """Serve names and services until cancelled."""
-        await asyncio.Event().wait()
-
-    def _network(self, uid: str) -> PodNetwork:
-        address = self._addresses.get(uid) or ""
-        return PodNetwork(address, env={"POD_IP": address, "GLEBE_POD_IP": address})
+from glebe.node.volumes.volumes import Volumes as Volumes
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +73,6 @@ class Devices:
         """The pod is gone."""
         grant = self._grants.pop(uid, Grant())
         self._free = sorted({*self._free, *grant.gpus})
-
-
-class Volumes:
-    """Directories below the pod's own."""
-
-    async def provide(self, pod: Object, pod_dir: Path, source: Source) -> dict[str, Path]:
-        """All volumes of the pod, by name; repeated before each start of a container.
-
-        :raises ConfigError: one cannot be made (yet).
-        """
-        return materialise.materialise(pod, pod_dir / "volumes", source)
-
-    async def keep(self, pod: Object, pod_dir: Path) -> None:
-        """Keep what comes from the API current, until cancelled."""
-        await asyncio.Event().wait()
-
-    async def withdraw(self, uid: str, pod_dir: Path) -> None:
-        """Undo what cannot simply be removed with the directory (mounts); also after an earlier agent."""
 
 
 class Containers:

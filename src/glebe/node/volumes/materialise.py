@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from glebe.kube.objects import Object
+from glebe.node.contracts import Mount
 from glebe.node.values.environment import ConfigError, Source, field, resource
 from glebe.node.values.sources import token_key
 
@@ -131,6 +132,7 @@ class PathMap:
 
     def __init__(self, container: dict[str, Any], volumes: Mapping[str, Path]) -> None:
         self.variables: dict[str, str] = {}
+        self.mounts: tuple[Mount, ...] = ()
         self._paths: list[tuple[str, str]] = []
         for mount in container.get("volumeMounts") or ():
             real = volumes.get(mount["name"])
@@ -141,6 +143,8 @@ class PathMap:
                 if ".." in Path(mount["subPath"]).parts or Path(mount["subPath"]).is_absolute():
                     raise ConfigError(f'volumeMounts: subPath "{mount["subPath"]}" leaves its volume')
             self._paths.append((mount["mountPath"].rstrip("/"), str(real)))
+            read_only = bool(mount.get("readOnly"))
+            self.mounts += (Mount(str(real), mount["mountPath"], read_only),)
             variable = "GLEBE_VOLUME_" + re.sub(r"[^A-Z0-9]", "_", mount["name"].upper())
             self.variables[variable] = str(real)
         self._paths.sort(key=lambda pair: -len(pair[0]))
