@@ -10,7 +10,8 @@ from typing import Any
 
 from glebe.kube.objects import Object
 from glebe.node.contracts import ContainerSpec, PodNetwork
-from glebe.node.process.seams import Grant, inherited
+from glebe.node.devices.grants import Grant
+from glebe.node.process.seams import inherited
 from glebe.node.values import environment
 from glebe.node.values.environment import ConfigError, Source
 from glebe.node.volumes.materialise import PathMap
@@ -56,6 +57,7 @@ async def container_spec(
     }
     resolved = await _resolve_hosts(pod, container, resolve)
     env = environment.build(view, resolved, base, source)
+    env.update(sandbox.grant.env(container))  # without isolation, a device named by the pod would be another's
     for name in [item["name"] for item in container.get("env") or ()]:
         if name in env:
             env[name] = paths.apply(env[name])

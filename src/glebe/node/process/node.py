@@ -31,12 +31,13 @@ from glebe.kube.resources import NODES, PODS
 from glebe.kube.transport import ConnectionLost
 from glebe.node.containers import crilog, supervisor
 from glebe.node.containers.rundir import Run
+from glebe.node.devices.devices import Devices
 from glebe.node.network.network import Network
 from glebe.node.presence import Presence
 from glebe.node.process.launch import Resolve
 from glebe.node.process.machine import Machine
 from glebe.node.process.runner import PodRunner
-from glebe.node.process.seams import Containers, Devices, Volumes
+from glebe.node.process.seams import Containers, Volumes
 from glebe.node.spec import GPU_RESOURCE, NodeSpec
 
 log = logging.getLogger("glebe.node")
@@ -85,7 +86,7 @@ class ProcessNode:
             containers=Containers(self._root / "agent", window),
             network=Network(self._informers, env, spec.name, self._root / "network"),
             volumes=Volumes(client, env),
-            devices=Devices(int(spec.capacity.get(GPU_RESOURCE, "0"))),
+            devices=Devices(int(spec.capacity.get(GPU_RESOURCE, "0")), self._is_over),
             resolve=self._resolver,
         )
 
@@ -168,6 +169,12 @@ class ProcessNode:
         await self._machine.network.detach(directory.name)
         await self._machine.devices.release(directory.name)
         await asyncio.to_thread(shutil.rmtree, directory, True)
+
+    def _is_over(self, uid: str) -> bool:
+        """Whether no process of the pod is left: it may be kept as an object for long after."""
+        runner = self._runners.get(uid)
+        runs = _runs_in(self._root / "pods" / uid)
+        return runner is not None and has_ended(runner.pod) and not any(r.supervisor and not r.exit for r in runs)
 
     def _on_pod(self, old: Object | None, new: Object | None) -> None:
         pod = new or old
