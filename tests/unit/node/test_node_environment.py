@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from glebe.node.network.addresses import Addresses
 from glebe.node.contracts import PodNetwork
+from glebe.node.devices.grants import Grant
+from glebe.node.network.addresses import Addresses
 from glebe.node.process import launch
-from glebe.node.process.seams import Grant
 from glebe.node.values import environment
 from glebe.node.values.environment import ConfigError
 from glebe.node.values.sources import references
@@ -161,7 +161,7 @@ async def test_launch_gives_gpus_and_hosts_and_keeps_credentials_out(
         source=source,
         volumes={},
         pod_dir=tmp_path,
-        sandbox=launch.Sandbox(network, Grant((4, 5))),
+        sandbox=launch.Sandbox(network, Grant(containers={"c": ("4", "5")})),
         host_ip="127.0.0.1",
         resolve=resolve,
     )
