@@ -43,6 +43,9 @@ class Identity:
     group: int | None = None
     groups: tuple[int, ...] = ()
     no_new_privileges: bool = False
+    privileged: bool = False
+    add_capabilities: tuple[str, ...] = ()  # as pods write them: NET_ADMIN, ALL
+    drop_capabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class ContainerSpec:
     rootfs: str = ""
     handler: str = ""
     read_only_root: bool = False
+    host_pids: bool = False  # sees the machine's processes (hostPID)
+    stop_signal: str = ""  # asks the container to end, SIGTERM unless an image or the pod says otherwise
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False

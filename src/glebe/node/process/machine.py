@@ -10,10 +10,11 @@ from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.events import EventRecorder
 from glebe.kube.objects import Object
+from glebe.node.containers.containers import Containers
 from glebe.node.devices.devices import Devices
 from glebe.node.network.network import Network
 from glebe.node.process.launch import Resolve
-from glebe.node.process.seams import Containers, Volumes
+from glebe.node.process.seams import Volumes
 
 
 @dataclass(frozen=True, slots=True)

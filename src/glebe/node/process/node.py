@@ -30,6 +30,7 @@ from glebe.kube.pods import BY_NODE, has_ended, node_of
 from glebe.kube.resources import NODES, PODS
 from glebe.kube.transport import ConnectionLost
 from glebe.node.containers import crilog, supervisor
+from glebe.node.containers.containers import Containers
 from glebe.node.containers.rundir import Run
 from glebe.node.devices.devices import Devices
 from glebe.node.network.network import Network
@@ -37,7 +38,7 @@ from glebe.node.presence import Presence
 from glebe.node.process.launch import Resolve
 from glebe.node.process.machine import Machine
 from glebe.node.process.runner import PodRunner
-from glebe.node.process.seams import Containers, Volumes
+from glebe.node.process.seams import Volumes
 from glebe.node.spec import GPU_RESOURCE, NodeSpec
 
 log = logging.getLogger("glebe.node")

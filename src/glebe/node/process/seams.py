@@ -7,40 +7,8 @@ Each class here stands in for one of the same name in ``network/``, ``volumes/``
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from glebe.node.containers.rundir import Run
-from glebe.node.contracts import ContainerSpec
 from glebe.node.volumes.volumes import Volumes as Volumes
-
-
-class Containers:
-    """Processes of this machine, each with a supervisor.
-
-    :param agent_file: names the agent that runs now; :param window: how long containers go on without one (seconds).
-    """
-
-    #: Whether mounts appear in containers; where not, paths are rewritten.
-    mounts = False
-    runtime = "process"  # in containerID: RUNTIME://...
-
-    def __init__(self, agent_file: Path, window: float) -> None:
-        self._agent_file = agent_file
-        self._window = window
-
-    def prepare(self, spec: ContainerSpec, run: Run) -> None:
-        """Write down what is to run, once; a run that was prepared before keeps what it has."""
-        run.prepare(
-            {
-                "argv": list(spec.argv),
-                "env": dict(spec.env),
-                "cwd": spec.cwd,
-                "log": str(run.log),
-                "agent": str(self._agent_file),
-                "grace": spec.grace,
-                "window": self._window,
-            }
-        )
 
 
 def inherited() -> dict[str, str]:
