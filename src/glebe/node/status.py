@@ -6,13 +6,28 @@ statuses from them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from glebe.kube.clock import format_time
-from glebe.kube.objects import Object, set_condition
+from glebe.kube.objects import Object
+from glebe.node.conditions import conditions_of, phase_of
+from glebe.node.restarts import Restarts
+
+__all__ = (
+    "Container",
+    "Exit",
+    "PodState",
+    "State",
+    "containers_of",
+    "phase_of",
+    "pod_status",
+    "policy_of",
+    "qos_class",
+    "restarts_after",
+)
 
 
 class State(StrEnum):
@@ -23,7 +38,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How one run of a container ended. Times are seconds since the epoch."""
+    """How one run of a container ended. Times are seconds since the epoch; ``id`` is the run's containerID."""
 
     code: int
     finished_at: float
@@ -31,6 +46,7 @@ class Exit:
     reason: str = ""
     message: str = ""
     signal: int = 0
+    id: str = ""
 
     def to_object(self, container_id: str) -> dict[str, Any]:
         """``ContainerStateTerminated``."""
@@ -41,7 +57,7 @@ class Exit:
             out["message"] = self.message
         out["startedAt"] = format_time(self.started_at) if self.started_at is not None else None
         out["finishedAt"] = format_time(self.finished_at)
-        out["containerID"] = container_id
+        out["containerID"] = self.id or container_id
         return out
 
 
@@ -55,6 +71,8 @@ class Container:
     """One container of a pod as its runtime sees it now.
 
     ``reason``/``message`` explain WAITING; ``exit`` is set in TERMINATED; ``last`` is the run before this one.
+    ``started`` and ``ready`` are what probes say of a running one; ``None``: there is no such probe.
+    ``restarts_by`` is the policy, where not only the pod's counts.
     """
 
     name: str
@@ -67,7 +85,12 @@ class Container:
     last: Exit | None = None
     restarts: int = 0
     id: str = ""
+    image_id: str = ""
     sidecar: bool = False  # an init container that stays (restartPolicy Always)
+    started: bool | None = None
+    ready: bool | None = None
+    restarts_by: Restarts | None = None
+    details: dict[str, Any] = field(default_factory=dict)  # further fields of the ContainerStatus, as they are
 
     def start(self, now: float) -> None:
         self.state, self.started_at, self.exit = State.RUNNING, now, None
@@ -87,37 +110,73 @@ class Container:
         self.wait("CrashLoopBackOff", message)
 
     @property
+    def running(self) -> bool:
+        return self.state is State.RUNNING
+
+    @property
+    def ended(self) -> bool:
+        return self.state is State.TERMINATED
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it waits for its first start."""
+        return self.state is State.WAITING and self.last is None
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has ever run."""
+        return not self.untouched
+
+    @property
+    def ended_with(self) -> int | None:
+        """The exit code of a container that does not run, but has; ``None`` for others."""
+        if self.state is State.RUNNING:
+            return None
+        end = self.exit if self.state is State.TERMINATED else self.last
+        return end.code if end is not None else None
+
+    @property
     def succeeded(self) -> bool:
         return self.state is State.TERMINATED and self.exit is not None and self.exit.code == 0
 
     @property
+    def is_started(self) -> bool:
+        """Whether it runs and its startup probe has succeeded (or it has none)."""
+        return self.running and self.started is not False
+
+    @property
+    def is_ready(self) -> bool:
+        return self.is_started and self.ready is not False
+
+    @property
     def initialized(self) -> bool:
         """Whether an init container holds the next one up no more."""
-        return self.succeeded or (self.sidecar and (self.state is not State.WAITING or self.last is not None))
+        return self.is_started if self.sidecar else self.succeeded
 
     def to_object(self) -> dict[str, Any]:
         """``ContainerStatus``."""
-        running = self.state is State.RUNNING
-        if running:
-            state = {"running": {"startedAt": format_time(self.started_at or 0.0)}}
-        elif self.state is State.TERMINATED and self.exit is not None:
-            state = {"terminated": self.exit.to_object(self.id)}
-        else:
-            waiting = {"reason": self.reason or "ContainerCreating"}
-            if self.message:
-                waiting["message"] = self.message
-            state = {"waiting": waiting}
         return {
             "name": self.name,
             "image": self.image,
-            "imageID": "",
+            "imageID": self.image_id,
             "containerID": self.id,
-            "ready": running,
-            "started": running,
+            "ready": self.is_ready,
+            "started": self.is_started,
             "restartCount": self.restarts,
-            "state": state,
+            "state": self._state(),
             "lastState": {"terminated": self.last.to_object(self.id)} if self.last is not None else {},
+            **self.details,
         }
+
+    def _state(self) -> dict[str, Any]:
+        if self.running:
+            return {"running": {"startedAt": format_time(self.started_at or 0.0)}}
+        if self.state is State.TERMINATED and self.exit is not None:
+            return {"terminated": self.exit.to_object(self.id)}
+        waiting = {"reason": self.reason or "ContainerCreating"}
+        if self.message:
+            waiting["message"] = self.message
+        return {"waiting": waiting}
 
 
 @dataclass(slots=True)
@@ -125,6 +184,8 @@ class PodState:
     """A pod as its node sees it: containers, address, and ``verdict`` when the node itself ended the pod.
 
     ``verdict`` is (reason, message) such as DeadlineExceeded: the phase is then Failed whatever the exit codes.
+    ``sandbox`` says whether containers can be started; ``None``: as soon as one has.
+    ``passing`` holds conditions that come and go: type -> (status, reason, message).
     """
 
     init: list[Container]
@@ -136,6 +197,13 @@ class PodState:
     final: bool = False  # nothing is started again: the pod was told to end
     disrupted: str = ""  # message of the condition DisruptionTarget, when the node broke the pod
     resizes: bool = False  # resources are whatever the spec says now, and the status says so
+    ephemeral: list[Container] = field(default_factory=list)
+    sandbox: bool | None = None
+    passing: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+
+    @property
+    def all(self) -> list[Container]:
+        return [*self.init, *self.main, *self.ephemeral]
 
 
 def containers_of(pod: Object) -> tuple[list[Container], list[Container]]:
@@ -144,7 +212,13 @@ def containers_of(pod: Object) -> tuple[list[Container], list[Container]]:
 
     def fresh(items: Sequence[dict[str, Any]], reason: str) -> list[Container]:
         return [
-            Container(item["name"], item.get("image", ""), reason=reason, sidecar=item.get("restartPolicy") == "Always")
+            Container(
+                item["name"],
+                item.get("image", ""),
+                reason=reason,
+                sidecar=item.get("restartPolicy") == "Always" and items is init,
+                restarts_by=Restarts.of(spec, item) if item.get("restartPolicy") else None,
+            )
             for item in items
         ]
 
@@ -154,7 +228,7 @@ def containers_of(pod: Object) -> tuple[list[Container], list[Container]]:
 
 def restarts_after(policy: str, code: int) -> bool:
     """Whether a container that ended with ``code`` is started again under this restartPolicy."""
-    return policy == "Always" or (policy == "OnFailure" and code != 0)
+    return Restarts(policy).after(code)
 
 
 def policy_of(pod: Object, state: PodState) -> str:
@@ -162,31 +236,17 @@ def policy_of(pod: Object, state: PodState) -> str:
     return "Never" if state.final else str(pod["spec"].get("restartPolicy", "Always"))
 
 
-def phase_of(policy: str, init: Sequence[Container], main: Sequence[Container]) -> str:
-    """The pod's phase (upstream: kubelet ``getPhase``)."""
-    for container in init:
-        if container.initialized:
-            continue
-        failed = container.state is State.TERMINATED and policy == "Never"
-        return "Failed" if failed else "Pending"
-    if any(c.state is State.WAITING and c.last is None for c in main):
-        return "Pending"
-    if any(c.state is State.RUNNING for c in main):
-        return "Running"
-    # Every container has ended, or waits for another start after an end.
-    if policy == "Always" or any(c.state is State.WAITING for c in main):
-        return "Running"
-    if all(c.succeeded for c in main):
-        return "Succeeded"
-    return "Failed" if policy == "Never" else "Running"
+def phase(pod: Object, state: PodState) -> str:
+    """The phase of the pod as its node sees it."""
+    return "Failed" if state.verdict else phase_of(policy_of(pod, state), state.init, state.main, state.final)
 
 
 def pod_status(pod: Object, state: PodState, now: float) -> dict[str, Any]:
     """The status to write, given the pod as last seen; conditions of others are kept."""
-    phase = "Failed" if state.verdict else phase_of(policy_of(pod, state), state.init, state.main)
+    at = phase(pod, state)
     status: dict[str, Any] = {
-        "phase": phase,
-        "conditions": _conditions(pod, state, phase, now),
+        "phase": at,
+        "conditions": conditions_of(pod, state, at, now),
         "startTime": format_time(state.started_at),
         "qosClass": qos_class(pod),
         "containerStatuses": [c.to_object() for c in state.main],
@@ -197,6 +257,8 @@ def pod_status(pod: Object, state: PodState, now: float) -> dict[str, Any]:
         status["initContainerStatuses"] = [
             c.to_object() | ({} if c.sidecar else {"ready": c.succeeded}) for c in state.init
         ]
+    if state.ephemeral:
+        status["ephemeralContainerStatuses"] = [c.to_object() for c in state.ephemeral]
     if state.resizes:
         _add_resources(pod, status)
     if state.host_ip:
@@ -212,66 +274,19 @@ def pod_status(pod: Object, state: PodState, now: float) -> dict[str, Any]:
 
 def _add_resources(pod: Object, status: dict[str, Any]) -> None:
     """What each container was given: what it asks for now (KEP-1287)."""
-    for field, containers in (("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")):
+    for name, containers in (("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")):
         specs = {c["name"]: c.get("resources") for c in pod["spec"].get(containers) or ()}
-        for container in status.get(field) or ():
+        for container in status.get(name) or ():
             if asked := specs.get(container["name"]):
-                container["resources"] = {k: v for k, v in asked.items() if k in ("limits", "requests", "claims")}
-                if asked.get("requests"):
-                    container["allocatedResources"] = asked["requests"]
+                container.update(resources_status(asked))
 
 
-def _gates(pod: Object) -> str:
-    """Which readiness gates are shut, in the kubelet's words."""
-    have = {c.get("type"): c.get("status") for c in (pod.get("status") or {}).get("conditions") or ()}
-    out = []
-    for gate in pod["spec"].get("readinessGates") or ():
-        name = gate["conditionType"]
-        if name not in have:
-            out.append(f'corresponding condition of pod readiness gate "{name}" does not exist.')
-        elif have[name] != "True":
-            out.append(f'the status of pod readiness gate "{name}" is not "True", but {have[name]}')
-    return ", ".join(out)
-
-
-def _conditions(pod: Object, state: PodState, phase: str, now: float) -> list[dict[str, Any]]:
-    stamp = format_time(now)
-    out = list((pod.get("status") or {}).get("conditions") or [])
-    if not any(c.get("type") == "PodScheduled" and c.get("status") == "True" for c in out):
-        out = set_condition(out, "PodScheduled", "True", "", "", stamp)
-    done = phase in ("Succeeded", "Failed")
-    initialized = all(c.initialized for c in state.init)
-    parts = [*(c for c in state.init if c.sidecar), *state.main]
-    unready = [c.name for c in parts if c.state is not State.RUNNING]
-    sandbox = any(c.state is not State.WAITING or c.last for c in [*state.init, *state.main]) and not done
-    if done:
-        why = ("PodCompleted", "") if phase == "Succeeded" else ("PodFailed", "")
-    elif unready:
-        why = ("ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]")
-    else:
-        why = ("", "")
-    ready = "True" if not done and not unready and initialized else "False"
-    gates = _gates(pod) if ready == "True" else ""
-    whole = ("False", "ReadinessGatesNotReady", gates) if gates else (ready, *why)
-    table = (
-        ("PodReadyToStartContainers", "True" if sandbox else "False", "", ""),
-        ("Initialized", "True" if initialized else "False", *_init_reason(state, phase)),
-        ("Ready", *whole),
-        ("ContainersReady", ready, *why),
-    )
-    generation = pod["metadata"].get("generation")
-    for kind, value, reason, message in table:
-        out = set_condition(out, kind, value, reason, message, stamp, generation)
-    if state.disrupted:
-        out = set_condition(out, "DisruptionTarget", "True", "TerminationByKubelet", state.disrupted, stamp)
-    return [{key: value for key, value in c.items() if value != "" or key == "status"} for c in out]
-
-
-def _init_reason(state: PodState, phase: str) -> tuple[str, str]:
-    waiting = [c.name for c in state.init if not c.initialized]
-    if waiting:
-        return "ContainersNotInitialized", f"containers with incomplete status: [{' '.join(waiting)}]"
-    return ("PodCompleted", "") if phase == "Succeeded" else ("", "")
+def resources_status(given: Mapping[str, Any]) -> dict[str, Any]:
+    """``resources`` and ``allocatedResources`` of a container that was given this."""
+    out: dict[str, Any] = {"resources": {k: v for k, v in given.items() if k in ("limits", "requests", "claims")}}
+    if given.get("requests"):
+        out["allocatedResources"] = given["requests"]
+    return out
 
 
 def qos_class(pod: Object) -> str:
