@@ -103,6 +103,13 @@ class Informer:
         for name, indexer in indexers.items():
             self.store.add_indexer(name, indexer)
 
+    def members(self, cluster: str) -> list[Object]:
+        """What is known of one logical cluster; of the only one, when there are not many."""
+        if self._members is None:
+            return self.store.values()
+        found = (self.store.get(key) for key in self._members.get(cluster, ()))
+        return [obj for obj in found if obj is not None]
+
     async def wait_synced(self) -> None:
         await self._synced.wait()
 
@@ -262,6 +269,7 @@ class ClusterView(Informer):
         self.store = Store({})
         self._name = name
         self._handlers = []
+        self._members = None
         self._synced = base._synced
         self._reflector = base._reflector
         base.add_handler(self._take)

@@ -11,6 +11,8 @@ from glebe.kube.quantity import to_int
 ENDED: Final = ("Succeeded", "Failed")
 #: Index over pods by the node that they are bound to; one name and one function, so that all users share one index.
 BY_NODE: Final = "by-node"
+#: Index over pods by cluster and node.
+BY_PLACE: Final = "by-place"
 #: Index over pods by cluster and namespace.
 BY_SPACE: Final = "by-space"
 
@@ -31,13 +33,19 @@ def node_of(pod: Object) -> list[str]:
     return [name] if name else []
 
 
+def place_of(pod: Object) -> list[str]:
+    """Cluster and node of the pod, as the indexer behind :data:`BY_PLACE` has it: none or one."""
+    name = (pod.get("spec") or {}).get("nodeName")
+    return [space(cluster_of(pod), name)] if name else []
+
+
 def space_of(pod: Object) -> list[str]:
     """Cluster and namespace of the pod, as the indexer behind :data:`BY_SPACE` has it."""
     return [space(cluster_of(pod), pod["metadata"]["namespace"])]
 
 
 def space(cluster: str, namespace: str) -> str:
-    """The value by which :data:`BY_SPACE` finds a namespace's pods."""
+    """The value by which :data:`BY_SPACE` finds a namespace's pods, and :data:`BY_PLACE` a node's."""
     return f"{cluster}/{namespace}"
 
 

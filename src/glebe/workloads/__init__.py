@@ -5,8 +5,7 @@ from __future__ import annotations
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.controller import Controller
-from glebe.kube.informer import Informers, InformersView
-from glebe.kube.objects import EVERY
+from glebe.kube.informer import Informers
 
 __all__ = ["ROOT", "controllers"]
 
@@ -17,8 +16,7 @@ ROOT = "root"
 def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str = "") -> list[Controller]:
     """All controllers, not yet running.
 
-    A client over all logical clusters (``EVERY``) makes controllers that serve them all; nodes, and what binds pods to
-    them, are the root cluster's.
+    A client over all logical clusters (``EVERY``) makes controllers that serve them all.
 
     :param root_ca: PEM of the API server's CA, published in every namespace as ``kube-root-ca.crt``.
     """
@@ -35,10 +33,6 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
     from glebe.workloads.replicas import controller as replicas
     from glebe.workloads.statefulset import controller as statefulset
 
-    own_client, own_informers = client, informers
-    if client.cluster == EVERY:
-        own_client = client.for_cluster("")
-        own_informers = InformersView(informers, ROOT, own_client)
     return [
         namespaces.build(client, informers, env),
         serviceaccounts.build(client, informers, env, root_ca),
@@ -48,11 +42,11 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
         cronjob.build(client, informers, env),
         *replicas.build(client, informers, env),
         deployment.build(client, informers, env),
-        binder.build(own_client, own_informers, env),
+        binder.build(client, informers, env),
         collector.build(client, informers, env),
         *disruption.build(client, informers, env),
         *protection.build(client, informers, env),
         *endpoints.build(client, informers, env),
         *podgc.build(client, informers, env),
-        *nodes.build(own_client, own_informers, env),
+        *nodes.build(client, informers, env),
     ]

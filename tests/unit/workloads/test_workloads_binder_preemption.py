@@ -19,13 +19,14 @@ from glebe.kube.objects import Object, get_condition, is_deleting
 from glebe.kube.resources import EVENTS, NODES, PODS, Resource
 from glebe.kube.transport import ConnectionLost
 from glebe.workloads.binder import controller as binder
+from glebe.workloads.binder import cycle
 from glebe.workloads.binder.choose import choose
 from glebe.workloads.binder.controller import BUDGETS
 from glebe.workloads.binder.filters import diagnose
 from glebe.workloads.binder.fleet import Fleet
 from glebe.workloads.binder.needs import Needs
 from glebe.workloads.binder.preempt import preempt
-from glebe.workloads.binder.scene import CLAIMS, CLASSES, VOLUMES
+from glebe.workloads.binder.volumes import CLAIMS, CLASSES, VOLUMES
 from glebe.workloads.binder.waitroom import Waiting, WaitRoom
 
 
@@ -235,7 +236,7 @@ async def test_what_cannot_help_is_no_reason_to_try_again(monkeypatch: pytest.Mo
         tried.append(uid)
         return choose(fleet, needs, uid)
 
-    monkeypatch.setattr(binder, "choose", counting)
+    monkeypatch.setattr(cycle, "choose", counting)
     async with Cluster(node("a", gpus=8)) as c:
         c.add("picky", nodeSelector={"disk": "ssd"})
         c.add("other", 1)

@@ -25,11 +25,14 @@ from glebe.kube.resources import (
     CUSTOM_RESOURCE_DEFINITIONS,
     EVENTS,
     JOBS,
+    LEASES,
     NAMESPACES,
+    NODES,
     PODS,
     SERVICE_ACCOUNTS,
     Resource,
 )
+from glebe.workloads.binder import controller as binder
 
 
 class World:
@@ -126,7 +129,7 @@ async def test_jobs_run_in_their_own_cluster() -> None:
         await until(counted)
         assert "succeeded" not in (await world.b.get(JOBS, "train", "default"))["status"]
         events = (await world.a.list(EVENTS, "default")).items
-        assert {e["involvedObject"]["name"] for e in events} == {"train"}
+        assert {e["involvedObject"]["name"].partition("-")[0] for e in events} == {"train"}
         assert all("clusterName" not in str(o) for o in [*events, await world.a.get(JOBS, "train", "default"), pod])
 
         await world.a.delete(JOBS, "train", "default", propagation="Background")
@@ -348,3 +351,73 @@ async def test_pods_of_an_ending_namespace_go_first_and_it_says_what_it_waits_fo
         assert "c" in await names(world.a, CONFIGMAPS, "team")
         await world.a.patch(PODS, "p", {"metadata": {"finalizers": None}}, "team")
         await until(lambda: gone(world.a, NAMESPACES, "team", None))
+
+
+def ready_node(name: str) -> Object:
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}
+    amounts = {"cpu": "8", "memory": "32Gi", "pods": "110"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name},
+        "status": {"conditions": [ready], "allocatable": amounts, "capacity": amounts},
+    }
+
+
+async def test_pods_go_to_the_nodes_of_their_own_cluster_and_a_cluster_without_pods_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[binder.Binder] = []
+    build = binder.Binder.controller
+
+    def remember(self: binder.Binder) -> Controller:
+        made.append(self)
+        return build(self)
+
+    monkeypatch.setattr(binder.Binder, "controller", remember)
+    async with running("a", "b", "c") as world:
+        (the_binder,) = made
+        for client, name in ((world.root, "r"), (world.a, "n"), (world.b, "n"), (world.c, "n")):
+            await client.create(NODES, ready_node(name))
+        await asyncio.sleep(2)
+        spec = {"containers": [{"name": "main", "image": "x"}], "terminationGracePeriodSeconds": 0}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"}, "spec": spec}
+        picky = {**pod, "spec": {**spec, "nodeSelector": {"kubernetes.io/hostname": "elsewhere"}}}
+        for client, body in ((world.root, pod), (world.a, pod), (world.b, picky)):
+            await client.create(PODS, body)
+        await asyncio.sleep(5)
+        assert (await world.root.get(PODS, "p", "default"))["spec"]["nodeName"] == "r"
+        assert (await world.a.get(PODS, "p", "default"))["spec"]["nodeName"] == "n"
+        waiting = await world.b.get(PODS, "p", "default")
+        assert "nodeName" not in waiting["spec"]
+        (condition,) = waiting["status"]["conditions"]
+        assert condition["message"].startswith("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity")
+        events = [e["reason"] for e in (await world.a.list(EVENTS, "default")).items]
+        assert events == ["Scheduled"]
+        assert sorted(the_binder.clusters) == ["a", "b", "root"]
+        await world.a.delete(PODS, "p", "default", grace_period=0)
+        await world.server.clusters.delete("b")
+        await asyncio.sleep(binder.LINGER + 5)
+        assert the_binder.clusters == ["root"]
+
+
+async def test_a_dead_nodes_pods_are_evicted_in_their_own_cluster_only() -> None:
+    async with running("a", "b") as world:
+        spec = {"containers": [{"name": "main", "image": "x"}]}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"}, "spec": spec}
+        for client in (world.a, world.b):
+            await client.create(NODES, ready_node("n"))
+            await client.create(PODS, pod)
+        for beat in range(12):
+            await asyncio.sleep(5)
+            stamp = f"2026-01-01T00:{beat:02}:00.000000Z"
+            lease = {"metadata": {"name": "n", "namespace": "kube-node-lease"}, "spec": {"renewTime": stamp}}
+            await world.b.apply(
+                LEASES, {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease}, field_manager="n"
+            )
+        assert await gone(world.a, PODS, "p"), "dead for 60 s"
+        (lost,) = (await world.a.list(NODES)).items
+        assert {t["key"] for t in lost["spec"]["taints"]} == {"node.kubernetes.io/unreachable"}
+        alive = await world.b.get(PODS, "p", "default")
+        assert alive["spec"]["nodeName"] == "n"
+        assert "deletionTimestamp" not in alive["metadata"]

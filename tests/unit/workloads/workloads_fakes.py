@@ -180,6 +180,9 @@ class FakeInformer:
     async def wait_synced(self) -> None:
         return None
 
+    def members(self, cluster: str) -> list[Object]:
+        return self.store.values()
+
     def deliver(self, obj: Object, gone: bool) -> None:
         loop = asyncio.get_running_loop()
         # Timers of one moment have no order: each event gets a moment of its own.

@@ -61,8 +61,7 @@ def _favourites(fleet: Fleet, needs: Needs, uid: str) -> list[int]:
     row = fleet.row(nominated.node) if nominated is not None else None
     if row is None:
         row = fleet.only_row(needs)
-    blocked = row is None or (needs.claims and fleet.storage is not None and fleet.storage.objection(needs) is not None)
-    return [] if row is None or blocked else [row]
+    return [] if row is None or fleet.objection(needs) is not None else [row]
 
 
 def _score(fleet: Fleet, needs: Needs, left: Bools) -> npt.NDArray[np.float64]:

@@ -1,277 +1,105 @@
-"""Watches pods and nodes, binds pods in batches, tells pods that cannot be bound why, and makes room by priority."""
+"""One binder for all logical clusters: pods of a cluster go to the nodes of the same cluster.
+
+What is known of a cluster is made when its first pod comes and dropped some time after its last has gone, so that a
+cluster without pods costs nothing.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
-from glebe.kube.errors import ApiError, is_conflict, is_not_found
-from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, is_deleting
-from glebe.kube.resources import PODS, Resource
-from glebe.kube.transport import ConnectionLost
-from glebe.workloads.binder.choose import Choice, choose
-from glebe.workloads.binder.needs import Needs
-from glebe.workloads.binder.preempt import Outcome, Victims, preempt
-from glebe.workloads.binder.scene import Scene
-from glebe.workloads.binder.waitroom import Waiting
-from glebe.workloads.binder.writes import Writer
+from glebe.kube.events import EventRecorder
+from glebe.kube.informer import Informer, Informers
+from glebe.kube.objects import EVERY, Object, ObjectKey, cluster_of
+from glebe.kube.resources import NAMESPACES, NODES, PODS, Resource
+from glebe.workloads.binder.cycle import BUDGETS, Cycle
+from glebe.workloads.binder.plugins import Plugin
+from glebe.workloads.binder.scene import Scene, concerns
+from glebe.workloads.binder.view import View
+from glebe.workloads.binder.volumes import Storage
+from glebe.workloads.binder.writes import SCHEDULER
 
-BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
-BATCH = 64
-"""Decisions between two looks at the event loop: a few milliseconds."""
-LOOKS = 1024
-"""Pods looked at in one batch; of most that fit nowhere the answer is known from another."""
-COSTLY = 8
-"""Pods of one batch that fit nowhere and for which others' leaving is weighed."""
-PARALLEL = 32
-REPEAT = 10.0
-"""Seconds before a pod that still waits is told a different reason."""
-SWEEP = 30.0
-"""Seconds between looks for pods that have waited too long without anything happening."""
-CYCLE = ObjectKey("", "", "cycle")
+__all__ = ["BUDGETS", "PLUGINS", "Binder", "build"]
 
-
-@dataclass(slots=True)
-class Batch:
-    """Decisions that have to be written."""
-
-    bind: list[tuple[Waiting, str]] = field(default_factory=list)
-    refuse: list[tuple[Waiting, bool]] = field(default_factory=list)  # True: nominated no longer
-    move: list[tuple[Waiting, Victims]] = field(default_factory=list)
-    more: bool = False
+PLUGINS: tuple[type[Plugin], ...] = (Storage,)
+"""In the order in which they are asked."""
+LINGER = 60.0
+"""Seconds after its last pod for which a cluster is remembered."""
+_WORKERS = 4
 
 
 class Binder:
-    """All pods and nodes of one cluster."""
+    """All pods and nodes of all clusters that ``informers`` cover."""
 
-    def __init__(self, client: Client, informers: Informers, env: Env) -> None:
+    def __init__(
+        self, client: Client, informers: Informers, env: Env, plugins: Sequence[type[Plugin]] = PLUGINS
+    ) -> None:
         self._client = client
         self._env = env
-        self._writer = Writer(client, env)
-        self._budgets = informers.get(BUDGETS)
-        self._controller = Controller("binder", self.cycle, env)
-        self.scene = Scene(informers, env, self._wake)
-        self._swept = env.clock.now()
+        self._plugins = plugins
+        self._recorder = EventRecorder(client, env, SCHEDULER)
+        self._cycles: dict[str, Cycle] = {}
+        self._idle_since: dict[str, float] = {}
+        self._controller = Controller("binder", self.cycle, env, workers=_WORKERS)
+        # Pods come last: what they are judged by should be there.
+        others = (NAMESPACES, BUDGETS, *(r for kind in plugins for r in kind.watches), NODES)
+        self._informers: dict[Resource, Informer] = {r: informers.get(r) for r in (*others, PODS)}
 
     def controller(self) -> Controller:
-        for informer in (*self.scene.follow(), self._budgets):  # only to wait for their first lists
-            self._controller.watch(informer, lambda _: (), when=lambda *_: False)
+        for resource, informer in self._informers.items():
+            self._controller.watch(informer, lambda _: (), when=self._taker(resource, informer))
         return self._controller
 
-    def _now(self) -> float:
-        return self._env.clock.now()
+    @property
+    def clusters(self) -> list[str]:
+        """Those that are remembered now."""
+        return list(self._cycles)
 
-    def _wake(self) -> None:
-        self._controller.queue.add(CYCLE)
+    def _taker(self, resource: Resource, informer: Informer) -> Callable[[Object | None, Object | None], bool]:
+        own = None if informer.cluster == EVERY else informer.cluster
 
-    # --- one cycle
+        def take(old: Object | None, new: Object | None) -> bool:
+            cluster = own if own is not None else cluster_of(new or old or {})
+            cycle = self._cycles.get(cluster)
+            if cycle is not None:
+                cycle.scene.take(resource, old, new)
+            elif resource is PODS and new is not None and concerns(new):
+                self._open(cluster)
+            return False  # the scene says when there is something to do
 
-    async def cycle(self, _: ObjectKey) -> Result | None:
-        """Decide a batch, then write what was decided."""
-        await self._resolve_doubts()
-        await self._mark_gated()
-        if self._now() >= self._swept + SWEEP:
-            self._swept = self._now()
-            self.scene.room.wake_overdue(self._now())
-        batch = self._decide()
-        await self._each([self._bind(w, node) for w, node in batch.bind])
-        await self._each([self._move(w, victims) for w, victims in batch.move])
-        await self._each([self._refuse(w, outcome) for w, outcome in batch.refuse])
-        await self._tell_late()
-        if batch.more:
-            return Result(requeue_after=0.0)
-        if self.scene.doubtful or self.scene.gated:
-            return Result(requeue_after=1.0)
-        if self.scene.untold:
-            soonest = min(w.told_at for w in self.scene.untold.values())
-            return Result(requeue_after=max(1.0, soonest + REPEAT - self._now()))
-        return Result(requeue_after=SWEEP) if self.scene.room.parked else None
+        return take
 
-    def _decide(self) -> Batch:
-        """Nodes for a batch of waiting pods, victims or refusals for others."""
-        batch, now = Batch(), self._now()
-        no_room: dict[str, tuple[str, set[str]]] = {}  # while pods only come, what did not fit does not fit
-        costly = 0
-        for _ in range(LOOKS):
-            waiting = self.scene.room.pop(now)
-            if waiting is None:
-                return batch
-            key = waiting.needs.with_labels if self.scene.fleet.crowd.choosy else waiting.needs.key
-            if key in no_room and not self.scene.fleet.nomination(waiting.uid):
-                waiting.message, plugins = no_room[key]
-                self.scene.room.park(waiting, plugins, now)
-                self._note(batch, waiting)
-                continue
-            choice = choose(self.scene.fleet, waiting.needs, waiting.uid)
-            if choice.node is not None:
-                self._take(waiting, choice.node)
-                batch.bind.append((waiting, choice.node))
-                if len(batch.bind) >= BATCH:
-                    break
-                continue
-            costly += 1
-            plugins = choice.diagnosis.plugins if choice.diagnosis is not None else set()
-            if self._turn_away(batch, waiting, choice, plugins) and not waiting.needs.relations.company_helps:
-                no_room[key] = waiting.message, plugins
-            if costly >= COSTLY:
-                break
-        batch.more = self.scene.room.ready
-        return batch
+    def _open(self, cluster: str) -> None:
+        """Read what there is of a cluster, the pod that has just come included."""
+        key = ObjectKey(cluster, "", "cycle")
 
-    def _take(self, waiting: Waiting, node: str) -> None:
-        self.scene.room.remove(waiting.uid)
-        self.scene.fleet.hold(waiting.uid, node, waiting.needs)
-        self.scene.came(waiting.needs)
+        def wake() -> None:
+            self._controller.queue.add(key)
 
-    def _turn_away(self, batch: Batch, waiting: Waiting, choice: Choice, plugins: set[str]) -> bool:
-        """It fits nowhere: find others that could leave; whether all like it are to be told the same."""
-        uid, needs = waiting.uid, waiting.needs
-        nominated = self.scene.fleet.nomination(uid)
-        outcome = self._weigh(waiting, choice)
-        waiting.message = " ".join(part for part in (choice.message(), outcome.text) if part)
-        self.scene.room.park(waiting, plugins, self._now())
-        if outcome.victims is not None:
-            self.scene.fleet.nominate(uid, outcome.victims.node, needs)
-            batch.move.append((waiting, outcome.victims))
-            return False
-        cleared = outcome.eligible and nominated is not None
-        if cleared:
-            self.scene.unnominate(uid)
-        self._note(batch, waiting, cleared=cleared)
-        return nominated is None
+        view, client = View(cluster, self._informers), self._client.at(cluster)
+        scene = Scene(view, client, self._env, self._plugins, wake)
+        self._cycles[cluster] = Cycle(scene, view, client, self._env, self._recorder, wake)
 
-    def _weigh(self, waiting: Waiting, choice: Choice) -> Outcome:
-        if choice.diagnosis is None:
-            return Outcome(None)
-        budgets = list(self._budgets.store.values())
-        offset = self._env.rng.randrange(len(self.scene.fleet.names))
-        return preempt(
-            self.scene.fleet, waiting.needs, waiting.uid, choice.diagnosis, self.scene.bound, budgets, offset
-        )
-
-    def _note(self, batch: Batch, waiting: Waiting, *, cleared: bool = False) -> None:
-        """Tell the pod why it waits, if that is news and not too soon after the last."""
-        if waiting.message == waiting.told and not cleared:
-            self.scene.untold.pop(waiting.uid, None)
-        elif waiting.told and self._now() - waiting.told_at < REPEAT and not cleared:
-            self.scene.untold[waiting.uid] = waiting
-        else:
-            self.scene.untold.pop(waiting.uid, None)
-            batch.refuse.append((waiting, cleared))
-
-    async def _tell_late(self) -> None:
-        """Tell those who were told something else less than :data:`REPEAT` ago."""
-        due = [w for w in self.scene.untold.values() if self._now() - w.told_at >= REPEAT]
-        for waiting in due:
-            del self.scene.untold[waiting.uid]
-        await self._each([self._refuse(w, False) for w in due if w.message != w.told])
-
-    async def _each(self, writes: Sequence[Awaitable[object]]) -> None:
-        """Await all, a few at a time. The writes handle their own errors."""
-        for start in range(0, len(writes), PARALLEL):
-            await asyncio.gather(*writes[start : start + PARALLEL])
-
-    # --- writes
-
-    async def _bind(self, waiting: Waiting, node: str) -> None:
-        pod, uid = waiting.pod, waiting.uid
-        try:
-            await self._writer.bind(pod, node)
-        except (ApiError, ConnectionLost) as error:
-            if is_not_found(error):
-                self.scene.forget(uid)
-            else:
-                self.scene.doubtful[uid] = pod
-                if not is_conflict(error):
-                    await self._writer.say_failed(pod, f"binding rejected: {error}")
-            return
-        await self._writer.say_bound(pod, node)
-
-    async def _resolve_doubts(self) -> None:
-        for uid, pod in list(self.scene.doubtful.items()):
-            meta = pod["metadata"]
-            try:
-                live = await self._client.get(PODS, meta["name"], meta["namespace"])
-            except ConnectionLost:
-                continue
-            except ApiError as error:
-                if is_not_found(error):
-                    self.scene.forget(uid)
-                continue
-            if self.scene.doubtful.pop(uid, None) is None:
-                continue
-            if live["metadata"]["uid"] != uid:
-                self.scene.forget(uid)
-            elif node := (live.get("spec") or {}).get("nodeName"):
-                self.scene.fleet.hold(uid, node, Needs.of(live))
-            else:
-                held = self.scene.fleet.release(uid)
-                if held is not None:
-                    self.scene.gone(held.needs)
-                self.scene.on_pod(None, live)
-
-    async def _refuse(self, waiting: Waiting, cleared: bool) -> None:
-        message, before = waiting.message, waiting.told
-        waiting.told, waiting.told_at = message, self._now()
-        try:
-            if cleared:
-                news = await self._writer.refuse(waiting.pod, "Unschedulable", message, None)
-            else:
-                news = await self._writer.refuse(waiting.pod, "Unschedulable", message)
-        except (ApiError, ConnectionLost) as error:
-            waiting.told = before
-            if not is_not_found(error) and self.scene.room.get(waiting.uid) is waiting:
-                self.scene.untold[waiting.uid] = waiting
-            return
-        if news:
-            await self._writer.say_failed(waiting.pod, message)
-
-    async def _move(self, waiting: Waiting, victims: Victims) -> None:
-        """Nominate the pod, then make the victims leave. Any failure: the pod is tried anew."""
-        pod, message = waiting.pod, waiting.message
-        waiting.told, waiting.told_at = message, self._now()
-        try:
-            news = await self._writer.refuse(pod, "Unschedulable", message, victims.node)
-            await self._clear_lower(waiting, victims.node)
-            for victim in victims.pods:
-                now = self.scene.bound(victim["metadata"]["uid"])
-                if now is not None and not is_deleting(now):
-                    await self._writer.evict(now, pod, victims.node)
-        except (ApiError, ConnectionLost):
-            self.scene.room.retry(waiting, self._now())
-            self._wake()
-            return
-        if news:
-            await self._writer.say_failed(pod, message)
-
-    async def _clear_lower(self, waiting: Waiting, node: str) -> None:
-        """Pods of lower priority that were nominated to the node look for another."""
-        for uid in self.scene.fleet.nominated_to(node):
-            other, nominated = self.scene.room.get(uid), self.scene.fleet.nomination(uid)
-            if other is None or nominated is None or nominated.needs.priority >= waiting.needs.priority:
-                continue
-            self.scene.unnominate(uid)
-            self.scene.room.retry(other, self._now())
-            await self._writer.clear_nomination(other.pod)
-
-    async def _mark_gated(self) -> None:
-        gated, self.scene.gated = self.scene.gated, {}
-        await self._each([self._mark_one_gated(pod) for pod in gated.values()])
-
-    async def _mark_one_gated(self, pod: Object) -> None:
-        text = "Scheduling is blocked due to non-empty scheduling gates"
-        try:
-            await self._writer.refuse(pod, "SchedulingGated", text)
-        except (ApiError, ConnectionLost) as error:
-            if not is_not_found(error):
-                self.scene.gated.setdefault(pod["metadata"]["uid"], pod)
+    async def cycle(self, key: ObjectKey) -> Result | None:
+        """One look at one cluster."""
+        cycle = self._cycles.get(key.cluster)
+        if cycle is None:
+            return None
+        result = await cycle.run()
+        if not cycle.scene.idle:
+            self._idle_since.pop(key.cluster, None)
+            return result
+        since = self._idle_since.setdefault(key.cluster, self._env.clock.now())
+        left = since + LINGER - self._env.clock.now()
+        if left > 0:
+            return Result(requeue_after=left)
+        del self._cycles[key.cluster], self._idle_since[key.cluster]
+        return None
 
 
 def build(client: Client, informers: Informers, env: Env) -> Controller:
-    """The binder of one logical cluster."""
+    """The binder of all logical clusters that ``client`` and ``informers`` cover."""
     return Binder(client, informers, env).controller()

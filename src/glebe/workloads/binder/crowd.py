@@ -105,7 +105,8 @@ class Crowd:
             self._answers.drop(question, question[0])
 
     def labels_of(self, namespace: str) -> Labels:
-        return self._namespaces.get(namespace, {})
+        """Labels of a namespace; of one that nobody has changed since its cluster began, those that all have."""
+        return self._namespaces.get(namespace) or {"kubernetes.io/metadata.name": namespace}
 
     def put(self, uid: str, member: Member) -> None:
         self._members[uid] = member

@@ -12,23 +12,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from glebe.workloads.binder import company, volumes
+from glebe.workloads.binder import company
 from glebe.workloads.binder.fleet import Bools, Fleet, Hold
 from glebe.workloads.binder.needs import Needs
 from glebe.workloads.binder.places import REFUSALS
+from glebe.workloads.binder.plugins import Refusal
 
 PORTS: Final = "node(s) didn't have free ports for the requested pod ports"
 Rivals = dict[str, list[tuple[str, Hold]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """``rows`` are refused by ``plugin``; where ``curable``, fewer pods there might help."""
-
-    rows: Bools
-    reason: str
-    plugin: str
-    curable: Bools | bool = True
 
 
 @dataclass(slots=True)
@@ -45,7 +36,7 @@ class Diagnosis:
 def is_plain(fleet: Fleet, needs: Needs) -> bool:
     """Whether nothing but amounts and fixed properties of nodes matters."""
     return not (
-        needs.ports or needs.claims or needs.relations.near or needs.relations.apart or needs.relations.spread
+        needs.ports or needs.extras or needs.relations.near or needs.relations.apart or needs.relations.spread
     ) and (not fleet.crowd.choosy or not fleet.crowd.avoiding(needs.namespace, needs.labels))
 
 
@@ -54,9 +45,11 @@ def feasible(fleet: Fleet, needs: Needs, rivals: Rivals) -> Bools:
     left = _roomy(fleet, needs, rivals)
     if is_plain(fleet, needs):
         return left
-    if fleet.storage is not None and needs.claims and fleet.storage.objection(needs):
+    if not left.any():
+        return left
+    if fleet.objection(needs) is not None:
         return np.zeros_like(left)
-    for refusals in _special(fleet, needs):
+    for refusals in _special(fleet, needs, left):
         for refusal in refusals:
             left &= ~refusal.rows
     for node, nominated in rivals.items():
@@ -93,7 +86,9 @@ def fits(fleet: Fleet, needs: Needs, row: int) -> bool:
         return False
     if is_plain(fleet, needs):
         return True
-    return not any(refusal.rows[row] for refusals in _special(fleet, needs) for refusal in refusals)
+    among = np.zeros(len(fleet.names), np.bool_)
+    among[row] = True
+    return not any(refusal.rows[row] for refusals in _special(fleet, needs, among) for refusal in refusals)
 
 
 def lacking(fleet: Fleet, needs: Needs, row: int) -> list[str]:
@@ -112,11 +107,12 @@ def diagnose(fleet: Fleet, needs: Needs, rivals: Rivals, only: int | None = None
     found = Diagnosis(np.full(rows, only is None), np.zeros(rows, np.bool_))
     if only is not None:
         found.left[only] = True
-    if fleet.storage is not None and needs.claims and (text := fleet.storage.objection(needs)):
+    if (objection := fleet.objection(needs)) is not None:
         found.left[:] = False
-        found.objection, found.plugins = text, {"VolumeBinding"}
+        plugin, found.objection = objection
+        found.plugins = {plugin}
         return found
-    for refusals in _all(fleet, needs, rivals):
+    for refusals in _all(fleet, needs, rivals, found.left):
         _apply(found, refusals, found.left.copy())
     for node, nominated in rivals.items():
         row = fleet.row(node)
@@ -125,7 +121,7 @@ def diagnose(fleet: Fleet, needs: Needs, rivals: Rivals, only: int | None = None
         here = np.zeros(rows, np.bool_)
         here[row] = True
         with fleet.assuming(nominated):
-            for refusals in _special(fleet, needs):
+            for refusals in _special(fleet, needs, here):
                 _apply(found, refusals, here & found.left)
     return found
 
@@ -145,13 +141,13 @@ def _apply(found: Diagnosis, refusals: list[Refusal], among: Bools) -> None:
     found.curable |= refused & ~incurable
 
 
-def _all(fleet: Fleet, needs: Needs, rivals: Rivals) -> Iterator[list[Refusal]]:
+def _all(fleet: Fleet, needs: Needs, rivals: Rivals, left: Bools) -> Iterator[list[Refusal]]:
     codes = fleet.opinion(needs).codes
     yield [Refusal(codes == i, reason, plugin, False) for i, (reason, plugin) in enumerate(REFUSALS, 1)]
     if needs.ports:
         yield _ports(fleet, needs)
     yield [_insufficient(fleet, needs, resource, rivals) for resource in needs.requests]
-    yield from _special(fleet, needs, ports=False)
+    yield from _special(fleet, needs, left, ports=False)
 
 
 def _insufficient(fleet: Fleet, needs: Needs, resource: str, rivals: Rivals) -> Refusal:
@@ -164,12 +160,12 @@ def _insufficient(fleet: Fleet, needs: Needs, resource: str, rivals: Rivals) -> 
     return Refusal(_free(fleet, resource, column, rivals) < amount, reason, "NodeResourcesFit", curable)
 
 
-def _special(fleet: Fleet, needs: Needs, *, ports: bool = True) -> Iterator[list[Refusal]]:
-    """The filters that most pods do not need."""
+def _special(fleet: Fleet, needs: Needs, among: Bools, *, ports: bool = True) -> Iterator[list[Refusal]]:
+    """The filters that most pods do not need. ``among``: rows that matter; it may shrink while this is read."""
     if ports and needs.ports:
         yield _ports(fleet, needs)
-    if fleet.storage is not None and needs.claims:
-        yield from _volumes(fleet, fleet.storage, needs)
+    for plugin in fleet.concerned(needs):
+        yield from plugin.refusals(needs, among)
     for spread in needs.relations.spread:
         absent, skewed = company.spread_refusals(fleet, needs, spread)
         yield [Refusal(absent, company.NO_DOMAIN, "PodTopologySpread", False)]
@@ -188,14 +184,3 @@ def _ports(fleet: Fleet, needs: Needs) -> list[Refusal]:
         if (row := fleet.row(name)) is not None:
             rows[row] = True
     return [Refusal(rows, PORTS, "NodePorts")]
-
-
-def _volumes(fleet: Fleet, storage: volumes.Storage, needs: Needs) -> Iterator[list[Refusal]]:
-    taken = any(fleet.claims[claim] > 0 for claim in storage.exclusive(needs))
-    yield [Refusal(np.full(len(fleet.names), taken), volumes.IN_USE, "VolumeRestrictions")]
-    nodes = [fleet.node(name) or {} for name in fleet.names]
-    found = [storage.refuses(needs, node) for node in nodes]
-    yield [
-        Refusal(np.array([f == reason for f in found], np.bool_), reason, "VolumeBinding", False)
-        for reason in sorted({f for f in found if f})
-    ]

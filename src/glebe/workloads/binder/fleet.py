@@ -22,8 +22,8 @@ from glebe.workloads.binder import nodematch
 from glebe.workloads.binder.crowd import Crowd, Member
 from glebe.workloads.binder.needs import Needs
 from glebe.workloads.binder.places import Opinion, opinion_of
+from glebe.workloads.binder.plugins import Plugin
 from glebe.workloads.binder.ports import HostPorts
-from glebe.workloads.binder.volumes import Storage
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -49,8 +49,9 @@ class Hold:
 class Fleet:
     """Nodes, holds, and opinions that are valid until a node's fixed properties change."""
 
-    def __init__(self, storage: Storage | None = None) -> None:
-        self.storage = storage
+    def __init__(self) -> None:
+        self.plugins: tuple[Plugin, ...] = ()
+        """What has a say beside amounts and company."""
         self.crowd = Crowd()
         self.ports = HostPorts()
         self.claims: Counter[str] = Counter()
@@ -74,6 +75,11 @@ class Fleet:
 
     def __len__(self) -> int:
         return len(self._nodes)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no pod holds anything, or is to."""
+        return not (self._holds or self._nominated)
 
     # --- changes
 
@@ -173,6 +179,11 @@ class Fleet:
 
     # --- reading
 
+    @property
+    def stale(self) -> bool:
+        """Whether rows are not what they were: :meth:`refresh` first."""
+        return self._stale
+
     def refresh(self) -> None:
         """Rebuild the arrays if nodes have changed. Call before reading them."""
         if not self._stale:
@@ -201,6 +212,17 @@ class Fleet:
         for uid, hold in self._holds.items():
             if (row_of := self._rows.get(hold.node)) is not None:
                 self._tally(uid, hold, row_of, 1)
+
+    def concerned(self, needs: Needs) -> list[Plugin]:
+        """The plug-ins that have to be asked about a pod."""
+        return [plugin for plugin in self.plugins if plugin.concerns(needs)] if needs.extras else []
+
+    def objection(self, needs: Needs) -> tuple[str, str] | None:
+        """(plug-in, words) of the first that says that no node will do."""
+        for plugin in self.concerned(needs):
+            if (text := plugin.objection(needs)) is not None:
+                return plugin.name, text
+        return None
 
     def row(self, name: str) -> int | None:
         return self._rows.get(name)

@@ -7,19 +7,11 @@ A hint that says yes too often costs an attempt; one that says no too often leav
 from __future__ import annotations
 
 from collections.abc import Set
-from enum import Enum
 
 from glebe.kube.objects import Object
 from glebe.kube.quantity import to_int
 from glebe.workloads.binder.needs import Needs
 from glebe.workloads.binder.places import SUITS, judge
-
-
-class Other(Enum):
-    """Happenings that are told without details."""
-
-    STORAGE = "VolumeBinding"
-    NAMESPACES = "InterPodAffinity"
 
 
 def node_helps(needs: Needs, plugins: Set[str], node: Object) -> bool:
@@ -52,7 +44,3 @@ def pod_here_helps(needs: Needs, plugins: Set[str], here: Needs) -> bool:
     if "InterPodAffinity" in plugins and needs.relations.near:
         return True
     return "PodTopologySpread" in plugins and here.namespace == needs.namespace
-
-
-def other_helps(plugins: Set[str], what: Other) -> bool:
-    return what.value in plugins

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from glebe.kube import pods as kube_pods
-from glebe.kube.objects import Object
+from glebe.kube.objects import Object, get_condition
+from glebe.kube.quantity import to_int
 from glebe.workloads.binder import nodematch
 from glebe.workloads.binder.nodematch import tolerates
 from glebe.workloads.binder.relations import NONE, Relations, relations_of
@@ -36,6 +37,14 @@ class Claim(NamedTuple):
     ephemeral: bool
 
 
+class Device(NamedTuple):
+    """An entry of ``spec.resourceClaims``; ``claim`` is the ResourceClaim's name, ``""`` while it is not made yet."""
+
+    entry: str
+    claim: str
+    template: str
+
+
 def priority_of(pod: Object) -> int:
     return int((pod.get("spec") or {}).get("priority") or 0)
 
@@ -47,6 +56,45 @@ def _text(value: Any) -> str:
 def _requests(spec: Mapping[str, Any]) -> dict[str, int]:
     """What the pod holds on its node: its requests, and its place among the node's ``pods``."""
     return {**{name: amount for name, amount in kube_pods.requests_of(spec).items() if amount > 0}, "pods": 1}
+
+
+def allocated(pod: Object) -> list[Any]:
+    """What the node says of each container's resources: allocated and in force (KEP-1287)."""
+    status = pod.get("status") or {}
+    return [
+        (c["name"], c.get("allocatedResources"), (c.get("resources") or {}).get("requests"))
+        for field in ("containerStatuses", "initContainerStatuses")
+        for c in status.get(field) or ()
+        if c.get("allocatedResources") or c.get("resources")
+    ]
+
+
+def _held(pod: Object) -> Mapping[str, Any]:
+    """The spec with the requests that count while a resize is under way: the most of what is asked, allocated and in
+    force; of an infeasible one only what is there."""
+    spec: Mapping[str, Any] = pod.get("spec") or {}
+    there = {name: [r for r in amounts if r] for name, *amounts in allocated(pod)}
+    containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+    asked = {c["name"]: (c.get("resources") or {}).get("requests") or {} for c in containers if c["name"] in there}
+    if all(amounts == asked[name] for name in asked for amounts in there[name]):
+        return spec
+    pending = get_condition(pod, "PodResizePending") or {}
+    infeasible = pending.get("reason") == "Infeasible"
+
+    def raised(container: Mapping[str, Any]) -> Mapping[str, Any]:
+        among = there.get(container["name"])
+        if not among:
+            return container
+        resources = container.get("resources") or {}
+        among = among if infeasible else [resources.get("requests") or {}, *among]
+        most = {
+            name: max((a[name] for a in among if name in a), key=lambda q: to_int(q, name))
+            for name in dict.fromkeys(key for a in among for key in a)
+        }
+        return {**container, "resources": {**resources, "requests": most}}
+
+    fields = [f for f in ("containers", "initContainers") if spec.get(f)]
+    return {**spec, **{field: [raised(c) for c in spec[field]] for field in fields}}
 
 
 @dataclass(frozen=True)
@@ -63,6 +111,7 @@ class Needs:
     preferred: tuple[Mapping[str, Any], ...]
     ports: tuple[Port, ...]
     claims: tuple[Claim, ...]
+    devices: tuple[Device, ...]
     priority: int
     may_preempt: bool
     namespace: str
@@ -76,17 +125,17 @@ class Needs:
         required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
         terms = None if required is None else tuple(required.get("nodeSelectorTerms") or ())
         preferred = tuple(affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ())
-        requests = _requests(spec)
+        requests = _requests(_held(pod) if spec.get("nodeName") else spec)
         selector = spec.get("nodeSelector") or {}
         tolerations = tuple(spec.get("tolerations") or ())
         namespace, labels = meta.get("namespace", ""), meta.get("labels") or {}
         relations = relations_of(spec, namespace, labels)
-        ports, claims = _ports(spec), _claims(spec, meta.get("name", ""))
+        ports, claims, devices = _ports(spec), _claims(spec, meta.get("name", "")), _devices(pod)
         priority, may_preempt = priority_of(pod), spec.get("preemptionPolicy") != "Never"
         place = _text([selector, terms, tolerations, preferred])
         rest: list[Any] = [requests, priority, may_preempt, ports]
-        if claims:
-            rest += [namespace, claims]
+        if claims or devices:
+            rest += [namespace, claims, devices]
         if relations is not NONE:
             rest += [namespace, labels, spec.get("affinity"), spec.get("topologySpreadConstraints")]
         key = place + _text(rest)
@@ -100,6 +149,7 @@ class Needs:
             preferred=preferred,
             ports=ports,
             claims=claims,
+            devices=devices,
             priority=priority,
             may_preempt=may_preempt,
             namespace=namespace,
@@ -111,6 +161,11 @@ class Needs:
     def extended(self) -> tuple[str, ...]:
         """Requested resources that are devices rather than cpu, memory or storage."""
         return tuple(sorted(r for r in self.requests if r not in NATIVE and "/" in r))
+
+    @property
+    def extras(self) -> bool:
+        """Whether plug-ins have to be asked."""
+        return bool(self.claims or self.devices)
 
     @cached_property
     def named(self) -> frozenset[str] | None:
@@ -158,3 +213,21 @@ def _claims(spec: Mapping[str, Any], pod: str) -> tuple[Claim, ...]:
         elif "ephemeral" in volume:
             found.append(Claim(f"{pod}-{volume['name']}", True))
     return tuple(found)
+
+
+def _devices(pod: Object) -> tuple[Device, ...]:
+    entries = (pod.get("spec") or {}).get("resourceClaims")
+    if not entries:
+        return ()
+    made = {
+        s["name"]: s.get("resourceClaimName") or ""
+        for s in (pod.get("status") or {}).get("resourceClaimStatuses") or ()
+    }
+    return tuple(
+        Device(
+            each["name"],
+            each.get("resourceClaimName") or made.get(each["name"], ""),
+            each.get("resourceClaimTemplateName") or "",
+        )
+        for each in entries
+    )

@@ -7,7 +7,7 @@ nodes the one is taken that breaks the fewest budgets, then by the victims' prio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -57,6 +57,19 @@ def preempt(
     :param budgets: all PodDisruptionBudgets.
     :param offset: at which of the nodes to begin.
     """
+    steps = search(fleet, needs, uid, found, bound, budgets, offset)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            outcome: Outcome = done.value
+            return outcome
+
+
+def search(
+    fleet: Fleet, needs: Needs, uid: str, found: Diagnosis, bound: Bound, budgets: Sequence[Object], offset: int = 0
+) -> Generator[None, None, Outcome]:
+    """:func:`preempt` in steps, one node each: between them the fleet is as it was. Give it up when rows change."""
     if (text := _ineligible(fleet, needs, uid, found, bound)) is not None:
         return Outcome(None, f"preemption: {text}", eligible=False)
     rivals = fleet.rivals(needs, uid)
@@ -71,6 +84,7 @@ def preempt(
     else:
         candidate_rows = [*rows[start:], *rows[:start]]
     for row in candidate_rows:
+        yield
         judged = _on_node(fleet, needs, row, rivals, bound, budgets)
         if isinstance(judged, Victims):
             candidates.append(judged)

@@ -1,41 +1,58 @@
-"""What the caches say, as the binder sees it: the fleet, who waits, and who can be tried again after each event."""
+"""What the caches say of one logical cluster, as the binder sees it: the fleet, who waits, and who can be tried again
+after each event."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+from glebe.kube.client import Client
 from glebe.kube.clock import Env
-from glebe.kube.informer import Informer, Informers
-from glebe.kube.objects import Object, ObjectKey, get_condition, is_deleting, key_of, labels_of
+from glebe.kube.objects import Object, ObjectKey, get_condition, is_deleting, labels_of
 from glebe.kube.pods import has_ended
 from glebe.kube.resources import NAMESPACES, NODES, PODS, Resource
 from glebe.workloads.binder import hints
 from glebe.workloads.binder.fleet import Fleet
-from glebe.workloads.binder.needs import Needs
-from glebe.workloads.binder.volumes import Storage
+from glebe.workloads.binder.needs import Needs, allocated
+from glebe.workloads.binder.plugins import Plugin, Surroundings
+from glebe.workloads.binder.view import View
 from glebe.workloads.binder.waitroom import Waiting, WaitRoom
 from glebe.workloads.binder.writes import SCHEDULER
 
-CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
-VOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
-CLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """A pod with a node that waits for its plug-ins (:meth:`.plugins.Plugin.prepare`)."""
+
+    waiting: Waiting
+    node: str
+    since: float
+
+
+def concerns(pod: Object) -> bool:
+    """Whether a pod is, or will be, on a node."""
+    return not has_ended(pod)
 
 
 class Scene:
-    """One cluster's pods and nodes.
+    """One cluster's pods and nodes. Whoever makes it hands it every change from then on (:meth:`take`).
 
     :param wake: called when somebody can be tried.
     """
 
-    def __init__(self, informers: Informers, env: Env, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, view: View, client: Client, env: Env, kinds: Sequence[type[Plugin]], wake: Callable[[], None]
+    ) -> None:
         self._env = env
         self._wake = wake
-        self._pods = informers.get(PODS)
-        self._nodes = informers.get(NODES)
-        self._namespaces = informers.get(NAMESPACES)
-        self._claims, self._volumes = informers.get(CLAIMS), informers.get(VOLUMES)
-        self._classes = informers.get(CLASSES)
-        self.fleet = Fleet(Storage(_finder(self._claims), _finder(self._volumes), _finder(self._classes)))
+        self._view = view
+        self.fleet = Fleet()
+        around = Surroundings(view.cluster, client, env, self.fleet, view.find, view.every)
+        self.fleet.plugins = tuple(kind(around) for kind in kinds)
+        self._watchers: dict[Resource, list[int]] = {}
+        for number, kind in enumerate(kinds):
+            for resource in kind.watches:
+                self._watchers.setdefault(resource, []).append(number)
         self.room = WaitRoom()
         self.gated: dict[str, Object] = {}
         """Pods with gates that have not been told."""
@@ -43,26 +60,41 @@ class Scene:
         """Bound or not? The answer was lost; the hold stays until we know."""
         self.untold: dict[str, Waiting] = {}
         """Their reason changed too soon after the last one."""
+        self.preparing: dict[str, Preparing] = {}
+        self.happened = 0
+        """Grows with everything that may let a pod fit that did not."""
         self._keys: dict[str, ObjectKey] = {}  # of bound pods, by uid
         self._spaces: dict[str, dict[str, str]] = {}
+        self._take: dict[Resource, Callable[[Object | None, Object | None], None]] = {
+            NAMESPACES: self._on_namespace,
+            NODES: self._on_node,
+            PODS: self.on_pod,
+        }
+        for resource, take in self._take.items():
+            for obj in view.every(resource):
+                take(None, obj)
 
-    def follow(self) -> tuple[Informer, ...]:
-        """Begin; what has to be listed first."""
-        self._namespaces.add_handler(self._on_namespace)
-        storage = (self._claims, self._volumes, self._classes)
-        for informer in storage:
-            informer.add_handler(self._on_storage)
-        self._nodes.add_handler(self._on_node)
-        self._pods.add_handler(self.on_pod)
-        return self._nodes, self._pods, self._namespaces, *storage
+    def take(self, resource: Resource, old: Object | None, new: Object | None) -> None:
+        """Something has changed."""
+        if (take := self._take.get(resource)) is not None:
+            take(old, new)
+        for number in self._watchers.get(resource, ()):
+            self._on_other(number, resource, old, new)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no pod to speak of."""
+        return self.fleet.empty and not (len(self.room) or self.gated or self.doubtful or self.preparing)
 
     def bound(self, uid: str) -> Object | None:
         """The pod, if it is known to be bound."""
         key = self._keys.get(uid)
-        return self._pods.store.get(key) if key is not None else None
+        return self._view.at(PODS, key) if key is not None else None
 
     def _now(self) -> float:
         return self._env.clock.now()
+
+    # --- events
 
     def _on_namespace(self, old: Object | None, new: Object | None) -> None:
         name = (new or old or {})["metadata"]["name"]
@@ -74,19 +106,24 @@ class Scene:
         else:
             self._spaces[name] = labels
         self.fleet.crowd.set_namespaces(self._spaces)
-        self._other(hints.Other.NAMESPACES)
+        self.happened += 1
+        if self.room.wake(lambda _, plugins: "InterPodAffinity" in plugins, self._now()):
+            self._wake()
 
-    def _on_storage(self, _: Object | None, __: Object | None) -> None:
-        self._other(hints.Other.STORAGE)
-
-    def _other(self, what: hints.Other) -> None:
-        if self.room.wake(lambda _, plugins: hints.other_helps(plugins, what), self._now()):
+    def _on_other(self, number: int, resource: Resource, old: Object | None, new: Object | None) -> None:
+        plugin = self.fleet.plugins[number]
+        self.happened += 1
+        woken = self.room.wake(
+            lambda needs, refused: plugin.name in refused and plugin.helps(needs, resource, old, new), self._now()
+        )
+        if woken or self.preparing:
             self._wake()
 
     def _on_node(self, old: Object | None, new: Object | None) -> None:
         name = (new or old or {})["metadata"]["name"]
         if not (self.fleet.remove_node(name) if new is None else self.fleet.set_node(new)):
             return
+        self.happened += 1
         node = new
         if node is None or is_deleting(node):  # one domain less: others may be in the mean now
             found = self.room.wake(lambda _, plugins: "PodTopologySpread" in plugins, self._now())
@@ -115,7 +152,8 @@ class Scene:
         self.room.remove(uid)
         self.untold.pop(uid, None)
         self.doubtful.pop(uid, None)
-        self._keys[uid] = key_of(new, self._pods.cluster)
+        self.preparing.pop(uid, None)
+        self._keys[uid] = self._view.key_of(new)
         node, deleting = new["spec"]["nodeName"], is_deleting(new)
         held = self.fleet.holder(uid)
         if held is not None and old is not None and _same_needs(old, new):
@@ -131,20 +169,34 @@ class Scene:
                 self.gone(held.needs)
         self.unnominate(uid)
 
+    # --- one pod
+
     def forget(self, uid: str) -> None:
         """The pod has nothing and wants nothing any more."""
         self.doubtful.pop(uid, None)
         self._keys.pop(uid, None)
-        held = self.fleet.release(uid)
-        if held is not None:
-            self.gone(held.needs)
+        self.give_back(uid)
         self._leave(uid)
+
+    def give_back(self, uid: str) -> None:
+        """The pod has nothing (any more) on the node that was chosen for it."""
+        held = self.fleet.release(uid)
+        if held is None:
+            return
+        if held.needs.extras:
+            for plugin in self.fleet.concerned(held.needs):
+                plugin.unreserve(uid)
+        self.gone(held.needs)
 
     def _leave(self, uid: str) -> None:
         self.room.remove(uid)
         self.gated.pop(uid, None)
         self.untold.pop(uid, None)
+        if self.preparing.pop(uid, None) is not None:
+            self.give_back(uid)
         self.unnominate(uid)
+        if self.idle:
+            self._wake()  # nobody is left: the cycle says so
 
     def unnominate(self, uid: str) -> None:
         nominated = self.fleet.withdraw(uid)
@@ -152,6 +204,7 @@ class Scene:
             self.gone(nominated.needs)
 
     def gone(self, gone: Needs) -> None:
+        self.happened += 1
         if self.room.wake(lambda n, plugins: hints.pod_gone_helps(n, plugins, gone), self._now()):
             self._wake()
 
@@ -180,16 +233,8 @@ class Scene:
         self._wake()
 
 
-def _finder(informer: Informer) -> Callable[[str], Object | None]:
-    """Looks up objects by ``name`` or ``namespace/name``."""
-
-    def find(path: str) -> Object | None:
-        namespace, _, name = path.rpartition("/")
-        return informer.store.get(ObjectKey(informer.cluster, namespace, name))
-
-    return find
-
-
 def _same_needs(old: Object, new: Object) -> bool:
     before, after = old["metadata"], new["metadata"]
-    return before.get("generation") == after.get("generation") and labels_of(old) == labels_of(new)
+    if before.get("generation") != after.get("generation") or labels_of(old) != labels_of(new):
+        return False
+    return allocated(old) == allocated(new)

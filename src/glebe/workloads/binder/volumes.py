@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final
+
+import numpy as np
 
 from glebe.kube.objects import Object, annotations_of, controller_of, is_deleting, labels_of
+from glebe.kube.resources import Resource
 from glebe.workloads.binder.needs import Needs
 from glebe.workloads.binder.nodematch import term_matches
+from glebe.workloads.binder.plugins import Bools, Refusal, Surroundings
 
-Find = Callable[[str], Object | None]
+CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+VOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
+CLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
 NO_VOLUME: Final = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
 ELSEWHERE: Final = "node(s) didn't match PersistentVolume's node affinity"
 NOT_BOUND: Final = "node(s) didn't find available persistent volumes to bind"
@@ -26,13 +31,57 @@ _ZONES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
 class Storage:
-    """Where claims (by ``namespace/name``), volumes and storage classes are found."""
+    """The volumes of one logical cluster, as the binder's plug-in."""
 
-    claim: Find
-    volume: Find
-    storage_class: Find
+    name = "VolumeBinding"
+    watches: ClassVar[tuple[Resource, ...]] = (CLAIMS, VOLUMES, CLASSES)
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+
+    def claim(self, path: str) -> Object | None:
+        return self._around.find(CLAIMS, path)
+
+    def volume(self, name: str) -> Object | None:
+        return self._around.find(VOLUMES, name)
+
+    def storage_class(self, name: str) -> Object | None:
+        return self._around.find(CLASSES, name)
+
+    # --- Plugin
+
+    def concerns(self, needs: Needs) -> bool:
+        return bool(needs.claims)
+
+    def helps(self, needs: Needs, resource: Resource, old: Object | None, new: Object | None) -> bool:
+        return True
+
+    def refusals(self, needs: Needs, among: Bools) -> Iterator[list[Refusal]]:
+        fleet = self._around.fleet
+        rows = len(fleet.names)
+        taken = any(fleet.claims[claim] > 0 for claim in self.exclusive(needs))
+        yield [Refusal(np.full(rows, taken), IN_USE, "VolumeRestrictions")]
+        refused: dict[str, Bools] = {}
+        for row in np.flatnonzero(among):
+            reason = self.refuses(needs, fleet.node(fleet.names[row]) or {})
+            if reason:
+                refused.setdefault(reason, np.zeros(rows, np.bool_))[row] = True
+        yield [Refusal(refused[reason], reason, "VolumeBinding", False) for reason in sorted(refused)]
+
+    def reserve(self, uid: str, needs: Needs, node: str) -> str | None:
+        return None
+
+    def unreserve(self, uid: str) -> None:
+        pass
+
+    async def prepare(self, pod: Object, node: str) -> bool:
+        return True
+
+    def bound(self, uid: str) -> None:
+        pass
+
+    # --- what is asked
 
     def objection(self, needs: Needs) -> str | None:
         """Why no node will do at present."""

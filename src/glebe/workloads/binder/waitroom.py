@@ -123,6 +123,10 @@ class WaitRoom:
             group = self._parked[waiting.parked] = _Parked(waiting.needs, refused)
         group.members[waiting.uid] = waiting
 
+    def is_parked(self, waiting: Waiting) -> bool:
+        """Whether it still waits for something to happen."""
+        return waiting.parked is not None and self._all.get(waiting.uid) is waiting
+
     def retry(self, waiting: Waiting, now: float) -> None:
         """Try again without anything having happened."""
         if self._all.get(waiting.uid) is waiting and not waiting.queued:

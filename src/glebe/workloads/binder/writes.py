@@ -17,12 +17,15 @@ _KEEP: Final = "\0"
 
 
 class Writer:
-    """Errors of the API go to the caller."""
+    """Errors of the API go to the caller.
 
-    def __init__(self, client: Client, env: Env) -> None:
+    :param client: of the pods' logical cluster. ``recorder`` may serve many.
+    """
+
+    def __init__(self, client: Client, env: Env, recorder: EventRecorder) -> None:
         self._client = client
         self._env = env
-        self._recorder = EventRecorder(client, env, SCHEDULER)
+        self._recorder = recorder
 
     async def bind(self, pod: Object, node: str) -> None:
         meta = pod["metadata"]

@@ -11,8 +11,8 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.events import EventRecorder
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, get_condition, is_deleting
-from glebe.kube.pods import BY_NODE, has_ended, node_of
+from glebe.kube.objects import EVERY, Object, ObjectKey, get_condition, is_deleting, key_of
+from glebe.kube.pods import BY_PLACE, has_ended, node_of, place_of, space
 from glebe.kube.resources import LEASES, NODES, PODS
 from glebe.workloads.nodes.eviction import Eviction, Way, driving_out, evictions
 from glebe.workloads.nodes.health import GRACE, assess, heartbeat_of
@@ -28,8 +28,8 @@ class NodeHealth:
         self._env = env
         self._nodes = informers.get(NODES)
         self._leases = informers.get(LEASES, namespace=LEASE_NAMESPACE)
-        self._seen: dict[str, tuple[tuple[str, str], float]] = {}
-        self._asked: dict[str, tuple[str, str]] = {}  # what the server itself last said
+        self._seen: dict[ObjectKey, tuple[tuple[str, str], float]] = {}
+        self._asked: dict[ObjectKey, tuple[str, str]] = {}  # what the server itself last said
 
     def controller(self) -> Controller:
         controller = Controller("nodehealth", self.reconcile, self._env, workers=4)
@@ -41,58 +41,58 @@ class NodeHealth:
     def _on_lease(self, old: Object | None, new: Object | None) -> None:
         if new is None:
             return
-        node = self._nodes.store.get(ObjectKey(self._client.cluster, "", new["metadata"]["name"]))
+        key = key_of(new, self._leases.cluster)._replace(namespace="")
+        node = self._nodes.store.get(key)
         if node is not None:
-            self._silence(node)
+            self._silence(key, node, new)
 
-    def _silence(self, node: Object) -> float:
+    def _silence(self, key: ObjectKey, node: Object, lease: Object | None) -> float:
         """Seconds since the last sign of life that we saw (by the loop's clock: the time of day may be set)."""
-        name, now = node["metadata"]["name"], asyncio.get_running_loop().time()
-        lease = self._leases.store.get(ObjectKey(self._client.cluster, LEASE_NAMESPACE, name))
+        now = asyncio.get_running_loop().time()
         beat = heartbeat_of(node, lease)
-        known = self._seen.get(name)
+        known = self._seen.get(key)
         if known is None or known[0] != beat:
-            known = self._seen[name] = (beat, now)
+            known = self._seen[key] = (beat, now)
         return now - known[1]
 
-    async def _confirmed_silence(self, node: Object) -> float:
+    async def _confirmed_silence(self, key: ObjectKey, node: Object) -> float:
         """As :meth:`_silence`, but before a node is given up the server is asked: the deaf one may be our watch."""
-        silent = self._silence(node)
+        silent = self._silence(key, node, self._leases.store.get(key._replace(namespace=LEASE_NAMESPACE)))
         if silent < GRACE or (get_condition(node, "Ready") or {}).get("status") == "Unknown":
             return silent
-        name = node["metadata"]["name"]
         try:
-            beat = heartbeat_of(node, await self._client.get(LEASES, name, LEASE_NAMESPACE))
+            lease = await self._client.at(key.cluster).get(LEASES, key.name, LEASE_NAMESPACE)
         except ApiError as error:
             if not is_not_found(error):
                 raise
             return silent
-        cached = self._seen[name][0]
-        if beat in (cached, self._asked.get(name)):
+        beat, cached = heartbeat_of(node, lease), self._seen[key][0]
+        if beat in (cached, self._asked.get(key)):
             return silent
-        self._asked[name] = beat
-        self._seen[name] = (cached, asyncio.get_running_loop().time())
+        self._asked[key] = beat
+        self._seen[key] = (cached, asyncio.get_running_loop().time())
         return 0.0
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
         node = self._nodes.store.get(key)
         if node is None or is_deleting(node):
-            self._seen.pop(key.name, None)
-            self._asked.pop(key.name, None)
+            self._seen.pop(key, None)
+            self._asked.pop(key, None)
             return None
         now = self._env.clock.now()
-        silent = await self._confirmed_silence(node)
+        silent = await self._confirmed_silence(key, node)
+        client = self._client.at(key.cluster)
         verdict = assess(node, silent, now)
         version = node["metadata"].get("resourceVersion")
         try:
             if verdict.taints is not None:
                 # One write with a lock: somebody else's taint set in between must not be lost.
                 patch = {"metadata": {"resourceVersion": version}, "spec": {"taints": verdict.taints}}
-                node = await self._client.patch(NODES, key.name, patch)
+                node = await client.patch(NODES, key.name, patch)
                 version = node["metadata"].get("resourceVersion")
             if verdict.conditions is not None:
                 patch = {"metadata": {"resourceVersion": version}, "status": {"conditions": verdict.conditions}}
-                await self._client.patch(NODES, key.name, patch, subresource="status")
+                await client.patch(NODES, key.name, patch, subresource="status")
         except ApiError as error:
             if not is_not_found(error):
                 raise
@@ -106,9 +106,10 @@ class NodeEviction:
         self._client = client
         self._env = env
         self._nodes = informers.get(NODES)
-        self._pods = informers.get(PODS, indexers={BY_NODE: node_of})
-        self._gone_since: dict[str, float] = {}
-        self._scheduled: dict[str, dict[str, float]] = {}  # node -> pod's uid -> when taints were first seen to matter
+        self._pods = informers.get(PODS, indexers={BY_PLACE: place_of})
+        self._gone_since: dict[ObjectKey, float] = {}
+        self._scheduled: dict[ObjectKey, dict[str, float]] = {}
+        """Node -> pod's uid -> when taints were first seen to matter."""
         self._recorder = EventRecorder(client, env, "taint-eviction-controller")
 
     def controller(self) -> Controller:
@@ -120,32 +121,34 @@ class NodeEviction:
     def _keys(self, pod: Object) -> Iterable[ObjectKey]:
         """The pod's node, if that is missing or has a taint that drives pods out."""
         for name in node_of(pod):
-            key = ObjectKey(self._client.cluster, "", name)
+            key = ObjectKey(key_of(pod, self._pods.cluster).cluster, "", name)
             node = self._nodes.store.get(key)
-            if node is None or name in self._scheduled or driving_out(node):
+            if node is None or key in self._scheduled or driving_out(node):
                 yield key
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
         now = self._env.clock.now()
         node = self._nodes.store.get(key)
-        pods = self._pods.store.by_index(BY_NODE, key.name)
+        pods = self._pods.store.by_index(
+            BY_PLACE, space(key.cluster if self._client.cluster == EVERY else "", key.name)
+        )
         if node is not None or not pods:
-            self._gone_since.pop(key.name, None)
-        gone_since = self._gone_since.setdefault(key.name, now) if node is None and pods else now
-        seen = self._scheduled.get(key.name, {})
+            self._gone_since.pop(key, None)
+        gone_since = self._gone_since.setdefault(key, now) if node is None and pods else now
+        seen = self._scheduled.get(key, {})
         departures = evictions(node, gone_since, pods, now, seen)
-        await self._remember(key.name, seen, pods, [d for d in departures if d.by_taint], now)
+        await self._remember(key, seen, pods, [d for d in departures if d.by_taint], now)
         due = [d for d in departures if d.at <= now]
-        if due and node is None and await self._exists(key.name):
+        if due and node is None and await self._exists(key):
             return Result(requeue_after=5.0)  # the cache is behind
-        done = [await self._evict(departure, key.name) for departure in due]
+        done = [await self._evict(departure, key) for departure in due]
         if not all(done):
             return Result(requeue_after=1.0)  # a pod has changed in the meantime: judge it again
         waits = [d.at - now for d in departures if d.at > now]
         return Result(requeue_after=min(waits) + 0.001) if waits else None
 
     async def _remember(
-        self, node: str, seen: dict[str, float], pods: list[Object], leaving: list[Eviction], now: float
+        self, node: ObjectKey, seen: dict[str, float], pods: list[Object], leaving: list[Eviction], now: float
     ) -> None:
         """Keep since when each pod's time runs; say so when it does not run any more."""
         uids = {d.pod["metadata"].get("uid", ""): d.pod for d in leaving}
@@ -158,34 +161,35 @@ class NodeEviction:
                 text = f"Cancelling deletion of Pod {meta['namespace']}/{meta['name']}"
                 await self._recorder.event(pod, "Normal", "TaintManagerEviction", text)
 
-    async def _exists(self, name: str) -> bool:
+    async def _exists(self, key: ObjectKey) -> bool:
         try:
-            await self._client.get(NODES, name)
+            await self._client.at(key.cluster).get(NODES, key.name)
         except ApiError as error:
             if not is_not_found(error):
                 raise
             return False
         return True
 
-    async def _evict(self, departure: Eviction, node: str) -> bool:
+    async def _evict(self, departure: Eviction, node: ObjectKey) -> bool:
         """Repeatable: each write is skipped when it has been done. ``False``: the pod is not as our cache has it."""
         pod, meta = departure.pod, departure.pod["metadata"]
         lost = departure.way is Way.LOSE
+        client = self._client.at(node.cluster)
         removed = is_deleting(pod) and meta.get("deletionGracePeriodSeconds") == 0
         if departure.way is Way.REMOVE and removed:
             return True
         try:
             if departure.way is not Way.REMOVE:
-                await self._client.patch(
+                await client.patch(
                     PODS,
                     meta["name"],
-                    self._status(departure, node),
+                    self._status(departure, node.name),
                     meta["namespace"],
                     kind="strategic",
                     subresource="status",
                 )
             grace = None if departure.way is Way.ASK else 0
-            await self._client.delete(PODS, meta["name"], meta["namespace"], uid=meta["uid"], grace_period=grace)
+            await client.delete(PODS, meta["name"], meta["namespace"], uid=meta["uid"], grace_period=grace)
         except ApiError as error:
             if not is_not_found(error) and error.code != 409:
                 raise
@@ -228,7 +232,7 @@ def _matters(old: Object | None, new: Object | None) -> bool:
 
 
 def build(client: Client, informers: Informers, env: Env) -> list[Controller]:
-    """The node controllers of one cluster."""
+    """The node controllers of all logical clusters that ``client`` and ``informers`` cover."""
     return [
         NodeHealth(client, informers, env).controller(),
         NodeEviction(client, informers, env).controller(),
