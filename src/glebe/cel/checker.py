@@ -316,6 +316,11 @@ class Checker:
         over = self.check(node.operand)
         if node.kind in ("optMap", "optFlatMap"):
             return self._opt_map(node, over)
+        if node.kind == "bind":
+            self._scopes.append({node.names[0]: over})
+            result = self.check(node.args[0])
+            self._scopes.pop()
+            return result
         kinds = self._elements(node, over)
         self._scopes.append(dict(zip(node.names, kinds, strict=True)))
         given = [self.check(arg) for arg in node.args]

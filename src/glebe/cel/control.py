@@ -92,6 +92,18 @@ def opt_map(operand: Step, place: int, body: Step, wrap: bool) -> Step:
     return run
 
 
+def bound(value: Step, place: int, body: Step) -> Step:
+    """``cel.bind``: evaluated once, when the body first needs it or not at all; here always, which is no difference
+    but for a value that fails and is not needed."""
+
+    def run(frame: Frame) -> Any:
+        frame[0].spend(1)
+        frame[place] = value(frame)
+        return body(frame)
+
+    return run
+
+
 SPECIAL: dict[str, Callable[[list[Step]], Step]] = {
     "_&&_": _junction(False),
     "_||_": _junction(True),

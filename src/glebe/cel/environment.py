@@ -79,14 +79,21 @@ class Environment:
     """The variables and struct types that expressions of one use may name. Programs are kept by their text.
 
     :param raw: values are JSON whose schema says more than JSON can (timestamps, bytes, doubles).
+    :param bind: expressions may use ``cel.bind``.
     """
 
     def __init__(
-        self, variables: Mapping[str, Type], structs: StructFields | None = None, *, raw: bool = False
+        self,
+        variables: Mapping[str, Type],
+        structs: StructFields | None = None,
+        *,
+        raw: bool = False,
+        bind: bool = False,
     ) -> None:
         self._variables = dict(variables)
         self._structs = structs
         self._raw = raw
+        self._bind = bind
         self._programs: OrderedDict[str, Program | str] = OrderedDict()
 
     def compile(self, text: str) -> Program:
@@ -108,7 +115,7 @@ class Environment:
 
     def _compile(self, text: str) -> Program:
         try:
-            tree = parse(text)
+            tree = parse(text, bind=self._bind)
         except SyntaxFault as fault:
             raise CompileError(describe(text, [Issue(fault.at, fault.message)])) from None
         except RecursionError:
@@ -125,7 +132,7 @@ class Environment:
         """Only the complaints (syntax included), without keeping a program."""
         try:
             checker = Checker(self._variables, self._structs)
-            checker.check(parse(text))
+            checker.check(parse(text, bind=self._bind))
         except SyntaxFault as fault:
             return [Issue(fault.at, fault.message)]
         return checker.out.issues

@@ -117,6 +117,8 @@ class _Estimator:
         body = sum(self.of(arg).cost for arg in node.args)
         if node.kind in ("optMap", "optFlatMap"):
             return Estimate(over.cost + body + 2, self._size(node))
+        if node.kind == "bind":
+            return Estimate(over.cost + body + 10, self._size(node))
         each, size = _ITERATIONS[node.kind], 1
         if node.kind not in ("all", "exists", "exists_one"):
             size = over.size

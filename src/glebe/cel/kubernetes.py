@@ -99,7 +99,8 @@ def _sign(a: Any, b: Any) -> int:
     return int(a > b) - int(a < b)
 
 
-def _semver(text: str, normalize: bool = False) -> Semver:
+def parse_semver(text: str, normalize: bool = False) -> Semver:
+    """:raises EvalError: it is no semantic version."""
     if normalize and len(text) <= _LONGEST:
         core, mark, rest = re.fullmatch(r"v?([^-+]*)([-+]?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
         numbers = core.split(".")
@@ -197,8 +198,8 @@ def declare(library: Library) -> None:
         member("quantity", f"add({kind}) -> quantity", free(lambda a, b: Quantity(a.amount + _plain(b))))
         member("quantity", f"sub({kind}) -> quantity", free(lambda a, b: Quantity(a.amount - _plain(b))))
     for args in ("string", "string, bool"):
-        add(f"semver({args}) -> semver", text_cost(_semver), "text")
-        add(f"isSemver({args}) -> bool", text_cost(_is(_semver)), "text")
+        add(f"semver({args}) -> semver", text_cost(parse_semver), "text")
+        add(f"isSemver({args}) -> bool", text_cost(_is(parse_semver)), "text")
     for index, name in enumerate(("major", "minor", "patch")):
         member("semver", f"{name}() -> int", free(lambda s, index=index: s.numbers[index]))
     member("semver", "isGreaterThan(semver) -> bool", free(lambda a, b: a.order > b.order))

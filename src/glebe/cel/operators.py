@@ -8,6 +8,7 @@ from typing import Any
 from glebe.cel.budget import Budget, EvalError, of_text
 from glebe.cel.syntax import UInt
 from glebe.cel.values import (
+    Defaulting,
     Duration,
     Lazy,
     Optional,
@@ -180,6 +181,8 @@ def index(budget: Budget, a: Any, b: Any) -> Any:
         try:
             return a[find_key(a, b)]
         except KeyError:
+            if type(a) is Defaulting:
+                return {}
             raise EvalError(f"no such key: {b}") from None
     if isinstance(a, Lazy) and type(b) is str:
         return a.get_field(b, budget)
@@ -205,7 +208,7 @@ def optional_index(budget: Budget, a: Any, b: Any) -> Optional:
         try:
             return Optional(True, a[find_key(a, b)])
         except KeyError:
-            return Optional(False)
+            return Optional(True, {}) if type(a) is Defaulting else Optional(False)
     raise no_overload(f"_[?_] applied to {_pair(a, b)}")
 
 

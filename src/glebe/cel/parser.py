@@ -63,12 +63,13 @@ _MACROS = {
 }
 
 
-def parse(text: str) -> Node:
+def parse(text: str, *, bind: bool = False) -> Node:
     """The tree of one expression.
 
+    :param bind: ``cel.bind(name, value, expression)`` is understood (cel-go's extension *bindings*).
     :raises SyntaxFault: it is none, or it is too big.
     """
-    parser = _Parser(text)
+    parser = _Parser(text, bind)
     tree = parser.expression(0)
     parser.expect_end()
     return tree
@@ -77,8 +78,9 @@ def parse(text: str) -> Node:
 class _Parser:
     """Precedence climbing; ``_tall`` remembers how tall each tree is."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, bind: bool = False) -> None:
         self._tokens = tokens(text)
+        self._bind = bind
         self._next = 0
         self._depth = 0
         self._tall: dict[int, int] = {}
@@ -225,6 +227,8 @@ class _Parser:
         self._unexpected("IDENTIFIER")
 
     def _member_call(self, target: Node, name: str, opened: Token, args: list[Node]) -> Node:
+        if self._bind and name == "bind" and len(args) == 3 and type(target) is Ident and target.name == "cel":
+            return self._made(Macro(opened.at, "bind", args[1], (_variable(args[0]),), args[2:]), *args[1:])
         counts = _MACROS.get(name)
         if counts is not None and len(args) in counts:
             names = tuple(_variable(arg) for arg in args[: counts[len(args)]])

@@ -240,6 +240,8 @@ class Compiler:
                 self._slots[name] = slot
         if node.kind in ("optMap", "optFlatMap"):
             return control.opt_map(operand, places[0], args[0], node.kind == "optMap")
+        if node.kind == "bind":
+            return control.bound(operand, places[0], args[0])
         over = self._checked.type_of(node.operand)
         convert = from_raw(over.params[0]) if self._raw and over.kind == "list" and over.params else None
         return COMPREHENSIONS[node.kind](iteration(operand, places, convert), places, args)

@@ -87,6 +87,15 @@ class Extension:
         return self is other
 
 
+class Defaulting(dict[str, Any]):
+    """A map in which every key that is missing stands for ``{}``, though ``in`` says that it is missing."""
+
+    __slots__ = ()
+
+    def __missing__(self, key: str) -> dict[str, Any]:
+        return {}
+
+
 class Lazy:
     """A map whose fields are found when they are first asked for (``variables``)."""
 

@@ -31,7 +31,54 @@ def devices(spec: Any, path: str) -> list[Cause]:
         if exactly is not None:
             rule = named(_SUBDOMAIN, why="")
             causes += rule(exactly.get("deviceClassName"), f"{where}.exactly.deviceClassName")
+            causes += _wanted(exactly, f"{where}.exactly")
+        for j, choice in enumerate(first or ()):
+            causes += _wanted(choice, f"{where}.firstAvailable[{j}]")
     return causes
+
+
+def _wanted(request: Any, path: str) -> list[Cause]:
+    """Selectors and the number of devices of one request."""
+    causes = selectors(request.get("selectors"), f"{path}.selectors")
+    mode, count = request.get("allocationMode"), request.get("count") or 0
+    if mode == "All" and count:
+        causes.append(n.invalid(f"{path}.count", count, "must not be specified when allocationMode is 'All'"))
+    elif mode == "ExactCount" and count <= 0:
+        causes.append(n.invalid(f"{path}.count", count, "must be greater than zero"))
+    return causes
+
+
+def selectors(given: Any, path: str) -> list[Cause]:
+    """What is wrong with selectors of devices: they are compiled, and their cost is estimated."""
+    causes: list[Cause] = []
+    for i, selector in enumerate(given or ()):
+        cel = selector.get("cel")
+        if cel is None:
+            continue
+        where, text = f"{path}[{i}].cel.expression", str(cel.get("expression", ""))
+        causes += _expression(text, where)
+    return causes
+
+
+def _expression(text: str, path: str) -> list[Cause]:
+    from glebe.cel import devices as cel  # late: few servers ever see a device
+
+    if len(text) > cel.LONGEST:
+        return [n.too_long(path, cel.LONGEST)]
+    try:
+        program = cel.compile_selector(text)
+    except cel.CompileError as error:
+        return [n.invalid(path, text, str(error))]
+    if cel.most_cost(program) > cel.MOST_COST:
+        return [n.forbidden(path, "too complex, exceeds cost limit")]
+    return []
+
+
+def device_class(obj: Object, old: Object | None) -> list[Cause]:
+    given = (obj.get("spec") or {}).get("selectors")
+    if old is not None and given == (old.get("spec") or {}).get("selectors"):
+        return []
+    return selectors(given, "spec.selectors")
 
 
 def claim(obj: Object, old: Object | None) -> list[Cause]:

@@ -353,6 +353,7 @@ _MORE: dict[tuple[str, str], Rule] = {
     ("networking.k8s.io", "IPAddress"): _ip,
     ("networking.k8s.io", "ServiceCIDR"): _cidr,
     ("node.k8s.io", "RuntimeClass"): devicerules.fixed("handler"),
+    ("resource.k8s.io", "DeviceClass"): devicerules.device_class,
     ("resource.k8s.io", "ResourceClaim"): devicerules.claim,
     ("resource.k8s.io", "ResourceClaimTemplate"): devicerules.claim_template,
     ("resource.k8s.io", "ResourceSlice"): devicerules.device_slice,
