@@ -46,31 +46,33 @@ class _Budget:
 class EventRecorder:
     """Records events of one component, each in the cluster of the object that it is about.
 
-    :param component: who says it, e.g. ``glebe-queueing``.
+    :param component: who says it, e.g. ``glebe-queueing``; ``host``: on which node, for agents of one.
     """
 
-    def __init__(self, client: Client, env: Env, component: str) -> None:
+    def __init__(self, client: Client, env: Env, component: str, host: str = "") -> None:
         self._client = client
         self._env = env
         self._component = component
+        self._source = {"component": component, **({"host": host} if host else {})}
         self._seen: OrderedDict[tuple[str, ...], _Seen] = OrderedDict()
         self._budgets: OrderedDict[str, _Budget] = OrderedDict()
         self.dropped = 0
 
-    async def event(self, obj: Object, type: str, reason: str, message: str) -> None:
-        """Say something about ``obj``. ``type`` is ``Normal`` or ``Warning``; ``reason`` one CamelCase word.
+    async def event(self, obj: Object, type: str, reason: str, message: str, field: str = "") -> None:
+        """Say something about ``obj``. ``type`` is ``Normal`` or ``Warning``; ``reason`` one CamelCase word; ``field``
+        the path of the part that it is about, e.g. ``spec.containers{name}``.
 
         Events about cluster-scoped objects go to namespace ``default``. Failures are logged; excess is dropped.
         """
         meta = obj["metadata"]
         text = message.encode()[:_MAX_MESSAGE].decode("utf-8", "ignore")
         namespace = meta.get("namespace") or "default"
-        key = (cluster_of(obj), obj["kind"], namespace, meta["name"], meta.get("uid", ""), type, reason, text)
+        key = (cluster_of(obj), obj["kind"], namespace, meta["name"], meta.get("uid", ""), type, reason, text, field)
         client = self._client.at(key[0])
         try:
             async with asyncio.timeout(_TIMEOUT):
                 if not await self._count_on(client, key, namespace):
-                    await self._create(client, key, namespace, obj, type, reason, text)
+                    await self._create(client, key, namespace, obj, type, reason, text, field)
         except (ApiError, ConnectionLost, TimeoutError) as error:
             self.dropped += 1
             log.debug("event %s about %s/%s was not recorded: %s", reason, namespace, meta["name"], error)
@@ -96,7 +98,15 @@ class EventRecorder:
         return True
 
     async def _create(
-        self, client: Client, key: tuple[str, ...], namespace: str, obj: Object, type: str, reason: str, message: str
+        self,
+        client: Client,
+        key: tuple[str, ...],
+        namespace: str,
+        obj: Object,
+        type: str,
+        reason: str,
+        message: str,
+        field: str,
     ) -> None:
         meta = obj["metadata"]
         if not self._afford(meta.get("uid") or f"{obj['kind']}/{namespace}/{meta['name']}"):
@@ -111,6 +121,7 @@ class EventRecorder:
             "namespace": meta.get("namespace"),
             "uid": meta.get("uid"),
             "resourceVersion": meta.get("resourceVersion"),
+            "fieldPath": field,
         }
         event = {
             "apiVersion": "v1",
@@ -120,12 +131,12 @@ class EventRecorder:
             "type": type,
             "reason": reason,
             "message": message,
-            "source": {"component": self._component},
+            "source": self._source,
             "firstTimestamp": now,
             "lastTimestamp": now,
             "count": 1,
             "reportingComponent": self._component,
-            "reportingInstance": self._component,
+            "reportingInstance": self._source.get("host", self._component),
         }
         await client.create(EVENTS, event)
         self._seen[key] = _Seen(name, 1)
