@@ -46,7 +46,10 @@ def controller_uid(obj: Object) -> list[str]:
 
 
 class Claims:
-    """Dependents of one kind (``dependents``) of owners of one kind (``owners``)."""
+    """Dependents of one kind (``dependents``) of owners of one kind (``owners``).
+
+    :param finalizer: what an owner's dependents have besides its reference; it comes and goes with that.
+    """
 
     def __init__(
         self,
@@ -56,8 +59,10 @@ class Claims:
         dependents: Resource,
         *,
         selector_of: Callable[[Object], LabelSelector | None] | None = None,
+        finalizer: str = "",
     ) -> None:
         self._client = client
+        self._finalizer = finalizer
         self._selector_of = selector_of or _label_selector
         self.kind = owners
         self.resource = dependents
@@ -149,9 +154,11 @@ class Claims:
     async def _release(self, key: ObjectKey, owner: Object, obj: Object) -> None:
         references = obj["metadata"].get("ownerReferences") or ()
         uid = owner["metadata"].get("uid")
-        await self._set_owners(key, obj, [r for r in references if r.get("uid") != uid])
+        await self._set_owners(key, obj, [r for r in references if r.get("uid") != uid], adopt=False)
 
-    async def _set_owners(self, key: ObjectKey, obj: Object, references: list[Object]) -> Object | None:
+    async def _set_owners(
+        self, key: ObjectKey, obj: Object, references: list[Object], *, adopt: bool = True
+    ) -> Object | None:
         meta = obj["metadata"]
         body: Object = {
             "metadata": {
@@ -160,6 +167,9 @@ class Claims:
                 "ownerReferences": references or None,
             }
         }
+        if self._finalizer:
+            rest = [f for f in meta.get("finalizers") or () if f != self._finalizer]
+            body["metadata"]["finalizers"] = [*rest, self._finalizer] if adopt else rest
         try:
             new = await self._client.at(key.cluster).patch(self.resource, meta["name"], body, meta["namespace"])
         except ApiError as error:

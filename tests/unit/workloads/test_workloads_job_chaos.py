@@ -38,9 +38,11 @@ class World:
         self.outcome: dict[str, str] = {}  # uid -> phase it ended in (or Deleted)
         self.most_active_per_index = 0
         template = {"spec": {"containers": [{"name": "main"}], "restartPolicy": "Never"}}
-        self.api.create(
+        made = self.api.create(
             JOBS, {"metadata": {"name": "j", "namespace": "n"}, "spec": {"template": template, **spec}, "status": {}}
         )
+        selector = {"matchLabels": {"batch.kubernetes.io/controller-uid": made["metadata"]["uid"]}}
+        self.api.patch(JOBS, "j", "n", {"spec": {"selector": selector}}, None)
 
     def fault(self, verb: str, resource: Resource, name: str) -> BaseException | None:
         if self.calm or resource.plural == "events" or self.rng.random() > self.faults:
@@ -197,6 +199,7 @@ async def test_a_pod_that_lost_its_owner_first_is_released_too() -> None:
     task = asyncio.create_task(world.lives())
     await asyncio.sleep(1)
     (pod,) = world.api.collection(PODS)
+    world.api.drop(JOBS, ("jobs", "n", "j"))
     world.api.patch(PODS, pod["metadata"]["name"], "n", {"metadata": {"ownerReferences": None}}, None)
     await asyncio.sleep(1)
     assert not world.api.read(PODS, pod["metadata"]["name"], "n")["metadata"]["finalizers"]

@@ -84,7 +84,7 @@ def _numbered(f: Facts, count: int, start_time: str) -> list[Object]:
     while len(out) < count:
         pod = build_pod(f.job, salt=f"{start_time}/{serial}")
         serial += 1
-        if name_of(pod) not in taken:
+        if name_of(pod) not in taken and not f.taken(name_of(pod)):
             taken.add(name_of(pod))
             out.append(pod)
     return out
@@ -95,7 +95,10 @@ def _indexed(f: Facts, index: int, before: list[Object], start_time: str) -> Obj
     failures = None
     if f.per_index_limit is not None:
         failures = _failures(f, before)
-    return build_pod(f.job, salt=f"{start_time}/{uid_of(last) if last else ''}", index=index, failures=failures)
+    salt = f"{start_time}/{uid_of(last) if last else ''}"
+    while f.taken(name_of(pod := build_pod(f.job, salt=salt, index=index, failures=failures))):
+        salt += "+"  # somebody else's: perhaps one that this Job has let go
+    return pod
 
 
 def _failures(f: Facts, before: list[Object]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,12 +18,17 @@ from glebe.workloads.job.pods import creation_rank, index_of, is_active, is_read
 
 @dataclass
 class Facts:
-    """A Job, its pods and the time. ``settled``: the cache shows every creation and deletion that was sent before."""
+    """A Job, its pods and the time.
+
+    ``settled``: the cache shows every creation and deletion that was sent before. ``taken``: whether a pod that is not
+    the Job's has this name.
+    """
 
     job: Object
     pods: list[Object]
     now: float
     settled: bool = True
+    taken: Callable[[str], bool] = lambda _: False
     spec: Mapping[str, Any] = field(init=False)
     status: Mapping[str, Any] = field(init=False)
 
@@ -164,13 +169,3 @@ class Facts:
     def failed(self) -> int:
         new = sum(1 for p in self.new_failed if self.counts_as_failed(p))
         return int(self.status.get("failed", 0)) + len(self.uncounted_failed) + new
-
-
-def owned_by(pods: Iterable[Object], job: Object) -> list[Object]:
-    """The pods whose controller is this very Job (by uid, not by name)."""
-    uid = uid_of(job)
-    return [
-        p
-        for p in pods
-        if any(r.get("controller") and r.get("uid") == uid for r in p["metadata"].get("ownerReferences") or ())
-    ]
