@@ -85,8 +85,13 @@ class Links:
                 _NEW_ADDRESS, head + attribute(_LOCAL, packed) + attribute(_ADDRESS, packed), CREATE | EXCL
             )
 
-    def add_route(self, network: IPv4Network, device: str, *, gateway: str = "", source: str = "") -> None:
-        """Send what goes to ``network`` to ``device``; a route to the same network by the same metric is replaced."""
+    def add_route(
+        self, network: IPv4Network, device: str, *, gateway: str = "", source: str = "", replace: bool = True
+    ) -> None:
+        """Send what goes to ``network`` to ``device``.
+
+        :raises FileExistsError: there is a route to that network, and it is not to be replaced.
+        """
         scope = _UNIVERSE if gateway else _ON_LINK
         head = _ROUTE.pack(socket.AF_INET, network.prefixlen, 0, 0, _MAIN, _STATIC, scope, _UNICAST, 0)
         body = head + attribute(_DESTINATION, network.network_address.packed) + number(_OUT, index_of(device))
@@ -94,7 +99,7 @@ class Links:
             body += attribute(_GATEWAY, socket.inet_aton(gateway))
         if source:
             body += attribute(_SOURCE, socket.inet_aton(source))
-        self._netlink.request(_NEW_ROUTE, body, CREATE | REPLACE)
+        self._netlink.request(_NEW_ROUTE, body, CREATE | (REPLACE if replace else EXCL))
 
     def routes(self) -> Iterator[Route]:
         """The routes of the main table."""

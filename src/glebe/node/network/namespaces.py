@@ -87,6 +87,11 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
+def pause(seconds: float) -> None:
+    """Wait in a thread of its own standing (never in the event loop)."""
+    threading.Event().wait(seconds)
+
+
 def _aside(act: Callable[[], T]) -> T:
     """Run ``act`` in a thread of its own, which is never used again: it is in another namespace then."""
     done: list[T] = []

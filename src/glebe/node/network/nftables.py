@@ -86,13 +86,13 @@ def equals(data: bytes, register: int = WORD, *, negated: bool = False) -> bytes
     return _expression("cmp", _be32(1, register), _be32(2, int(negated)), _value(3, data))
 
 
-def within(network: IPv4Network, register: int = WORD) -> bytes:
-    """Go on only if the address in the register lies in ``network``."""
+def within(network: IPv4Network, register: int = WORD, *, negated: bool = False) -> bytes:
+    """Go on only if the address in the register lies in ``network`` (or, negated, does not)."""
     mask = network.netmask.packed
     cut = _expression(
         "bitwise", _be32(1, register), _be32(2, register), _be32(3, 4), _value(4, mask), _value(5, b"\0\0\0\0")
     )
-    return cut + equals(network.network_address.packed, register)
+    return cut + equals(network.network_address.packed, register, negated=negated)
 
 
 def comes_in_by(prefix: str, *, negated: bool = False) -> bytes:

@@ -1,0 +1,91 @@
+"""Undoing what a node did to the machine's network: run by the node itself, and by ``guard`` when nobody else does.
+
+``state.json`` in the node's network directory is written before anything is done: it names everything that may be
+there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from glebe.node.network import links, namespaces, nftables
+
+
+@dataclass
+class State:
+    """What a node in the mode ``namespace`` may have made: names of interfaces, of its table, settings it changed.
+
+    ``options`` holds, by path below ``/proc/sys/net``, what was there before.
+    """
+
+    cidr: str
+    sink: str
+    wires: str
+    table: str
+    options: dict[str, str] = field(default_factory=dict)
+
+    def write(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        temporary = directory / "state.json.tmp"
+        temporary.write_text(json.dumps(asdict(self)))
+        os.replace(temporary, directory / "state.json")
+
+
+def read_state(directory: Path) -> State | None:
+    """What an earlier agent wrote, if it did."""
+    try:
+        return State(**json.loads((directory / "state.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def namespace_path(directory: Path, uid: str) -> Path:
+    """Where the network namespace of a pod has its name."""
+    return directory / "ns" / uid
+
+
+def wire_name(wires: str, uid: str) -> str:
+    """The machine's end of the pod's wire."""
+    return wires + uid.replace("-", "")[:8]
+
+
+def undo_pod(directory: Path, state: State, uid: str) -> None:
+    """Remove a pod's namespace and wire, whether it has them or not.
+
+    :raises OSError: the machine refuses.
+    """
+    with links.Links() as machine:
+        machine.remove(wire_name(state.wires, uid))
+    path = namespace_path(directory, uid)
+    namespaces.remove(path)
+    path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def known_pods(directory: Path) -> list[str]:
+    """The uids of pods for which something is there."""
+    return sorted({path.stem for path in (directory / "ns").glob("*")})
+
+
+def undo(directory: Path) -> None:
+    """Remove everything. What cannot be removed is left; ``state.json`` then stays, too, for another try.
+
+    :raises OSError: the first that was refused.
+    """
+    state = read_state(directory)
+    if state is None:
+        return
+    for uid in known_pods(directory):
+        undo_pod(directory, state, uid)
+    with links.Links() as machine:
+        for name in links.names():
+            if name.startswith(state.wires) or name == state.sink:
+                machine.remove(name)
+    nftables.delete_table(state.table)
+    for option, before in state.options.items():
+        with contextlib.suppress(FileNotFoundError):  # the interface is gone, and its settings with it
+            links.set_option(option, before)
+    (directory / "state.json").unlink(missing_ok=True)
