@@ -1,0 +1,110 @@
+"""The server of one process node, put together: certificate, address, rights, pods.
+
+Nothing of it is imported or opened before the node starts, and what a request needs is imported when one comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from glebe.kube.client import Client
+from glebe.kube.clock import Env
+from glebe.kube.objects import Object
+from glebe.node.contracts import PodNetwork
+from glebe.node.kubelet import reaching
+from glebe.node.kubelet.pods import Pods
+from glebe.node.kubelet.statistics import MachineStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a node's server listens, and the certificate (PEM) that it shows."""
+
+    node: str
+    host: str
+    port: int
+    certificate: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KubeletOptions:
+    """How a node's server knows its clients.
+
+    ``client_ca`` (PEM) signs client certificates; ``trusted`` are certificates (DER) that need no further question;
+    ``announce`` is told where the server listens. ``port`` 0: the system chooses.
+    """
+
+    client_ca: bytes = b""
+    trusted: frozenset[bytes] = frozenset()
+    announce: Callable[[Endpoint], None] | None = None
+    port: int = 0
+    open: bool = field(default=True)
+    """Whether to listen at all; without, only the platform in this process reads logs and statistics."""
+
+
+class Kubelet:
+    """
+    :param directory: the node's own; keys lie there. :param network: a pod's place by its uid.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        directory: Path,
+        client: Client,
+        env: Env,
+        pods: Pods,
+        network: Callable[[str], PodNetwork | None],
+        options: KubeletOptions,
+    ) -> None:
+        self._name = name
+        self._address = address
+        self._directory = directory
+        self._client = client
+        self._env = env
+        self._network = network
+        self._options = options
+        self.pods = pods
+        self.statistics = MachineStatistics(name, pods, env.clock, directory)
+
+    @contextlib.asynccontextmanager
+    async def serving(self):  # type: ignore[no-untyped-def]
+        """Listen while the block runs; yields the port, 0 when there is none.
+
+        :raises OSError: the address cannot be had, or the keys not be written.
+        """
+        if not self._options.open:
+            yield 0
+            return
+        from glebe.node.kubelet.access import Access
+        from glebe.node.kubelet.certificate import Certificate
+        from glebe.node.kubelet.server import KubeletServer
+
+        certificate = Certificate(self._directory, self._name, self._address)
+        await asyncio.to_thread(certificate.ensure, self._env.clock.now())
+        server = KubeletServer(
+            self.pods,
+            self._env.clock,
+            reach=self._reach,
+            statistics=self.statistics,
+            access=Access(self._client, self._env.clock, self._name, self._options.trusted),
+            tls=certificate.context(self._options.client_ca),
+        )
+        await server.listener.start(self._address, self._options.port)
+        try:
+            if self._options.announce is not None:
+                self._options.announce(Endpoint(self._name, self._address, server.listener.port, certificate.pem))
+            yield server.listener.port
+        finally:
+            await server.listener.close()
+
+    async def _reach(self, pod: Object, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host = bool(pod["spec"].get("hostNetwork"))
+        place = None if host else self._network(pod["metadata"]["uid"])
+        address = str((pod.get("status") or {}).get("podIP") or "")
+        return await reaching.connect(place or PodNetwork(address), port, of_machine=host)
