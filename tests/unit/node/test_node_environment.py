@@ -12,9 +12,7 @@ from glebe.node.network.addresses import Addresses
 from glebe.node.process import launch
 from glebe.node.values import environment
 from glebe.node.values.environment import ConfigError
-from glebe.node.values.sources import references
-from glebe.node.volumes import materialise as volumes
-from glebe.node.volumes.materialise import PathMap
+from glebe.node.volumes.rewrite import PathMap
 
 DATA: dict[tuple[str, str], Mapping[str, str]] = {
     ("configmap", "cm"): {"a": "1", "b": "two"},
@@ -76,7 +74,7 @@ def test_references(value: dict[str, Any], expected: str) -> None:
     [
         ({"fieldRef": {"fieldPath": "spec.nothing"}}, "unsupported fieldPath"),
         ({"configMapKeyRef": {"name": "none", "key": "b"}}, 'configmap "none" not found'),
-        ({"secretKeyRef": {"name": "s", "key": "no"}}, "couldn't find key no in secret s"),
+        ({"secretKeyRef": {"name": "s", "key": "no"}}, "couldn't find key no in Secret n/s"),
         ({"resourceFieldRef": {"resource": "speed"}}, "unsupported resource"),
         ({"resourceFieldRef": {"resource": "limits.cpu", "containerName": "z"}}, "container z not found"),
     ],
@@ -86,52 +84,19 @@ def test_missing_references_are_named(value: dict[str, Any], says: str) -> None:
         build({"env": [{"name": "V", "valueFrom": value}]})
 
 
-def test_volumes_become_directories(tmp_path: Path) -> None:
-    made = pod(
-        volumes=[
-            {"name": "e", "emptyDir": {}},
-            {"name": "c", "configMap": {"name": "cm", "items": [{"key": "a", "path": "sub/a.txt", "mode": 0o600}]}},
-            {"name": "d", "downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
-            {
-                "name": "j",
-                "projected": {"sources": [{"secret": {"name": "s"}}, {"serviceAccountToken": {"path": "t"}}]},
-            },
-        ]
-    )
-    made_volumes = volumes.materialise(made, tmp_path, source)
-    assert (made_volumes["c"] / "sub" / "a.txt").read_text() == "1"
-    assert (made_volumes["c"] / "sub" / "a.txt").stat().st_mode & 0o777 == 0o600
-    assert (made_volumes["d"] / "l").read_text() == 'x="y"'
-    assert [path.name for path in made_volumes["j"].iterdir()] == ["k"]
-    assert references(made) == [("configmap", "cm"), ("secret", "s")]
-
-
-@pytest.mark.parametrize(
-    ("volume", "says"),
-    [
-        ({"persistentVolumeClaim": {"claimName": "x"}}, "persistentVolumeClaim is not supported on a process node"),
-        ({"configMap": {"name": "none"}}, "not found"),
-        ({"configMap": {"name": "cm", "items": [{"key": "z", "path": "z"}]}}, 'no key "z"'),
-        ({"configMap": {"name": "cm", "items": [{"key": "a", "path": "../z"}]}}, "leaves its volume"),
-        ({"hostPath": {"path": "/no/such"}}, "does not exist on this machine"),
-    ],
-)
-def test_volumes_that_cannot_be_made(tmp_path: Path, volume: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        volumes.materialise(pod(volumes=[{"name": "v", **volume}]), tmp_path, source)
-
-
 def test_mount_paths_are_rewritten_as_whole_paths_only(tmp_path: Path) -> None:
+    v, w = tmp_path / "v", tmp_path / "w"
+    w.mkdir()
     mounts = [{"name": "v", "mountPath": "/data"}, {"name": "w", "mountPath": "/data/sub", "subPath": "s"}]
-    paths = PathMap({"volumeMounts": mounts}, {"v": Path("/real/v"), "w": Path("/real/w")})
-    assert paths.apply("/data/x") == "/real/v/x"
-    assert paths.apply("--dir=/data") == "--dir=/real/v"
-    assert paths.apply("/data/sub/x") == "/real/w/s/x"
+    paths = PathMap({"volumeMounts": mounts}, {"v": v, "w": w})
+    assert paths.apply("/data/x") == f"{v}/x"
+    assert paths.apply("--dir=/data") == f"--dir={v}"
+    assert paths.apply("/data/sub/x") == f"{w}/s/x"
     assert paths.apply("/database /my/data") == "/database /my/data"
-    assert paths.apply("/bin:/data/bin") == "/bin:/real/v/bin"
-    assert paths.variables == {"GLEBE_VOLUME_V": "/real/v", "GLEBE_VOLUME_W": "/real/w/s"}
-    with pytest.raises(ConfigError, match="leaves its volume"):
-        PathMap({"volumeMounts": [{"name": "v", "mountPath": "/d", "subPath": "../x"}]}, {"v": Path("/v")})
+    assert paths.apply("/bin:/data/bin") == f"/bin:{v}/bin"
+    assert paths.variables == {"GLEBE_VOLUME_V": str(v), "GLEBE_VOLUME_W": f"{w}/s"}
+    with pytest.raises(ConfigError, match=r"must not contain '\.\.'"):
+        PathMap({"volumeMounts": [{"name": "v", "mountPath": "/d", "subPath": "../x"}]}, {"v": v})
 
 
 async def test_launch_gives_gpus_and_hosts_and_keeps_credentials_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ from node_world import World
 
 from glebe.apiserver.admission.serviceaccount import token_volume
 from glebe.kube.clock import Env
-from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object
 from glebe.kube.resources import CONFIGMAPS, PODS, SERVICE_ACCOUNTS
-from glebe.node.values import sources
-from glebe.node.volumes import materialise as volumes
+from glebe.node.contracts import VolumeError
+from glebe.node.spec import NodeSpec
+from glebe.node.volumes.volumes import Volumes
 
 
 class Issuer:
@@ -38,26 +39,30 @@ async def test_a_pod_has_its_token(tmp_path: Path) -> None:
     await world.server.start()
     world.server.token_issuer = Issuer()
     pod = await made(world)
-    with pytest.raises(ApiError):
-        await sources.fetch(world.client, pod)  # the account is not there yet
+    volumes = Volumes(world.client, world.env, NodeSpec("local", {}))
+    with pytest.raises(VolumeError, match="not found"):
+        await volumes.provide(pod, tmp_path)  # the account is not there yet
     meta = {"name": "default", "namespace": "default"}
     await world.client.create(SERVICE_ACCOUNTS, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**meta, "name": "kube-root-ca.crt"}}
     await world.client.create(CONFIGMAPS, {**config, "data": {"ca.crt": "PEM"}})
-    found = volumes.materialise(pod, tmp_path, await sources.fetch(world.client, pod))
+    await asyncio.sleep(1)  # the watch tells of the certificate
+    found = await volumes.provide(pod, tmp_path)
     folder = next(iter(found.values()))
-    assert {f.name: f.read_text() for f in folder.iterdir()} == {
+    assert {f.name: f.read_text() for f in folder.iterdir() if not f.name.startswith("..")} == {
         "token": "default/p/3607",
         "ca.crt": "PEM",
         "namespace": "default",
     }
-    assert (folder / "token").stat().st_mode & 0o077 == 0
+    volumes.close()
 
 
 async def test_without_certificates_there_is_only_the_namespace(tmp_path: Path) -> None:
     world = World(Env.seeded(1))
     await world.server.start()
     pod = await made(world)
-    found = volumes.materialise(pod, tmp_path, await sources.fetch(world.client, pod))
-    assert [f.name for f in next(iter(found.values())).iterdir()] == ["namespace"]
+    volumes = Volumes(world.client, world.env, NodeSpec("local", {}))
+    folder = next(iter((await volumes.provide(pod, tmp_path)).values()))
+    assert [f.name for f in folder.iterdir() if not f.name.startswith("..")] == ["namespace"]
+    volumes.close()
     assert len(token_volume()["sources"]) == 3

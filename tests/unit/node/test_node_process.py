@@ -16,7 +16,7 @@ from node_world import World, world
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, condition_is_true
-from glebe.kube.resources import CONFIGMAPS, NODES, PODS, SECRETS
+from glebe.kube.resources import CONFIGMAPS, EVENTS, NODES, PODS, SECRETS
 from glebe.node import backoff
 from glebe.node.containers import supervisor
 from glebe.node.containers.rundir import Run
@@ -129,11 +129,13 @@ async def test_volumes_init_containers_and_config_that_comes_later(tmp_path: Pat
         await w.pod("p", "local", **spec)
 
         async def held() -> Any:
-            status = (await w.get("p")).get("status") or {}
-            init = status.get("initContainerStatuses")
-            return init and init[0]["state"].get("waiting", {}).get("message")
+            events = (await w.client.list(EVENTS, "default")).items
+            return [e["message"] for e in events if e["reason"] == "FailedMount"]
 
-        assert await w.until(held, timeout=3) == 'configmap "late" not found'
+        text = 'MountVolume.SetUp failed for volume "code" : configmap "late" not found'
+        assert (await w.until(held, timeout=3))[0] == text
+        waiting = (await w.get("p"))["status"]["initContainerStatuses"][0]["state"]["waiting"]
+        assert waiting["reason"] == "PodInitializing" or waiting["reason"] == "ContainerCreating"
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late", "namespace": "default"}}
         await w.client.create(CONFIGMAPS, {**config, "data": {"x": "hello\n"}})
         pod = await phase(w, "p", "Succeeded")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -9,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from glebe.kube.objects import Object
-from glebe.node.contracts import ContainerSpec, PodNetwork
+from glebe.node.contracts import ContainerSpec, Mount, PodNetwork
 from glebe.node.devices.grants import Grant
 from glebe.node.process.seams import inherited
 from glebe.node.values import environment
 from glebe.node.values.environment import ConfigError, Source
-from glebe.node.volumes.materialise import PathMap
+from glebe.node.volumes.rewrite import PathMap
 
 Resolve = Callable[[str, str], Awaitable[str]]  # (hostname, subdomain) -> address; waits until there is one
 
 _DEFAULT_GRACE = 30.0
+TERMINATION_LOG = "termination-log"  # in the run's directory
+TERMINATION_VARIABLE = "GLEBE_TERMINATION_LOG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +49,17 @@ async def container_spec(
     """
     network = sandbox.network
     view = {**pod, "status": {**(pod.get("status") or {}), "podIP": network.address, "hostIP": host_ip}}
-    paths = PathMap(container, volumes)
     hostname = pod["spec"].get("hostname") or pod["metadata"]["name"]
     base = {
         **inherited(),
         "HOSTNAME": hostname,
         **network.env,
         **sandbox.grant.env(container),
-        **paths.variables,
     }
     resolved = await _resolve_hosts(pod, container, resolve)
-    env = environment.build(view, resolved, base, source)
+    # Paths of mounts may depend on the environment (subPathExpr), and the environment names paths.
+    paths = PathMap(container, volumes, environment.build(view, resolved, base, source))
+    env = environment.build(view, resolved, {**base, **paths.variables}, source)
     env.update(sandbox.grant.env(container))  # without isolation, a device named by the pod would be another's
     for name in [item["name"] for item in container.get("env") or ()]:
         if name in env:
@@ -74,6 +77,7 @@ async def container_spec(
         cwd=_working_directory(container, paths, pod_dir),
         hostname=hostname,
         network=network.namespace,
+        stop_signal=(container.get("lifecycle") or {}).get("stopSignal") or "",
         grace=float(pod["spec"].get("terminationGracePeriodSeconds", _DEFAULT_GRACE)),
     )
 
@@ -85,6 +89,22 @@ def _working_directory(container: dict[str, Any], paths: PathMap, pod_dir: Path)
     work.mkdir(parents=True, exist_ok=True)
     paths.link(work)
     return str(work)
+
+
+def with_termination_log(
+    spec: ContainerSpec, container: dict[str, Any], run_dir: Path, *, mounts: bool
+) -> ContainerSpec:
+    """The container with the file for its last words: at its path, or named by a variable where paths are not its own."""
+    file = run_dir / TERMINATION_LOG
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    file.chmod(0o666)  # whoever the container runs as
+    path = container.get("terminationMessagePath") or "/dev/termination-log"
+    if mounts:
+        return dataclasses.replace(spec, mounts=(*spec.mounts, Mount(str(file), path)))
+    argv = [str(file) if word == path else word for word in spec.argv]
+    env = {name: str(file) if value == path else value for name, value in spec.env.items()}
+    return dataclasses.replace(spec, argv=argv, env={**env, TERMINATION_VARIABLE: str(file)})
 
 
 async def _resolve_hosts(pod: Object, container: dict[str, Any], resolve: Resolve) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class ProcessNode:
             host_ip=_HOST_IP,
             containers=Containers(self._root / "agent", window),
             network=Network(self._informers, env, spec.name, self._root / "network"),
-            volumes=Volumes(client, env),
+            volumes=Volumes(client, env, spec),
             devices=Devices(int(spec.capacity.get(GPU_RESOURCE, "0")), self._is_over),
             resolve=self._resolver,
         )

@@ -22,7 +22,7 @@ from glebe.node import backoff
 from glebe.node.containers import supervisor
 from glebe.node.containers.crilog import last_lines
 from glebe.node.containers.rundir import Run
-from glebe.node.contracts import ContainerSpec
+from glebe.node.contracts import ContainerSpec, VolumeError
 from glebe.node.podwrites import finish_deletion, write_status
 from glebe.node.process import launch
 from glebe.node.process.machine import Machine
@@ -36,7 +36,6 @@ from glebe.node.status import (
     policy_of,
     restarts_after,
 )
-from glebe.node.values import sources
 from glebe.node.values.environment import ConfigError
 
 log = logging.getLogger("glebe.node")
@@ -114,7 +113,7 @@ class PodRunner:
         aside = [
             asyncio.create_task(self._write_statuses()),
             asyncio.create_task(self._mind_deadline()),
-            asyncio.create_task(self._machine.volumes.keep(self.pod, self.directory)),
+            asyncio.create_task(self._machine.volumes.keep(self._view, self.directory)),
         ]
         try:
             await self._containers()
@@ -247,6 +246,8 @@ class PodRunner:
             try:
                 self._machine.containers.prepare(work.result(), run)
                 return True
+            except VolumeError as error:
+                await self._event("Warning", "FailedMount", str(error))
             except (ConfigError, OSError, ApiError, ConnectionLost) as error:
                 if container.message != str(error):
                     container.wait("CreateContainerConfigError", str(error))
@@ -259,7 +260,7 @@ class PodRunner:
     async def _make_spec(self, body: dict[str, Any]) -> ContainerSpec:
         machine = self._machine
         assert self._sandbox is not None
-        source = await sources.fetch(machine.client, self.pod)
+        source = await machine.volumes.source(self.pod)
         return await launch.container_spec(
             self.pod,
             body,

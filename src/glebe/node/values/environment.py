@@ -6,21 +6,18 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from typing import Any, TypeAlias
 
-from glebe.kube import quantity
-from glebe.kube.objects import Object, annotations_of, labels_of
+from glebe.kube.objects import Object
+from glebe.node.values.downward import ConfigError, field, resource
 
-#: Gives the data of a ConfigMap (``"configmap"``) or Secret (``"secret"``) by name, ``None`` when there is none.
+__all__ = ["ConfigError", "Source", "build", "decode_secret", "expand"]
+
+#: Gives the data of a ConfigMap (``"configmap"``) or Secret (``"secret"``) by name, ``None`` when there is none;
+#: ``("node", "allocatable")`` is what the node offers.
 Source: TypeAlias = Callable[[str, str], Mapping[str, str] | None]
 
 _REFERENCE = re.compile(r"\$\$|\$\(([^()$]+)\)")
-_SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
-
-
-class ConfigError(Exception):
-    """The container cannot be created as it is written (yet); the message says what is missing."""
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
@@ -80,66 +77,16 @@ def _value_from(pod: Object, container: dict[str, Any], value: dict[str, Any], s
     if "fieldRef" in value:
         return field(pod, value["fieldRef"].get("fieldPath", ""))
     if "resourceFieldRef" in value:
-        return resource(pod, container, value["resourceFieldRef"])
-    for kind in ("configMapKeyRef", "secretKeyRef"):
+        return resource(pod, container, value["resourceFieldRef"], source("node", "allocatable"))
+    for kind, word in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
         if kind in value:
             reference = value[kind]
-            data = _data(source, kind.removesuffix("KeyRef").lower(), reference)
+            data = _data(source, word.lower(), reference)
             key = reference.get("key", "")
             if key in data:
                 return data[key]
             if reference.get("optional"):
                 return None
-            what = kind.removesuffix("KeyRef").lower()
-            raise ConfigError(f"couldn't find key {key} in {what} {reference.get('name', '')}")
+            where = f"{pod['metadata'].get('namespace', '')}/{reference.get('name', '')}"
+            raise ConfigError(f"couldn't find key {key} in {word} {where}")
     return ""
-
-
-def field(pod: Object, path: str) -> str:
-    """The value of a downward API field.
-
-    :raises ConfigError: there is no such field.
-    """
-    subscript = _SUBSCRIPT.fullmatch(path)
-    if subscript is not None:
-        values = labels_of(pod) if subscript.group(1) == "labels" else annotations_of(pod)
-        return values.get(subscript.group(2), "")
-    if path in ("metadata.labels", "metadata.annotations"):
-        values = labels_of(pod) if path.endswith("labels") else annotations_of(pod)
-        return "\n".join(f'{key}="{value}"' for key, value in sorted(values.items()))
-    meta, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
-    table = {
-        "metadata.name": meta["name"],
-        "metadata.namespace": meta.get("namespace", ""),
-        "metadata.uid": meta["uid"],
-        "spec.nodeName": spec.get("nodeName", ""),
-        "spec.serviceAccountName": spec.get("serviceAccountName", ""),
-        "status.hostIP": status.get("hostIP", ""),
-        "status.podIP": status.get("podIP", ""),
-        "status.hostIPs": status.get("hostIP", ""),
-        "status.podIPs": status.get("podIP", ""),
-    }
-    if path not in table:
-        raise ConfigError(f"unsupported fieldPath: {path}")
-    return str(table[path])
-
-
-def resource(pod: Object, container: dict[str, Any], reference: dict[str, Any]) -> str:
-    """The value of a resourceFieldRef, in units of its divisor, rounded up.
-
-    :raises ConfigError: it names no known resource or container.
-    """
-    name = reference.get("containerName")
-    if name:
-        spec = pod["spec"]
-        named = [c for c in [*spec["containers"], *(spec.get("initContainers") or [])] if c["name"] == name]
-        if not named:
-            raise ConfigError(f"container {name} not found")
-        container = named[0]
-    kind, _, what = reference.get("resource", "").partition(".")
-    if kind not in ("limits", "requests") or not what:
-        raise ConfigError(f'unsupported resource "{reference.get("resource", "")}"')
-    resources = container.get("resources") or {}
-    amount = (resources.get(kind) or {}).get(what, (resources.get("limits") or {}).get(what, "0"))
-    divisor = quantity.parse(reference.get("divisor") or "1") or Fraction(1)
-    return str(-(-quantity.parse(amount) // divisor))
