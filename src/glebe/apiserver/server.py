@@ -23,6 +23,7 @@ from glebe.apiserver.fairness.gate import Gate
 from glebe.apiserver.flight import Filter, Flight, Onward, chain
 from glebe.apiserver.pods import operations as pods
 from glebe.apiserver.pods.operations import PodLogs
+from glebe.apiserver.proxying.locations import OwnKubelet
 from glebe.apiserver.request import failures, media, replicas, routing, selection
 from glebe.apiserver.request.call import Call, respond
 from glebe.apiserver.request.routing import Route
@@ -126,6 +127,10 @@ class ApiServer:
         self.pod_logs = pod_logs
         self.kubelet_identity: tuple[bytes, bytes] | None = None
         """PEM of the certificate and key by which kubelets know this server."""
+        self.answered: dict[str, Handler] = dict(_ANSWERED)
+        """By group resource: what is answered in another way than from the store (``TypeRegistry.attach``)."""
+        self.own_kubelets: dict[tuple[str, str], OwnKubelet] = {}
+        """By (cluster, node): servers of nodes that run in this process."""
         self.front_proxy: tuple[bytes, bytes] = (b"", b"")
         """PEM of the certificate and key by which servers behind aggregation know this one."""
         self.token_issuer = token_issuer
@@ -288,7 +293,7 @@ class ApiServer:
             return await self._review(call, self.reviews)
         if call.request.user is None and (text := _DEPRECATED.get(info.group_resource)) is not None:
             call.warn(text)
-        if (answer := _ANSWERED.get(info.group_resource)) is not None:
+        if (answer := self.answered.get(info.group_resource)) is not None:
             return await answer(call)
         if route.subresource:
             response = await subresource_handler(call)(call)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, Protocol
 
-from glebe.apiserver.pods import streams
+from glebe.apiserver.pods import logoptions, streams
 from glebe.apiserver.request import media, options
 from glebe.apiserver.request.call import Call, respond
 from glebe.apiserver.verbs import admitting
@@ -35,7 +35,14 @@ class PodLogs(Protocol):
         previous: bool,
         timestamps: bool,
         limit_bytes: int | None,
-    ) -> AsyncIterator[bytes]: ...
+        since_time: float | None = None,
+        stream: str = "",
+    ) -> AsyncIterator[bytes]:
+        """``since_time`` in Unix seconds; ``stream``: ``stdout`` or ``stderr`` alone.
+
+        :raises ApiError: with the first chunk, when there is nothing to read.
+        """
+        ...
 
 
 async def bind(call: Call) -> Response:
@@ -114,7 +121,7 @@ def _scheduled(pod: Object, now: str) -> None:
 async def log(call: Call) -> Response:
     """``pods/NAME/log``: the lines of one container as plain text."""
     source = call.server.pod_logs
-    numbers = {name: _number(call, name) for name in ("tailLines", "sinceSeconds", "limitBytes")}
+    asked = logoptions.read(call)
     entry = call.server.store.get(call.key())
     if entry is None:
         raise call.not_found()
@@ -127,17 +134,7 @@ async def log(call: Call) -> Response:
         return await streams.logs(call, pod, container)
     if source is None or not pod["spec"].get("nodeName"):
         return Response(200, headers)
-    param = call.request.param
-    stream = source.logs(
-        pod,
-        container,
-        follow=param("follow") in ("true", "1"),
-        tail_lines=numbers["tailLines"],
-        since_seconds=numbers["sinceSeconds"],
-        previous=param("previous") in ("true", "1"),
-        timestamps=param("timestamps") in ("true", "1"),
-        limit_bytes=numbers["limitBytes"],
-    )
+    stream = source.logs(pod, container, **asked)
     # The first chunk decides the status: a source that cannot find its lines says so before anything is sent. A pod
     # that is silent is followed all the same.
     first = asyncio.ensure_future(_next(stream))
@@ -180,13 +177,3 @@ class _Started:
         closer = getattr(self._stream, "aclose", None)
         if closer is not None:
             await closer()
-
-
-def _number(call: Call, name: str) -> int | None:
-    text = call.request.param(name)
-    if not text:
-        return None
-    if not text.isascii() or not text.isdigit():
-        cause = errors.Cause("FieldValueInvalid", f"Invalid value: {text}: must be greater than or equal to 0", name)
-        raise errors.invalid("", "PodLogOptions", call.route.name, [cause])
-    return int(text)

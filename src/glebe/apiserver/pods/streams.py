@@ -14,6 +14,7 @@ from glebe.kube.transport import Response
 
 Query = list[tuple[str, str]]
 
+_LONGEST_REFUSAL = 10_000
 #: The API's parameters and the kubelet's names for them.
 _STREAMS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
 
@@ -98,7 +99,30 @@ async def logs(call: Call, pod: Object, container: str) -> Response:
     query = [(name, value) for name, value in call.request.query if name in known]
     meta = pod["metadata"]
     path = f"/containerLogs/{meta['namespace']}/{meta['name']}/{container}"
-    return await _to_kubelet(call, pod, path, query)
+    answer = await _to_kubelet(call, pod, path, query)
+    return answer if answer.status < 300 else await _refused(call, answer)
+
+
+async def _refused(call: Call, answer: Response) -> Response:
+    """
+    :raises ApiError: what the kubelet said, as upstream passes it on.
+    """
+    said = bytearray(answer.body)
+    if answer.stream is not None:
+        async for chunk in answer.stream:
+            said += chunk
+            if len(said) > _LONGEST_REFUSAL:
+                break
+        await answer.close()
+    text = bytes(said[:_LONGEST_REFUSAL]).decode(errors="replace")
+    if answer.status == 400:
+        raise errors.bad_request(text)
+    if answer.status == 500:
+        raise errors.internal(text)
+    if answer.status == 404:
+        where = f"the server could not find the requested resource ( pods/log {call.route.name})"
+        raise errors.ApiError(404, "NotFound", where, details={"causes": [{"message": text}]})
+    raise errors.ApiError(answer.status, "Unknown", text or f"the kubelet answered {answer.status}")
 
 
 def _pod(call: Call) -> Object:
@@ -118,6 +142,9 @@ async def _to_kubelet(call: Call, pod: Object, path: str, query: Query) -> Respo
     name, node = call.route.name, pod["spec"].get("nodeName", "")
     if not node:
         raise errors.bad_request(f"pod {name} does not have a host assigned")
+    refuses = getattr(call.server.pod_logs, "refuses_streams", None)
+    if refuses is not None and (why := refuses(call.cluster, node)):
+        raise errors.bad_request(why)
     location = locations.kubelet_of(call, node)
     asked = replace(call, request=replace(call.request, query=query))
     return await forwarding.forward(asked, location, path)

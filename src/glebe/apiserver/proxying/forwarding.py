@@ -118,10 +118,13 @@ async def forward(call: Call, location: Location, path: str, prefix: str = "") -
 
 
 def tls_context(call: Call, location: Location) -> ssl.SSLContext:
-    """Pods and kubelets show certificates that nobody here knows; to kubelets the server shows who it is."""
+    """Pods and kubelets show certificates that nobody here knows, unless they are this process' own; to kubelets the
+    server shows who it is.
+    """
     dialer = call.server.dialer
     identity = call.server.kubelet_identity if location.kubelet else None
-    return dialer.context(b"", insecure=True, identity=identity or (b"", b""), name="proxy")
+    known = bool(location.trust)
+    return dialer.context(location.trust, insecure=not known, identity=identity or (b"", b""), name="proxy")
 
 
 def _headers(request: Request) -> dict[str, str]:

@@ -22,12 +22,16 @@ _NODE_ADDRESSES = ("Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "Exte
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """An address; ``port`` 0 is the scheme's. ``kubelet``: the connection shows the server's own certificate."""
+    """An address; ``port`` 0 is the scheme's. ``kubelet``: the connection shows the server's own certificate.
+
+    ``trust`` (PEM): what must have signed the certificate that is shown there; none: it is taken unseen.
+    """
 
     scheme: str
     host: str
     port: int = 0
     kubelet: bool = False
+    trust: bytes = b""
 
     @property
     def number(self) -> int:
@@ -37,6 +41,19 @@ class Location:
     def authority(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.port else host
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKubelet:
+    """The server of a node that lives in this very process, registered by whoever put the process together.
+
+    It may listen on this machine's loopback. Nothing that users write (a Node's status) leads there: it is known by
+    cluster and name alone, and by its certificate (PEM).
+    """
+
+    host: str
+    port: int
+    certificate: bytes
 
 
 def split(text: str) -> tuple[str, str, str] | None:
@@ -172,6 +189,9 @@ def kubelet_of(call: Call, name: str) -> Location:
     :raises ApiError: 404 for an unknown node, 500 for one that does not say, 400 for a forbidden address.
     """
     status = _read(call, "nodes", name).get("status") or {}
+    own = call.server.own_kubelets.get((call.cluster, name))
+    if own is not None:
+        return Location("https", own.host, own.port, True, own.certificate)
     port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or 10250
     for kind in _NODE_ADDRESSES:
         for address in status.get("addresses") or ():

@@ -206,6 +206,14 @@ class TypeRegistry:
         self._clusters: dict[str, ClusterTypes] = {}
         self._changed_at: dict[tuple[str, str], int] = {}
         self._together: dict[tuple[str, str, str], ResourceInfo] | None = None
+        self._attached: dict[tuple[str, str, str], ResourceInfo] = {}
+
+    def attach(self, infos: Iterable[ResourceInfo]) -> None:
+        """Serve further resources in every cluster, which somebody answers (``ApiServer.answered``) and nobody stores.
+
+        They describe themselves by ``raw_schema`` and are marked as custom. Before the server starts.
+        """
+        self._attached |= {(info.group, info.version, info.plural): info for info in infos}
 
     def _every(self) -> dict[tuple[str, str, str], ResourceInfo]:
         """The custom resources of all clusters (``*``): of several under one name any will do."""
@@ -224,6 +232,8 @@ class TypeRegistry:
             found = own.index.get(key)
         elif found is None and cluster == EVERY:
             found = self._every().get(key)
+        if found is None and self._attached:
+            found = self._attached.get(key)
         return found
 
     def is_builtin(self, group: str, plural: str) -> bool:
@@ -233,6 +243,7 @@ class TypeRegistry:
     def resources(self, cluster: str) -> Iterable[ResourceInfo]:
         """Everything served in ``cluster``: built-ins in discovery's order, then custom ones by group and name."""
         yield from builtins()
+        yield from self._attached.values()
         if (own := self._clusters.get(cluster)) is not None:
             yield from own.infos
         elif cluster == EVERY:
