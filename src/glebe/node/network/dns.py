@@ -1,14 +1,13 @@
 """The name server of a node's pods: the cluster's names from :mod:`.records`, everything else from the machine's own.
 
-UDP and TCP (RFC 1035, 7766). The wire format is dnslib's. Questions about the cluster are answered at once and without a
-task of their own.
+UDP and TCP (RFC 1035, 7766). The wire format is dnslib's. Questions about the cluster are answered at once and
+without a task of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -258,15 +257,3 @@ def _truncated(reply: bytes) -> bytes:
     import dnslib
 
     return bytes(dnslib.DNSRecord.parse(reply).truncate().pack())
-
-
-def machine_servers(found: Sequence[str]) -> list[str]:
-    """Those that can be asked from here."""
-    out = []
-    for server in found:
-        try:
-            socket.getaddrinfo(server, 53, flags=socket.AI_NUMERICHOST)
-            out.append(server)
-        except OSError:
-            continue
-    return out
