@@ -4,66 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import signal
-import subprocess
-import termios
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-import orjson
-
-from glebe.node.containers import supervisor
+from glebe.node.containers import abilities, cgroups, client, runspec, usage
+from glebe.node.containers.abilities import Abilities
+from glebe.node.containers.client import CannotExecute, NotRunning
 from glebe.node.containers.rundir import Run
-from glebe.node.containers.streams import FdStreams
-from glebe.node.contracts import ContainerSpec, Streams
+from glebe.node.containers.runspec import Settings
+from glebe.node.containers.supervise import system
+from glebe.node.containers.usage import Usage
+from glebe.node.contracts import ContainerSpec, Limits, Streams
 
-
-class NotRunning(Exception):
-    """There is no running process to talk to."""
-
-
-class CannotExecute(Exception):
-    """The command could not be started in the container; ``exit_code`` as a shell says it (127, 126)."""
-
-    def __init__(self, exit_code: int, message: str) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a run has used: processor seconds since its start, bytes it needs now, processes it has."""
-
-    cpu_seconds: float
-    memory_working_set: int
-    processes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What this machine allows, found by doing it."""
-
-    mounts: bool = False
-    cgroups: int = 0  # 0: none are writable, else 1 or 2
-    networks: bool = False
-    runtimes: Mapping[str, str] = None  # type: ignore[assignment]  # name (crun, runc) -> path
+__all__ = ["Abilities", "CannotExecute", "Containers", "NotRunning", "Usage"]
 
 
 class Containers:
     """Starts containers and talks to them.
 
     :param agent_file: names the agent that runs now; :param window: how long containers go on without one (seconds).
+    :param key: tells this node's cgroups from those of other nodes on the machine.
+    :param isolate: ``False``: plain processes, whatever the machine allows.
+    :param hidden: directories that no container sees into (the platform's own).
+    :param log_size, log_files: bytes of a container's log file, and how many of them there are.
     """
 
     runtime = "process"  # in containerID: RUNTIME://...
 
-    def __init__(self, agent_file: Path, window: float) -> None:
-        self._agent_file = agent_file
-        self._window = window
-        self.abilities = Abilities(runtimes={})
+    def __init__(
+        self,
+        agent_file: Path,
+        window: float,
+        *,
+        key: str = "node",
+        isolate: bool = True,
+        hidden: Sequence[Path] = (),
+        log_size: int = 10 * 1024 * 1024,
+        log_files: int = 5,
+    ) -> None:
+        shown = tuple(str(path) for path in hidden)
+        self._settings = Settings(agent_file, window, key, log_size, log_files, shown)
+        self._isolate = isolate
+        self.abilities = Abilities()
+
+    async def start(self) -> Abilities:
+        """Find out what this machine allows; before anything else."""
+        self.abilities = await abilities.find(self._settings.agent_file.parent, isolate=self._isolate)
+        return self.abilities
 
     @property
     def mounts(self) -> bool:
@@ -71,18 +60,16 @@ class Containers:
         return self.abilities.mounts
 
     def prepare(self, spec: ContainerSpec, run: Run) -> None:
-        """Write down what is to run, once; a run that was prepared before keeps what it has."""
-        run.prepare(
-            {
-                "argv": list(spec.argv),
-                "env": dict(spec.env),
-                "cwd": spec.cwd,
-                "log": str(run.log),
-                "agent": str(self._agent_file),
-                "grace": spec.grace,
-                "window": self._window,
-            }
-        )
+        """Write down what is to run, once; a run that was prepared before keeps what it has.
+
+        :raises ConfigError: it cannot be made as it is written.
+        """
+        if run.prepared:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(run.path / "view")  # of a preparation that was broken off
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.prepare(runspec.native(spec, run.path, self._settings, self.abilities))
 
     async def execute(self, run: Run, argv: Sequence[str], *, tty: bool = False, stdin: bool = False) -> Streams:
         """Start a further process in a running container: its environment, directory, user and namespaces.
@@ -92,89 +79,51 @@ class Containers:
         :raises NotRunning: the container has ended or has not begun.
         :raises CannotExecute: the command cannot be started.
         """
-        command = run.command
-        if command is None or not command.alive or run.exit is not None:
-            raise NotRunning("container not running")
-        spec = orjson.loads((run.path / "run.json").read_bytes())
-        env = {**spec["env"], supervisor.MARK: str(run.path)}
-        if tty:
-            env.setdefault("TERM", "xterm")
-        return _spawn(list(argv), env, spec["cwd"], tty, stdin)
+        self._check(run)
+        return await client.execute(run.path, argv, tty=tty, stdin=stdin)
 
     async def attach(self, run: Run, *, stdin: bool = False) -> Streams:
-        """Talk to the container's own process, beside its log.
+        """Talk to the container's own process, beside its log: output from now on, input where the pod has one.
 
         :raises NotRunning: it has ended or has not begun.
         """
-        raise NotRunning("this node cannot attach to containers yet")
+        self._check(run)
+        return await client.attach(run.path, stdin=stdin)
+
+    @staticmethod
+    def _check(run: Run) -> None:
+        if run.started_at is None or run.exit is not None:
+            raise NotRunning("container not running")
 
     async def usage(self, run: Run) -> Usage | None:
         """What the run uses; ``None`` when it does not run."""
-        return None
+        holder = run.supervisor
+        if holder is None or run.exit is not None or not holder.alive:
+            return None
+        return usage.of(run.spec.get("cgroup") or {}, holder.pid)
 
     def oom(self, run: Run) -> bool:
         """Whether the kernel killed a process of the run for its memory limit."""
         end = run.exit
         return end is not None and end.reason == "OOMKilled"
 
+    def resize(self, run: Run, limits: Limits) -> None:
+        """Give a running container other limits.
 
-def _spawn(argv: list[str], env: dict[str, str], cwd: str, tty: bool, stdin: bool) -> FdStreams:
-    ours: list[int] = []
-    theirs: list[int] = []
-    if tty:
-        master, slave = os.openpty()
-        ours, theirs = [master], [slave, slave, slave]
-    else:
-        for index in range(3):
-            if index == 0 and not stdin:
-                ours.append(-1)
-                theirs.append(os.open(os.devnull, os.O_RDONLY))
-            else:
-                read, write = os.pipe()
-                ours.append(write if index == 0 else read)
-                theirs.append(read if index == 0 else write)
+        :raises OSError: the kernel does not take them (less memory than is in use).
+        """
+        name = cgroups.group_name(self._settings.key, run.path)
+        if self.abilities.groups.version:
+            wanted = list(cgroups.values(self.abilities.groups, name, limits))
+            for path, text in wanted:
+                if os.path.exists(path):
+                    system.write(path, text)
+        if "memory" not in self.abilities.groups.controllers:
+            system.write_json(str(run.path / "limits.json"), {"memory": limits.memory})
 
-    def terminal() -> None:
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-    try:
-        child = subprocess.Popen(
-            argv,
-            stdin=theirs[0],
-            stdout=theirs[1],
-            stderr=theirs[2],
-            env=env,
-            cwd=cwd,
-            start_new_session=True,
-            preexec_fn=terminal if tty else None,
-        )
-    except OSError as error:
-        for fd in set(ours) - {-1}:
-            os.close(fd)
-        raise CannotExecute(127 if isinstance(error, FileNotFoundError) else 126, str(error)) from None
-    finally:
-        for fd in set(theirs):
-            os.close(fd)
-
-    async def end() -> None:
-        with contextlib.suppress(OSError):
-            os.killpg(child.pid, signal.SIGKILL)
-
-    code = _exit_code(child)
-    if tty:
-        return FdStreams(ours[0], {ours[0]: 1}, code, end, terminal=ours[0])
-    return FdStreams(ours[0], {ours[1]: 1, ours[2]: 2}, code, end)
-
-
-async def _exit_code(child: subprocess.Popen[bytes]) -> int:
-    fd = os.pidfd_open(child.pid)
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(fd, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)
-    code = child.wait()
-    return 128 - code if code < 0 else code
+    async def clean(self, known: Sequence[Run]) -> None:
+        """Remove cgroups of runs that there are no more (their supervisors were killed while no agent was there)."""
+        if self.abilities.groups.version:
+            names = [cgroups.group_name(self._settings.key, run.path) for run in known]
+            for group in cgroups.left_over(self.abilities.groups, self._settings.key, names):
+                await asyncio.to_thread(cgroups.clear, group)

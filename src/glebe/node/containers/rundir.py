@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from glebe.node.containers import supervisor
+from glebe.node.containers import cgroups, supervisor
 from glebe.node.status import Exit
 
 _SCRIPT = Path(supervisor.__file__)
@@ -58,6 +58,11 @@ class Run:
     @property
     def log(self) -> Path:
         return self.path / "log"
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the supervisor was told; empty before it was prepared."""
+        return self._read("run.json") or {}
 
     # --- what the supervisor says
 
@@ -139,7 +144,10 @@ class Run:
         return self.exit
 
     def _kill_orphan(self) -> None:
-        """Kill what a supervisor that was killed itself could not: known by the mark that all of the run inherit."""
+        """Kill what a supervisor that was killed itself could not: known by the mark that all of the run inherit.
+
+        The kernel ends what is in a PID namespace with the process inside; cgroups stay and are removed here.
+        """
         mark = f"{supervisor.MARK}={self.path}".encode()
         for _ in range(20):  # a process may fork while we look
             left = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _has_mark(pid, mark)]
@@ -147,7 +155,10 @@ class Run:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             if not left:
-                return
+                break
+        group = self.spec.get("cgroup")
+        if group:
+            cgroups.clear(group)
 
     def stop(self, grace: float) -> None:
         """Ask the supervisor to end the container, with SIGKILL after ``grace`` seconds. Repeating can shorten it."""
