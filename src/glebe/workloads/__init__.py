@@ -21,6 +21,7 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
     :param root_ca: PEM of the API server's CA, published in every namespace as ``kube-root-ca.crt``.
     """
     from glebe.workloads import namespaces, podgc, protection, serviceaccounts
+    from glebe.workloads.autoscaling import controller as autoscaling
     from glebe.workloads.binder import controller as binder
     from glebe.workloads.cronjob import controller as cronjob
     from glebe.workloads.daemonset import controller as daemonset
@@ -45,6 +46,7 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
         binder.build(client, informers, env),
         collector.build(client, informers, env),
         *disruption.build(client, informers, env),
+        autoscaling.build(client, informers, env),
         *protection.build(client, informers, env),
         *endpoints.build(client, informers, env),
         *podgc.build(client, informers, env),
