@@ -11,7 +11,7 @@ import pytest
 
 from glebe.kube.clock import parse_time
 from glebe.node.containers import crilog
-from glebe.node.containers.supervisor import Log
+from glebe.node.containers.supervise.crifile import Log
 
 LINES = (
     b"2026-01-01T00:00:00.000000001Z stdout F one\n"
