@@ -237,8 +237,10 @@ def policy_of(pod: Object, state: PodState) -> str:
 
 
 def phase(pod: Object, state: PodState) -> str:
-    """The phase of the pod as its node sees it."""
-    return "Failed" if state.verdict else phase_of(policy_of(pod, state), state.init, state.main, state.final)
+    """The phase of the pod as its node sees it; a verdict counts when nothing runs any more."""
+    if state.verdict and not any(c.running for c in state.all):
+        return "Failed"
+    return phase_of(policy_of(pod, state), state.init, state.main, state.final)
 
 
 def pod_status(pod: Object, state: PodState, now: float) -> dict[str, Any]:
@@ -267,7 +269,7 @@ def pod_status(pod: Object, state: PodState, now: float) -> dict[str, Any]:
     if state.pod_ip:
         status["podIP"] = state.pod_ip
         status["podIPs"] = [{"ip": state.pod_ip}]
-    if state.verdict:
+    if state.verdict and at == "Failed":
         status["reason"], status["message"] = state.verdict
     return status
 

@@ -97,6 +97,8 @@ def test_verdict_of_the_node_wins() -> None:
     init, main = containers_of(pod(restartPolicy="Always"))
     main[0].start(NOW)
     state = PodState(init, main, NOW, verdict=("DeadlineExceeded", "too long"))
+    assert pod_status(pod(), state, NOW)["phase"] == "Running"  # as long as something runs
+    main[0].end(Exit(0, NOW))
     status = pod_status(pod(), state, NOW)
     assert (status["phase"], status["reason"], status["message"]) == ("Failed", "DeadlineExceeded", "too long")
 

@@ -94,7 +94,7 @@ def _working_directory(container: dict[str, Any], paths: PathMap, pod_dir: Path)
 def with_termination_log(
     spec: ContainerSpec, container: dict[str, Any], run_dir: Path, *, mounts: bool
 ) -> ContainerSpec:
-    """The container with the file for its last words: at its path, or named by a variable where paths are not its own."""
+    """The container with a file for its last words: at its path, or in a variable where paths are not its own."""
     file = run_dir / TERMINATION_LOG
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()

@@ -36,3 +36,9 @@ def write(directory: Path, name: str, **value: Any) -> None:
     with contextlib.suppress(OSError):
         temporary.write_bytes(orjson.dumps(value))
         temporary.replace(path)
+
+
+def erase(directory: Path, name: str) -> None:
+    """Take it back."""
+    with contextlib.suppress(OSError):
+        (directory / f"note.{name}").unlink()

@@ -1,7 +1,7 @@
-"""One pod on a process node: its containers from start to end, its status, its deletion.
+"""One pod on a process node, from its binding to the end of its object: seven phases, one after the other.
 
-A runner can be cancelled at any moment and another one begun later: what has happened is in the pod's directory
-(``CONTAINER/ATTEMPT/``, see :mod:`glebe.node.containers.supervisor`), and a new runner walks the same way through it.
+A runner can be cancelled, or die with its agent, at any moment; another one begun later walks the same way through
+what lies in the pod's directory (:mod:`glebe.node.process.container`, :mod:`glebe.node.process.marks`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,307 +18,334 @@ from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, is_deleting
 from glebe.kube.pods import ENDED, has_ended
 from glebe.kube.transport import ConnectionLost
-from glebe.node import backoff
 from glebe.node.containers import supervisor
-from glebe.node.containers.crilog import last_lines
 from glebe.node.containers.rundir import Run
-from glebe.node.contracts import ContainerSpec, VolumeError
+from glebe.node.contracts import AdmissionError, SandboxError, VolumeError
 from glebe.node.podwrites import finish_deletion, write_status
-from glebe.node.process import launch
+from glebe.node.process import launch, marks, reasons
+from glebe.node.process.container import ContainerLife, Role, latest_attempt
+from glebe.node.process.context import LEAST_GRACE, NORMAL, WARNING, PodContext
 from glebe.node.process.machine import Machine
-from glebe.node.status import (
-    Container,
-    Exit,
-    PodState,
-    containers_of,
-    phase_of,
-    pod_status,
-    policy_of,
-    restarts_after,
-)
+from glebe.node.process.ordering import Turns, predecessors
+from glebe.node.restarts import Restarts
+from glebe.node.status import Container, Exit, PodState, containers_of, phase, pod_status
 from glebe.node.values.environment import ConfigError
 
 log = logging.getLogger("glebe.node")
 
-_RETRY = 1.0  # seconds between attempts at what is not there yet (ConfigMaps, the API)
-_VANISHED_GRACE = 2.0  # for the containers of a pod that was removed without waiting for its node
-_DEFAULT_GRACE = 30
-_LOST = Exit(137, 0.0, None, "ContainerStatusUnknown", "The container could not be located when its node looked for it")
+_RETRY = 1.0  # seconds between attempts at what is not there yet (volumes, the API)
+_REPEAT = 30.0  # seconds after which an event about something that lasts is said again
+_DEADLINE = "Pod was active on the node longer than the specified deadline"
+
+Admit = Callable[[Object], None]  # raises AdmissionError
 
 
 class PodRunner:
     """Runs one pod. ``update`` tells it what the API says; ``run`` returns when nothing is left to do."""
 
-    def __init__(self, machine: Machine, pod: Object, directory: Path) -> None:
-        self._machine = machine
-        self.pod = pod
-        self.directory = directory
+    def __init__(self, machine: Machine, pod: Object, directory: Path, admit: Admit = lambda _: None) -> None:
         init, main = containers_of(pod)
-        started = (pod.get("status") or {}).get("startTime")
-        begin = parse_time(started) if started else machine.env.clock.now()
-        self.state = PodState(init, main, begin, machine.host_ip, (pod.get("status") or {}).get("podIP", ""))
-        self._sandbox: launch.Sandbox | None = None
-        self._runs: dict[str, Run] = {}
-        self._stopping = asyncio.Event()
-        self._grace = 0.0
+        seen = pod.get("status") or {}
+        began = parse_time(seen["startTime"]) if seen.get("startTime") else machine.env.clock.now()
+        self.state = PodState(init, main, began, machine.host_ip, seen.get("podIP") or "", sandbox=False)
+        self.ctx = PodContext(machine, pod, directory, self.state)
+        self._machine = machine
+        self._admit = admit
+        self._lives = self._make_lives()
+        self._group: asyncio.TaskGroup | None = None
+        self._turns: Turns | None = None
+        self._grace: float | None = None  # within which the pod was told to end
         self._gone = False
-        self._dirty = asyncio.Event()
-        self._changed = asyncio.Event()
+        self.finished = False  # all containers have ended for good
+
+    def _make_lives(self) -> dict[str, ContainerLife]:
+        spec, lives = self.ctx.pod["spec"], {}
+        for status, body in zip(self.state.init, spec.get("initContainers") or (), strict=True):
+            role = Role.SIDECAR if status.sidecar else Role.INIT
+            lives[status.name] = ContainerLife(self.ctx, status, body, role)
+        for status, body in zip(self.state.main, spec["containers"], strict=True):
+            lives[status.name] = ContainerLife(self.ctx, status, body, Role.MAIN)
+        return lives
+
+    def _of(self, *roles: Role) -> list[ContainerLife]:
+        return [life for life in self._lives.values() if life.role in roles]
+
+    @property
+    def pod(self) -> Object:
+        """The pod as the API had it last."""
+        return self.ctx.pod
 
     # --- what others tell it
 
     def update(self, pod: Object) -> None:
         """The pod as the API has it now."""
-        self.pod = pod
+        self.ctx.pod = pod
+        for body in (*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]):
+            if body["name"] in self._lives:
+                self._lives[body["name"]].renew(body)
+        self._add_ephemeral()
         if is_deleting(pod):
-            grace = pod["metadata"].get("deletionGracePeriodSeconds")
-            self.stop(float(_DEFAULT_GRACE if grace is None else grace))
-        elif has_ended(pod) and not self._stopping.is_set() and not self.finished:
-            self.stop(self._spec_grace())  # somebody else ended it: evicted, or its node was thought dead
-        self._changed.set()
+            self.stop(max(self.ctx.grace, LEAST_GRACE))
+        elif has_ended(pod) and not self.finished:
+            self.stop(self.ctx.grace)  # somebody else ended it: evicted, or its node was thought dead
+        self.ctx.changed.set()
 
     def vanish(self) -> None:
         """The pod object is gone."""
         self._gone = True
-        self.stop(_VANISHED_GRACE)
-        self._changed.set()
+        self.stop(LEAST_GRACE)
+        self.ctx.changed.set()
 
-    def stop(self, grace: float) -> None:
-        """End all containers, with SIGKILL after ``grace`` seconds; may be repeated with less."""
-        if self._stopping.is_set() and grace >= self._grace:
+    def stop(self, grace: float, verdict: tuple[str, str] | None = None) -> None:
+        """End the pod for good, within ``grace`` seconds; may be repeated with less.
+
+        :param verdict: (reason, message) when it is the node that ends it.
+        """
+        if self._grace is not None and grace >= self._grace:
             return
-        self._stopping.set()
+        first = self._grace is None
+        noted = marks.read(self.ctx.directory, marks.STOP) if first else None
+        now = self.ctx.now()
+        if noted is not None:  # an earlier agent had begun
+            grace = min(grace, max(LEAST_GRACE if grace else 0.0, noted["at"] + noted["grace"] - now))
+            verdict = verdict or (tuple(noted["verdict"]) if noted.get("verdict") else None)
+        elif self.ctx.directory.exists():
+            marks.write(self.ctx.directory, marks.STOP, at=now, grace=grace, verdict=verdict)
         self._grace = grace
-        for run in self._runs.values():
-            run.stop(grace)
+        self.state.verdict = self.state.verdict or verdict
+        self._end_containers(grace)
 
-    @property
-    def finished(self) -> bool:
-        """Whether all containers have ended for good."""
-        if self.state.verdict:
-            return True
-        return phase_of(policy_of(self.pod, self.state), self.state.init, self.state.main) in ENDED
-
-    def _spec_grace(self) -> float:
-        return float(self.pod["spec"].get("terminationGracePeriodSeconds", _DEFAULT_GRACE))
+    def _end_containers(self, grace: float) -> None:
+        self.ctx.ending.set()
+        lives = list(self._lives.values())
+        running = [life for life in lives if life.run_now is not None]
+        if self._turns is None:
+            main = [life.name for life in self._of(Role.MAIN)]
+            sidecars = [life.name for life in self._of(Role.SIDECAR)]
+            self._turns = Turns(predecessors(main, sidecars), [life.name for life in running])
+        for life in lives:
+            life.kill("", grace, self._turns)
+        self.ctx.touch()
 
     # --- life
 
     async def run(self) -> None:
-        """Live: containers, deadline and status side by side; then the last status and the deletion."""
-        if has_ended(self.pod):
+        """Live, phase by phase."""
+        if has_ended(self.ctx.pod):
+            await self._end_leftovers()
+            self.finished = True
             await self._await_deletion()
             return
-        await self._make_sandbox()
-        aside = [
-            asyncio.create_task(self._write_statuses()),
-            asyncio.create_task(self._mind_deadline()),
-            asyncio.create_task(self._machine.volumes.keep(self._view, self.directory)),
-        ]
+        aside = [asyncio.create_task(work) for work in (self.ctx.tell(), self._write_statuses(), self._mind_deadline())]
         try:
-            await self._containers()
+            if await self._begin():  # 1. admission, 2. sandbox, 3. volumes
+                aside.append(asyncio.create_task(self._keep_volumes()))
+                await self._containers()  # 4. init containers, 5. main containers, 6. the end of what is left
+            self.finished = True
+            await self.ctx.told()
         finally:
             for task in aside:
                 task.cancel()
             await asyncio.gather(*aside, return_exceptions=True)
         self._settle()
-        while not self._gone:
+        while not self._gone:  # 7. last status, deletion
             if await self._try(self._write()):
                 break
         await self._await_deletion()
 
-    async def _make_sandbox(self) -> None:
-        """Network and devices, and a record of them: an agent that comes after a crash finds what was given."""
-        machine, meta = self._machine, self.pod["metadata"]
-        self.directory.mkdir(parents=True, exist_ok=True)
-        network = await machine.network.attach(self.pod)
-        grant = await machine.devices.allocate(self.pod)
-        record = {
-            "namespace": meta["namespace"],
-            "name": meta["name"],
-            "network": machine.network.record(meta["uid"]),
-            "devices": grant.record,
-        }
-        supervisor.write_json(str(self.directory / "pod.json"), record)
-        self._sandbox = launch.Sandbox(network, grant)
-        self.state.pod_ip = network.address
-
-    async def _await_deletion(self) -> None:
-        """The containers have ended; the pod object stays until somebody deletes it, and then goes at once."""
-        while not self._gone:
-            if is_deleting(self.pod):
-                if await self._try(finish_deletion(self._machine.client, self.pod)):
-                    return
-                continue
-            self._changed.clear()
-            await self._changed.wait()
-
-    def _settle(self) -> None:
-        """After a stop, containers that never ran, or waited for another start, have ended too."""
-        if not self._stopping.is_set():
-            return
-        now = self._machine.env.clock.now()
-        for container in [*self.state.init, *self.state.main]:
-            if container.exit is None:
-                container.end(container.last or Exit(137, now, None, "ContainerStatusUnknown", "it was never started"))
-        self.state.final = True
-
-    async def _try(self, work: Any) -> bool:
+    async def _begin(self) -> bool:
+        """What a pod has before its first container. ``False``: it ends before it has begun."""
+        noted = marks.read(self.ctx.directory, marks.STOP)
+        if noted is not None:
+            self.stop(float(noted["grace"]))
+        known = (self.ctx.directory / "pod.json").exists()
         try:
-            await work
-            return True
-        except (ApiError, ConnectionLost) as error:
-            log.warning("pod %s: %s; will try again", self._name, error)
-            await asyncio.sleep(_RETRY)
+            if not known and not self.ctx.ending.is_set():
+                self._admit(self.ctx.pod)
+            if not known and self.ctx.ending.is_set():
+                return False
+            return await self._make_sandbox() and await self._make_volumes()
+        except AdmissionError as error:
+            self.ctx.say(WARNING, error.reason, str(error))
+            self.state.verdict = (error.reason, f"Pod was rejected: {error}")
+            self.ctx.ending.set()
             return False
 
-    @property
-    def _name(self) -> str:
-        return f"{self.pod['metadata']['namespace']}/{self.pod['metadata']['name']}"
+    async def _make_sandbox(self) -> bool:
+        """Network and devices, and a record of them: an agent that comes after a crash finds what was given.
 
-    async def _mind_deadline(self) -> None:
-        limit = self.pod["spec"].get("activeDeadlineSeconds")
-        if limit is None:
-            return
-        await asyncio.sleep(max(0.0, self.state.started_at + limit - self._machine.env.clock.now()))
-        text = "Pod was active on the node longer than the specified deadline"
-        self.state.verdict = ("DeadlineExceeded", text)
-        self.stop(self._spec_grace())
+        :raises AdmissionError: there are no such devices.
+        """
+        machine, directory, meta = self._machine, self.ctx.directory, self.ctx.pod["metadata"]
+
+        async def make() -> None:
+            directory.mkdir(parents=True, exist_ok=True)
+            network = await machine.network.attach(self.ctx.pod)
+            grant = await machine.devices.allocate(self.ctx.pod)
+            record = {"network": machine.network.record(meta["uid"]), "devices": grant.record}
+            whose = {"namespace": meta["namespace"], "name": meta["name"]}
+            supervisor.write_json(str(directory / "pod.json"), {**whose, **record})
+            self.ctx.sandbox = launch.Sandbox(network, grant)
+            self.state.pod_ip, self.state.sandbox = network.address, True
+            self.ctx.touch()
+
+        return await self._until_made(make, "FailedCreatePodSandBox", "Failed to create pod sandbox: ")
+
+    async def _make_volumes(self) -> bool:
+        async def make() -> None:
+            await self._machine.volumes.provide(self.ctx.view, self.ctx.directory)
+
+        return await self._until_made(make, "FailedMount", "")
+
+    async def _until_made(self, make: Callable[[], Awaitable[None]], reason: str, prefix: str) -> bool:
+        """Try until it works; what is in the way is said as an event. ``False``: the pod ends meanwhile."""
+        said, said_at = "", 0.0
+        while True:
+            try:
+                await make()
+                return True
+            except (SandboxError, VolumeError, ConfigError, ApiError, ConnectionLost, OSError) as error:
+                text = prefix + (reasons.os_text(error) if isinstance(error, OSError) else str(error))
+                if text != said or self.ctx.now() - said_at >= _REPEAT:
+                    said, said_at = text, self.ctx.now()
+                    self.ctx.say(WARNING, reason, text)
+            if not await self.ctx.pause(_RETRY):
+                return False
+
+    async def _keep_volumes(self) -> None:
+        why = await self._machine.volumes.keep(lambda: self.ctx.view, self.ctx.directory)
+        if why:
+            self.ctx.say(WARNING, "Evicted", why)
+            self.stop(LEAST_GRACE, ("Evicted", why))
 
     # --- containers
 
     async def _containers(self) -> None:
-        spec, policy = self.pod["spec"], self.pod["spec"].get("restartPolicy", "Always")
-        init_policy = "Never" if policy == "Never" else "OnFailure"
-        for container, body in zip(self.state.init, spec.get("initContainers") or [], strict=True):
-            await self._container(container, body, init_policy)
-            if not container.succeeded:
-                return
-        if self.state.init:
-            for container in self.state.main:
-                container.wait("ContainerCreating")
-        async with asyncio.TaskGroup() as group:
-            for container, body in zip(self.state.main, spec["containers"], strict=True):
-                group.create_task(self._container(container, body, policy))
-
-    async def _container(self, container: Container, body: dict[str, Any], policy: str) -> None:
-        """Run a container again and again, as ``policy`` says."""
-        base = self.directory / container.name
-        attempt = max((int(p.name) for p in base.glob("[0-9]*")), default=0)
-        crash = backoff.CrashLoop()
-        crash.resume(attempt)
-        if attempt:
-            container.last = Run(base / str(attempt - 1)).exit
         while True:
-            run = Run(base / str(attempt))
-            container.restarts = attempt
-            container.id = (
-                f"{self._machine.containers.runtime}://{self.pod['metadata']['uid']}/{container.name}/{attempt}"
-            )
-            if not run.prepared and not await self._prepare(run, container, body):
-                return
-            end = await self._run_once(run, container, body)
-            if self._stopping.is_set() or not restarts_after(policy, end.code):
-                return
-            wait = crash.after(end.finished_at - (end.started_at or end.finished_at))
-            container.back_off(f"back-off {backoff.text(wait)} restarting failed container={container.name}")
-            self._dirty.set()
-            if wait:
-                await self._event("Warning", "BackOff", f"Back-off restarting failed container {container.name}")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), wait)
-            if self._stopping.is_set():
-                return
-            # The latest run and the one before can be asked for; logs of older ones must not fill the disk.
-            await asyncio.to_thread(shutil.rmtree, base / str(attempt - 1), True)
-            attempt += 1
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._add_ephemeral()
+                if await self._initialize(group):  # 4.
+                    await self._run_main(group)  # 5.
+                self._group = None
+                if self._grace is None:  # 6. sidecars and ephemeral containers do not keep a pod alive
+                    self._end_containers(self.ctx.grace)
+            return
 
-    async def _prepare(self, run: Run, container: Container, body: dict[str, Any]) -> bool:
-        """Make the run ready to start; tries until what it needs is there. ``False``: stopped meanwhile."""
-        while not self._stopping.is_set():
-            work = asyncio.create_task(self._make_spec(body))
-            stop = asyncio.create_task(self._stopping.wait())
-            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-            stop.cancel()
-            if not work.done():
-                work.cancel()
+    async def _initialize(self, group: asyncio.TaskGroup) -> bool:
+        """Init containers one after the other; sidecars stay. ``False``: the pod does not come further."""
+        begun = any((life.base / "0").exists() or latest_attempt(life.base) for life in self._of(Role.MAIN))
+        for life in self._of(Role.INIT, Role.SIDECAR):
+            if life.role is Role.SIDECAR:
+                group.create_task(life.run(), name=f"sidecar {life.name}")
+                if not begun:
+                    await self._first(life.started.wait())
+            elif begun and not (life.base / "0").exists() and not latest_attempt(life.base):
+                continue
+            else:
+                await life.run()
+                if not life.status.succeeded:
+                    return False
+            if self.ctx.ending.is_set():
                 return False
-            try:
-                self._machine.containers.prepare(work.result(), run)
-                return True
-            except VolumeError as error:
-                await self._event("Warning", "FailedMount", str(error))
-            except (ConfigError, OSError, ApiError, ConnectionLost) as error:
-                if container.message != str(error):
-                    container.wait("CreateContainerConfigError", str(error))
-                    self._dirty.set()
-                    await self._event("Warning", "Failed", f"Error: {error}")
+        for life in self._of(Role.MAIN):
+            if life.status.untouched:
+                life.status.wait("PodInitializing" if self.state.init else "ContainerCreating")
+        return True
+
+    async def _run_main(self, group: asyncio.TaskGroup) -> None:
+        tasks = [group.create_task(life.run(), name=f"container {life.name}") for life in self._of(Role.MAIN)]
+        await asyncio.wait(tasks)
+
+    async def _first(self, work: Any) -> None:
+        """Until it is done, or the pod ends."""
+        both = [asyncio.ensure_future(work), asyncio.ensure_future(self.ctx.ending.wait())]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
+
+    def _add_ephemeral(self) -> None:
+        """Start the ephemeral containers that are new in the pod (``kubectl debug``)."""
+        if self._group is None or self.ctx.ending.is_set():
+            return
+        for body in self.ctx.pod["spec"].get("ephemeralContainers") or ():
+            if body["name"] not in self._lives:
+                status = Container(body["name"], body.get("image", ""), restarts_by=Restarts("Never"))
+                self.state.ephemeral.append(status)
+                life = self._lives[status.name] = ContainerLife(self.ctx, status, body, Role.EPHEMERAL)
+                self._group.create_task(life.run(), name=f"ephemeral container {status.name}")
+
+    async def _mind_deadline(self) -> None:
+        """activeDeadlineSeconds, which may be set or lowered later."""
+        while True:
+            limit = self.ctx.pod["spec"].get("activeDeadlineSeconds")
+            self.ctx.changed.clear()
+            left = None if limit is None else self.state.started_at + limit - self.ctx.now()
+            if left is not None and left <= 0:
+                break
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _RETRY)
-        return False
+                await asyncio.wait_for(self.ctx.changed.wait(), left)
+        self.ctx.say(NORMAL, "DeadlineExceeded", _DEADLINE)
+        self.stop(self.ctx.grace, ("DeadlineExceeded", _DEADLINE))
 
-    async def _make_spec(self, body: dict[str, Any]) -> ContainerSpec:
-        machine = self._machine
-        assert self._sandbox is not None
-        source = await machine.volumes.source(self.pod)
-        return await launch.container_spec(
-            self.pod,
-            body,
-            source=source,
-            volumes=await machine.volumes.provide(self._view(), self.directory, source),
-            pod_dir=self.directory,
-            sandbox=self._sandbox,
-            host_ip=machine.host_ip,
-            resolve=machine.resolve(self.pod),
-        )
+    # --- the end
 
-    def _view(self) -> Object:
-        """The pod with its addresses, which the API may not have yet."""
-        addresses = {"podIP": self.state.pod_ip, "hostIP": self._machine.host_ip}
-        return {**self.pod, "status": {**(self.pod.get("status") or {}), **addresses}}
+    async def _end_leftovers(self) -> None:
+        """Processes of a pod that the API says has ended."""
+        for run in runs_in(self.ctx.directory):
+            run.stop(LEAST_GRACE)
+            if run.supervisor is not None and run.exit is None:
+                await run.wait()
 
-    async def _run_once(self, run: Run, container: Container, body: dict[str, Any]) -> Exit:
-        self._runs[container.name] = run
-        fresh = run.supervisor is None
-        await run.start()
-        started = run.started_at
-        if started is not None and run.exit is None:
-            container.start(started)
-            self._dirty.set()
-            if fresh:
-                text = f"Started container {container.name} as a process of this machine"
-                note = f'; image "{container.image}" is not used' if container.image else ""
-                await self._event("Normal", "Started", text + note)
-        if self._stopping.is_set():
-            run.stop(self._grace)
-        end = await run.wait()
-        if end is None:
-            end = Exit(_LOST.code, self._machine.env.clock.now(), started, _LOST.reason, _LOST.message)
-        if end.reason == "PlatformGone":
-            self.state.disrupted = end.message
-        if end.reason == "StartError":
-            await self._event("Warning", "Failed", f"Error: {end.message}")
-        elif end.code and not end.message and body.get("terminationMessagePolicy") == "FallbackToLogsOnError":
-            end = Exit(end.code, end.finished_at, end.started_at, end.reason, last_lines(run.log), end.signal)
-        container.end(end)
-        self._dirty.set()
-        return end
+    def _settle(self) -> None:
+        """Containers that never ran, or waited for another start, have ended too."""
+        self.state.final = True
+        self.state.sandbox = False
+        rejected = self.ctx.sandbox is None and self.state.verdict is not None
+        for container in () if rejected else self.state.all:
+            if container.exit is None and (self._grace is not None or container.last is not None):
+                lost = Exit(137, self.ctx.now(), None, reasons.LOST, reasons.LOST_MESSAGE)
+                container.end(container.last or lost)
+
+    async def _await_deletion(self) -> None:
+        """The containers have ended; the pod object stays until somebody deletes it, and then goes at once."""
+        while not self._gone:
+            if is_deleting(self.ctx.pod):
+                if await self._try(finish_deletion(self._machine.client, self.ctx.pod)):
+                    return
+                continue
+            self.ctx.changed.clear()
+            await self.ctx.changed.wait()
+
+    async def _try(self, work: Awaitable[Any]) -> bool:
+        try:
+            await work
+            return True
+        except (ApiError, ConnectionLost) as error:
+            log.warning("pod %s: %s; will try again", self.ctx.name, error)
+            await asyncio.sleep(_RETRY)
+            return False
 
     # --- status
 
     async def _write_statuses(self) -> None:
         """Write the status whenever it changed; changes that come together are one write."""
-        self._dirty.set()
+        self.ctx.touch()
         while True:
-            await self._dirty.wait()
+            await self.ctx.dirty.wait()
             await asyncio.sleep(0.01)
-            self._dirty.clear()
-            if not await self._try(self._write()):
-                self._dirty.set()
+            self.ctx.dirty.clear()
+            # The last word is for the end, when everything has been told.
+            if phase(self.ctx.pod, self.state) not in ENDED and not await self._try(self._write()):
+                self.ctx.touch()
 
     async def _write(self) -> None:
-        now = self._machine.env.clock.now()
-        await write_status(self._machine.client, self.pod, lambda seen: pod_status(seen, self.state, now))
+        now = self.ctx.now()
+        await write_status(self._machine.client, self.ctx.pod, lambda seen: pod_status(seen, self.state, now))
 
-    async def _event(self, kind: str, reason: str, message: str) -> None:
-        await self._machine.events.event(self.pod, kind, reason, message)
+
+def runs_in(directory: Path) -> list[Run]:
+    """All runs below a pod's directory."""
+    return [Run(path.parent) for path in directory.glob("*/*/run.json") if path.parent.name.isdigit()]

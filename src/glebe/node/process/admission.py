@@ -1,0 +1,111 @@
+"""Whether the node takes a pod that was bound to it: the kubelet's last look, in its reasons and words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from glebe.kube.objects import Object, labels_of
+from glebe.kube.pods import requests_of
+from glebe.kube.quantity import to_int
+from glebe.kube.selectors import Requirement
+from glebe.node.contracts import AdmissionError
+
+_RESOURCES = ("cpu", "memory", "ephemeral-storage")
+
+
+def admit(pod: Object, others: Iterable[Object], node: Object) -> None:
+    """Take the pod beside ``others`` (those on the node that have not ended), or say why not.
+
+    :raises AdmissionError: the pod must fail.
+    """
+    spec, others = pod["spec"], list(others)
+    wanted_os = (spec.get("os") or {}).get("name")
+    if wanted_os and wanted_os != "linux":
+        raise AdmissionError("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
+    _room(spec, others, (node.get("status") or {}).get("allocatable") or {})
+    if not matches_node(spec, node):
+        raise _failed("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
+    if any(_host_ports(spec) & _host_ports(other["spec"]) for other in others):
+        raise _failed("NodePorts", "node(s) didn't have free ports for the requested pod ports")
+    taints = (node.get("spec") or {}).get("taints") or ()
+    if any(t.get("effect") == "NoExecute" and not _tolerated(t, spec.get("tolerations") or ()) for t in taints):
+        raise _failed("TaintToleration", "node(s) had taints that the pod didn't tolerate")
+
+
+def _failed(predicate: str, text: str) -> AdmissionError:
+    return AdmissionError(predicate, f"Predicate {predicate} failed: {text}")
+
+
+def _room(spec: Mapping[str, Any], others: list[Object], allocatable: Mapping[str, Any]) -> None:
+    limit = to_int(allocatable.get("pods", "110"), "pods")
+    if len(others) + 1 > limit:
+        raise _out_of("pods", 1, len(others), limit)
+    wanted = requests_of(spec)
+    if not wanted:
+        return
+    used: dict[str, int] = {}
+    for other in others:
+        for resource, amount in requests_of(other["spec"]).items():
+            used[resource] = used.get(resource, 0) + amount
+    for resource, amount in wanted.items():
+        # An extended resource that the node has not at all may be the cluster's, or a claim's: nothing to refuse.
+        if resource not in allocatable and resource not in _RESOURCES:
+            continue
+        if resource not in allocatable:
+            continue
+        capacity = to_int(allocatable[resource], resource)
+        if used.get(resource, 0) + amount > capacity:
+            raise _out_of(resource, amount, used.get(resource, 0), capacity)
+
+
+def _out_of(resource: str, requested: int, used: int, capacity: int) -> AdmissionError:
+    text = f"Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+    return AdmissionError(f"OutOf{resource}", text)
+
+
+def matches_node(spec: Mapping[str, Any], node: Object) -> bool:
+    """Whether nodeSelector and required node affinity allow the node."""
+    labels = labels_of(node)
+    if any(labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
+        return False
+    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    if affinity is None:
+        return True
+    return any(_term_matches(term, node) for term in affinity.get("nodeSelectorTerms") or ())
+
+
+def _term_matches(term: Mapping[str, Any], node: Object) -> bool:
+    labels, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
+    if not labels and not fields:
+        return False
+    own = {"metadata.name": node["metadata"]["name"]}
+    return all(_requirement(e).matches(labels_of(node)) for e in labels) and all(
+        _requirement(e).matches(own) for e in fields
+    )
+
+
+def _requirement(expression: Mapping[str, Any]) -> Requirement:
+    return Requirement(expression["key"], expression["operator"], tuple(expression.get("values") or ()))
+
+
+def _host_ports(spec: Mapping[str, Any]) -> set[tuple[int, str]]:
+    sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    ports = (port for c in (*sidecars, *spec["containers"]) for port in c.get("ports") or ())
+    return {(port["hostPort"], port.get("protocol") or "TCP") for port in ports if port.get("hostPort")}
+
+
+def _tolerated(taint: Mapping[str, Any], tolerations: Iterable[Mapping[str, Any]]) -> bool:
+    return any(
+        t.get("effect") in (None, "", taint.get("effect"))
+        and (
+            (t.get("operator") == "Exists" and t.get("key") in (None, "", taint["key"]))
+            or (
+                (t.get("operator") != "Exists" and t.get("key") == taint["key"])
+                and (t.get("value") or "") == (taint.get("value") or "")
+            )
+        )
+        for t in tolerations
+    )

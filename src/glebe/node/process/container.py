@@ -1,0 +1,412 @@
+"""One container of a pod on a process node, from its first start to its end for good.
+
+Everything that has happened lies in ``POD_DIR/CONTAINER/ATTEMPT/``: what the supervisor writes (see
+:mod:`glebe.node.containers.supervisor`), and notes (:mod:`glebe.node.process.marks`). An agent that comes after a
+crash walks the same way through it, and finds each step done or not done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from glebe.kube.clock import parse_time
+from glebe.kube.errors import ApiError
+from glebe.kube.transport import ConnectionLost
+from glebe.node import backoff
+from glebe.node.containers.crilog import last_lines
+from glebe.node.containers.rundir import Run
+from glebe.node.contracts import CreateError, ImageError, VolumeError
+from glebe.node.process import hooks, launch, marks, reasons
+from glebe.node.process.actions import Target
+from glebe.node.process.context import LEAST_GRACE, NORMAL, WARNING, PodContext
+from glebe.node.process.ordering import Turns
+from glebe.node.process.probes import Probes
+from glebe.node.process.probing import Kind, Probe
+from glebe.node.restarts import Restarts
+from glebe.node.status import Container, Exit
+from glebe.node.values.environment import ConfigError
+
+log = logging.getLogger("glebe.node")
+
+_RETRY = 1.0  # seconds between attempts at what is not there yet
+_REPEAT = 15.0  # seconds after which an event about something that lasts is said again
+_MESSAGE = 4096  # bytes of a termination message, and ...
+_MESSAGES = 12 * 1024  # ... of all in one pod
+_NOT_MADE = (ConfigError, ImageError, CreateError, VolumeError, ApiError, ConnectionLost, OSError)
+
+
+class Role(StrEnum):
+    INIT = "init"
+    SIDECAR = "sidecar"
+    MAIN = "main"
+    EPHEMERAL = "ephemeral"
+
+
+class ContainerLife:
+    """Runs one container again and again, as its policy says. ``status`` is what the pod's status shows of it."""
+
+    def __init__(self, pod: PodContext, status: Container, body: dict[str, Any], role: Role) -> None:
+        self._pod = pod
+        self.status = status
+        self.body = body
+        self.role = role
+        self.base = pod.directory / status.name
+        self.run_now: Run | None = None
+        self.started = asyncio.Event()  # it has come so far that others may start after it
+        self.restart_all = False  # it ended so that the whole pod is to start again
+        self._policy = Restarts.of(pod.pod["spec"], body)
+        self._crash = backoff.CrashLoop()
+        self._killing: asyncio.Task[None] | None = None
+        self._hook: asyncio.Task[None] | None = None
+        self._doom: tuple[str, float, Turns | None] | None = None
+        self._killed_by_node = False
+        self._after_reason = ""  # why it will wait for its next start, if not for crashing alone
+        self._after_message = ""
+
+    @property
+    def name(self) -> str:
+        return self.status.name
+
+    # --- the way of a container, run by run
+
+    async def run(self) -> None:
+        """From the latest run there is; returns when the container has ended for good, or the pod is ending."""
+        attempt = self._recall()
+        if attempt is None:
+            return
+        while True:
+            run = self._take(attempt)
+            if not run.prepared and not await self._prepare(run):  # 1. what it needs
+                return
+            end = await self._live(run)  # 2.-6. one run
+            if not self._goes_on(end):  # 7. what follows
+                return
+            if not await self._wait_for_next(end):
+                return
+            # The latest run and the one before can be asked for; logs of older ones must not fill the disk.
+            await asyncio.to_thread(shutil.rmtree, self.base / str(attempt - 1), True)
+            attempt += 1
+
+    def _recall(self) -> int | None:
+        """The number of the run to go on with, and what is known of the one before; ``None``: there is none."""
+        attempt = latest_attempt(self.base)
+        seen = self._seen()
+        if not (self.base / str(attempt)).exists() and seen.get("containerID"):
+            # Its directory is lost, and so is whatever ran: it is not run a second time as if nothing had been.
+            self.status.restarts, self.status.id = int(seen.get("restartCount", 0)), seen["containerID"]
+            end = lost_exit(seen, self._pod.now())
+            self.status.end(end)
+            self._crash = backoff.CrashLoop.resumed(self.status.restarts)
+            self.status.last = end
+            return self.status.restarts + 1 if self._goes_on(end) else None
+        if attempt:
+            before = Run(self.base / str(attempt - 1))
+            end_before = before.exit
+            if end_before is not None:
+                self.status.last = self._finish(before, end_before)
+        self.status.restarts = max(0, attempt - 1)
+        noted = marks.read(self.base / str(attempt), marks.BACK_OFF)
+        self._crash = backoff.CrashLoop(float(noted["next"])) if noted else backoff.CrashLoop.resumed(attempt)
+        return attempt
+
+    def _seen(self) -> dict[str, Any]:
+        """What the API's status says of this container."""
+        api = self._pod.pod.get("status") or {}
+        fields = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+        every = (seen for field in fields for seen in api.get(field) or ())
+        return next((dict(seen) for seen in every if seen["name"] == self.name), {})
+
+    def _take(self, attempt: int) -> Run:
+        self._killing = self._hook = None
+        self._killed_by_node = False
+        self._after_reason = self._after_message = ""
+        return Run(self.base / str(attempt))
+
+    def _id_of(self, run: Run) -> str:
+        return f"{self._pod.machine.containers.runtime}://{self._pod.uid}/{self.name}/{run.path.name}"
+
+    def _inherit(self) -> None:
+        """What probes have said of this very run counts until they say something else."""
+        seen = self._seen()
+        mine = seen.get("containerID") == self.status.id and (seen.get("state") or {}).get("running") is not None
+        self.status.started = bool(seen.get("started")) if mine else None
+        self.status.ready = bool(seen.get("ready")) if mine else None
+
+    # --- 1. what it needs
+
+    async def _prepare(self, run: Run) -> bool:
+        """Make the run ready to start; tries until what it needs is there. ``False``: the pod ends meanwhile."""
+        said, said_at = "", 0.0
+        while not self._pod.ending.is_set():
+            try:
+                spec = await self._unless_ending(self._spec(run))
+                if spec is None:
+                    return False
+                run.path.mkdir(parents=True, exist_ok=True)
+                marks.write(run.path, marks.BACK_OFF, next=self._crash.next)
+                self._pod.machine.containers.prepare(spec, run)
+                return True
+            except _NOT_MADE as error:
+                trouble = reasons.trouble_of(error, self.status.image)
+                if self.status.exit is not None:
+                    self.status.last = self.status.exit
+                self.status.wait(trouble.reason, trouble.message)
+                self._pod.touch()
+                if said != trouble.message or self._pod.now() - said_at >= _REPEAT:
+                    said, said_at = trouble.message, self._pod.now()
+                    for reason, text in trouble.events:
+                        self._pod.say(WARNING, reason, text, self.name)
+            await self._pod.pause(_RETRY)
+        return False
+
+    async def _unless_ending(self, work: Any) -> Any:
+        """The result, ``None`` if the pod begins to end before there is one."""
+        task = asyncio.ensure_future(work)
+        ending = asyncio.ensure_future(self._pod.ending.wait())
+        try:
+            await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            task.cancel()
+            ending.cancel()
+
+    async def _spec(self, run: Run) -> Any:
+        pod, machine = self._pod, self._pod.machine
+        assert pod.sandbox is not None
+        view = pod.view
+        source = await machine.volumes.source(view)
+        spec = await launch.container_spec(
+            view,
+            self.body,
+            source=source,
+            volumes=await machine.volumes.provide(view, pod.directory, source),
+            pod_dir=pod.directory,
+            sandbox=pod.sandbox,
+            host_ip=machine.host_ip,
+            resolve=machine.resolve(pod.pod),
+        )
+        return launch.with_termination_log(spec, self.body, run.path, mounts=machine.containers.mounts)
+
+    # --- 2.-6. one run
+
+    async def _live(self, run: Run) -> Exit:
+        """Start the run, or find it started, and stay with it to its end."""
+        pod = self._pod
+        self.run_now = run
+        fresh = run.supervisor is None and run.exit is None
+        if fresh:
+            pod.say(NORMAL, "Created", self._created(), self.name)
+        self.status.restarts, self.status.id = int(run.path.name), self._id_of(run)
+        self._inherit()
+        aside: list[asyncio.Task[None]] = []
+        try:
+            await run.start()  # 2. start
+            if run.started_at is not None and run.exit is None:
+                if fresh:
+                    pod.say(NORMAL, "Started", "Container started", self.name)
+                aside.append(asyncio.create_task(self._accompany(run)))  # 3.-4. hook, probes
+                self._resume_kill(run)
+            end = await run.wait()  # 5. its end
+        finally:
+            await self._calm(aside)
+        return self._note_end(run, end, fresh)  # 6. what is remembered of it
+
+    def _note_end(self, run: Run, end: Exit | None, fresh: bool) -> Exit:
+        done = self._finish(run, end)
+        if done.reason == reasons.START_ERROR and fresh:
+            self._pod.say(WARNING, "Failed", f"Error: {done.message}", self.name)
+        if done.reason == "PlatformGone":
+            self._pod.state.disrupted = done.message
+        self.status.end(done)
+        self.run_now = None
+        if self._doom is not None and self._doom[2] is not None:
+            self._doom[2].ended(self.name)
+        self._pod.touch()
+        return done
+
+    def _created(self) -> str:
+        note = f'; image "{self.status.image}" is not used, it is a process of this machine'
+        return "Container created" + (note if self.status.image and not self.status.image_id else "")
+
+    async def _calm(self, tasks: list[asyncio.Task[None]]) -> None:
+        """The run is over, or this agent: nothing is done to it any more."""
+        tasks += [task for task in (self._killing, self._hook) if task is not None]
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                log.error("pod %s: container %s", self._pod.name, self.name, exc_info=outcome)
+
+    async def _accompany(self, run: Run) -> None:
+        """The hook first: until it is done the container does not count as running; then the probes."""
+        target = Target(self._pod.machine.containers, run, self.body, self._pod.address)
+        try:
+            await hooks.post_start(self._pod, target)
+        except hooks.HookFailed as failure:
+            self._after_reason, self._after_message = reasons.HOOK_ERROR, str(failure)
+            self._pod.say(WARNING, hooks.POST_START_FAILED, "PostStartHook failed", self.name)
+            self._killed_by_node = True
+            self.kill("FailedPostStartHook", self._pod.grace)
+            return
+        probes = Probes(self._pod, self.status, target, self._on_probe_failure)
+        self.status.start(run.started_at or self._pod.now())
+        probes.begin()
+        self._pod.touch()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_started(probes))
+            group.create_task(probes.run())
+
+    async def _tell_started(self, probes: Probes) -> None:
+        await probes.started.wait()
+        self.started.set()
+
+    def _finish(self, run: Run, end: Exit | None) -> Exit:
+        """The end as the status shows it: reason and termination message found."""
+        if end is None:
+            end = Exit(137, self._pod.now(), run.started_at, reasons.LOST, reasons.LOST_MESSAGE)
+        message = end.message
+        if not message:
+            message = self._termination_message(run, end)
+        return Exit(end.code, end.finished_at, end.started_at, end.reason, message, end.signal, self._id_of(run))
+
+    def _termination_message(self, run: Run, end: Exit) -> str:
+        share = _MESSAGES // max(1, len(self._pod.state.all))
+        with contextlib.suppress(OSError), (run.path / launch.TERMINATION_LOG).open("rb") as file:
+            if text := file.read(min(_MESSAGE, share)).decode("utf-8", "replace"):
+                return text
+        if end.code and self.body.get("terminationMessagePolicy") == "FallbackToLogsOnError":
+            return last_lines(run.log)
+        return ""
+
+    # --- 7. what follows an end
+
+    def _goes_on(self, end: Exit) -> bool:
+        """Whether another run follows."""
+        if self._pod.ending.is_set() or self.role is Role.EPHEMERAL:
+            return False
+        if self._policy.whole_pod_after(end.code):
+            self.restart_all = True
+            return False
+        if self.role is Role.INIT and end.code == 0:
+            return False
+        return self._policy.after_kill if self._killed_by_node else self._policy.after(end.code)
+
+    async def _wait_for_next(self, end: Exit) -> bool:
+        """Until the next run is due; ``False`` when the pod ends meanwhile."""
+        pod, status = self._pod, self.status
+        wait = self._crash.after(end.finished_at - (end.started_at or end.finished_at))
+        due = end.finished_at + wait
+        reason = self._after_reason or (reasons.RUN_ERROR if end.reason == reasons.START_ERROR else "")
+        if wait:
+            text = f"back-off {backoff.text(wait)} restarting failed container={self.name} pod={pod.full_name}"
+            status.back_off(text)
+        elif reason:
+            status.last = end
+            status.wait(reason, self._after_message or end.message)
+            due = max(due, pod.now() + _RETRY)
+        pod.touch()
+        while wait and pod.now() < due:
+            text = f"Back-off restarting failed container {self.name} in pod {pod.full_name}"
+            pod.say(WARNING, "BackOff", text, self.name)
+            if not await pod.pause(min(_REPEAT, due - pod.now())):
+                return False
+        if not await pod.pause(due - pod.now()):
+            return False
+        status.last = end
+        return True
+
+    # --- ending a run
+
+    def kill(self, why: str, grace: float, turns: Turns | None = None) -> None:
+        """End the present run within ``grace`` seconds: hook, turn, signal. Repeating it can only make it quicker.
+
+        ``why`` is the event's message; ``""``: the pod ends.
+        """
+        self._doom = (why, grace, turns)
+        run = self.run_now
+        if run is None or run.started_at is None or run.exit is not None:
+            return  # it has not begun: ``_resume_kill`` will see to it
+        noted = marks.read(run.path, marks.KILL)
+        deadline = self._pod.now() + grace
+        if noted is None:
+            self._pod.say(NORMAL, "Killing", why or f"Stopping container {self.name}", self.name)
+        else:
+            deadline = min(deadline, float(noted["deadline"]))
+        marks.write(run.path, marks.KILL, deadline=deadline, node=self._killed_by_node)
+        if self._killing is not None:
+            self._killing.cancel()
+        self._killing = asyncio.create_task(self._end(run, deadline, grace, turns))
+
+    def _resume_kill(self, run: Run) -> None:
+        """Go on with an end that was decided before the run had begun, or before this agent."""
+        noted = marks.read(run.path, marks.KILL)
+        if self._doom is not None:
+            self.kill(*self._doom)
+        elif noted is not None:
+            self._killed_by_node = bool(noted.get("node"))
+            self.kill("", max(0.0, float(noted["deadline"]) - self._pod.now()))
+
+    async def _end(self, run: Run, deadline: float, grace: float, turns: Turns | None) -> None:
+        now = self._pod.now
+        if grace > 0:
+            if self._hook is None:
+                target = Target(self._pod.machine.containers, run, self.body, self._pod.address)
+                self._hook = asyncio.create_task(hooks.pre_stop(self._pod, target))
+            await asyncio.wait({self._hook}, timeout=max(0.0, deadline - now()))
+            if turns is not None:
+                await turns.wait(self.name, deadline - now())
+        run.stop(max(LEAST_GRACE, deadline - now()) if grace > 0 else 0.0)
+
+    def _on_probe_failure(self, probe: Probe) -> None:
+        if self._killing is not None or self._pod.ending.is_set():
+            return
+        what = "Init container" if self.role is Role.SIDECAR else "Container"
+        kind = "startup" if probe.kind is Kind.STARTUP else "liveness"
+        self._killed_by_node = True
+        again = ", will be restarted" if self._policy.after_kill and self.role is Role.MAIN else ""
+        grace = self._pod.grace if probe.grace is None else probe.grace
+        self.kill(f"{what} {self.name} failed {kind} probe{again}", grace)
+        self._doom = None  # only this run is doomed
+
+    def renew(self, body: dict[str, Any]) -> None:
+        """The container as the API has it now; with another image it is started again."""
+        changed = body.get("image") != self.body.get("image")
+        self.body = body
+        if not changed:
+            return
+        self.status.image = body.get("image", "")
+        if self.run_now is not None and self._killing is None and not self._pod.ending.is_set():
+            self._killed_by_node = True
+            self.kill(f"Container {self.name} definition changed, will be restarted", self._pod.grace)
+            self._doom = None
+
+
+def latest_attempt(base: Path) -> int:
+    """The number of the latest run below a container's directory, 0 where there is none."""
+    return max((int(path.name) for path in base.glob("[0-9]*") if path.name.isdigit()), default=0)
+
+
+def lost_exit(seen: dict[str, Any], now: float) -> Exit:
+    """How a container ended of which nothing is left but what the API says."""
+    state = seen.get("state") or {}
+    ended = state.get("terminated")
+    if ended is None and state.get("waiting") is not None:
+        ended = (seen.get("lastState") or {}).get("terminated")
+    if ended is None:
+        return Exit(137, now, None, reasons.LOST, reasons.LOST_MESSAGE, id=seen.get("containerID", ""))
+    began = ended.get("startedAt")
+    return Exit(
+        int(ended.get("exitCode", 0)),
+        parse_time(ended["finishedAt"]) if ended.get("finishedAt") else now,
+        parse_time(began) if began else None,
+        ended.get("reason", ""),
+        ended.get("message", ""),
+        int(ended.get("signal", 0)),
+        ended.get("containerID", ""),
+    )
