@@ -15,6 +15,7 @@ from glebe.kube.events import EventRecorder
 from glebe.kube.informer import Informer, Informers
 from glebe.kube.objects import EVERY, Object, ObjectKey, cluster_of
 from glebe.kube.resources import NAMESPACES, NODES, PODS, Resource
+from glebe.workloads.binder.claims import Devices
 from glebe.workloads.binder.cycle import BUDGETS, Cycle
 from glebe.workloads.binder.plugins import Plugin
 from glebe.workloads.binder.scene import Scene, concerns
@@ -24,7 +25,7 @@ from glebe.workloads.binder.writes import SCHEDULER
 
 __all__ = ["BUDGETS", "PLUGINS", "Binder", "build"]
 
-PLUGINS: tuple[type[Plugin], ...] = (Storage,)
+PLUGINS: tuple[type[Plugin], ...] = (Storage, Devices)
 """In the order in which they are asked."""
 LINGER = 60.0
 """Seconds after its last pod for which a cluster is remembered."""

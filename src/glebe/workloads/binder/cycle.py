@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -48,6 +49,7 @@ class Batch:
     bind: list[tuple[Waiting, str]] = field(default_factory=list)
     refuse: list[tuple[Waiting, bool]] = field(default_factory=list)  # True: nominated no longer
     move: list[tuple[Waiting, Victims]] = field(default_factory=list)
+    turned: list[Waiting] = field(default_factory=list)  # away, and their plug-ins have to hear of it
     more: bool = False
 
 
@@ -84,6 +86,7 @@ class Cycle:
         await self._each([self._prepare(each) for each in list(self.scene.preparing.values())])
         await self._each([self._move(w, victims) for w, victims in batch.move])
         await self._each([self._refuse(w, outcome) for w, outcome in batch.refuse])
+        await self._each([self._rejected(w) for w in batch.turned])
         await self._tell_late()
         if batch.more:
             return Result(requeue_after=0.0)
@@ -116,6 +119,10 @@ class Cycle:
             waiting = self.scene.room.pop(now)
             if waiting is None:
                 return batch
+            if (gate := self._gate(waiting)) is not None:
+                self.scene.room.park(waiting, {gate}, now)
+                waiting.attempts = 0
+                continue
             key = waiting.needs.with_labels if self.scene.fleet.crowd.choosy else waiting.needs.key
             if key in no_room and not self.scene.fleet.nomination(waiting.uid):
                 waiting.message, plugins = no_room[key]
@@ -139,6 +146,13 @@ class Cycle:
                 break
         batch.more = self.scene.room.ready
         return batch
+
+    def _gate(self, waiting: Waiting) -> str | None:
+        """The plug-in for which it is too early."""
+        for plugin in self.scene.fleet.concerned(waiting.needs):
+            if plugin.gated(waiting.needs):
+                return plugin.name
+        return None
 
     def _take(self, waiting: Waiting, node: str) -> tuple[str, str] | None:
         """Hold and reserve; (plug-in, words) of the one that has changed its mind."""
@@ -175,6 +189,8 @@ class Cycle:
             self.scene.fleet.nominate(uid, outcome.victims.node, needs)
             batch.move.append((waiting, outcome.victims))
             return False
+        if needs.extras:
+            batch.turned.append(waiting)
         cleared = outcome.eligible and nominated is not None
         if cleared:
             self.scene.unnominate(uid)
@@ -304,6 +320,11 @@ class Cycle:
             return
         if news:
             await self._writer.say_failed(waiting.pod, message)
+
+    async def _rejected(self, waiting: Waiting) -> None:
+        for plugin in self.scene.fleet.concerned(waiting.needs):
+            with contextlib.suppress(ApiError, ConnectionLost):
+                await plugin.rejected(waiting.pod, waiting.needs)
 
     async def _move(self, waiting: Waiting, victims: Victims) -> None:
         """Nominate the pod, then make the victims leave. Any failure: the pod is tried anew."""

@@ -101,3 +101,28 @@ class Plugin(Protocol):
 
     def helps(self, needs: Needs, resource: Resource, old: Object | None, new: Object | None) -> bool:
         """Whether this change of something watched may let a pod fit that this plug-in refused."""
+
+    def gated(self, needs: Needs) -> bool:
+        """Whether it is too early for a first attempt (PreEnqueue); the pod is not told anything."""
+
+    def changed(self, resource: Resource, old: Object | None, new: Object | None) -> None:
+        """Something that is watched changed; told before anybody is asked about it."""
+
+    async def rejected(self, pod: Object, needs: Needs) -> None:
+        """The pod fits nowhere (PostFilter): what can be undone that keeps it from fitting?
+
+        :raises ApiError, ConnectionLost: another time.
+        """
+
+
+class Quiet:
+    """A base for plug-ins that need not be asked everything."""
+
+    def gated(self, needs: Needs) -> bool:
+        return False
+
+    def changed(self, resource: Resource, old: Object | None, new: Object | None) -> None:
+        pass
+
+    async def rejected(self, pod: Object, needs: Needs) -> None:
+        pass

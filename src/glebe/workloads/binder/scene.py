@@ -112,6 +112,7 @@ class Scene:
 
     def _on_other(self, number: int, resource: Resource, old: Object | None, new: Object | None) -> None:
         plugin = self.fleet.plugins[number]
+        plugin.changed(resource, old, new)
         self.happened += 1
         woken = self.room.wake(
             lambda needs, refused: plugin.name in refused and plugin.helps(needs, resource, old, new), self._now()

@@ -11,7 +11,7 @@ from glebe.kube.objects import Object, annotations_of, controller_of, is_deletin
 from glebe.kube.resources import Resource
 from glebe.workloads.binder.needs import Needs
 from glebe.workloads.binder.nodematch import term_matches
-from glebe.workloads.binder.plugins import Bools, Refusal, Surroundings
+from glebe.workloads.binder.plugins import Bools, Quiet, Refusal, Surroundings
 
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 VOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
@@ -31,7 +31,7 @@ _ZONES: Final = (
 )
 
 
-class Storage:
+class Storage(Quiet):
     """The volumes of one logical cluster, as the binder's plug-in."""
 
     name = "VolumeBinding"

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from glebe.cel import devices as cel
 from glebe.kube import quantity
 from glebe.kube.objects import Object
 from glebe.workloads.binder.nodematch import term_matches
@@ -34,6 +33,10 @@ class Counter(NamedTuple):
     name: str
 
 
+class BadSelector(Exception):
+    """A selector of devices cannot be used, or not on this device."""
+
+
 @dataclass(slots=True, eq=False)
 class Device:
     """One device, with what was found out about it."""
@@ -44,21 +47,31 @@ class Device:
     consumes: Mapping[Counter, Fraction]
     capacity: Mapping[str, Fraction]
     shared: bool
-    _value: cel.Device | None = None
+    _value: Any = None
     _verdicts: dict[str, bool] = field(default_factory=dict)
 
     def matches(self, expression: str) -> bool:
         """Whether the selector takes it; remembered as long as the slice does not change.
 
-        :raises CompileError: it is no selector. :raises SelectorError: it failed.
+        :raises BadSelector: it is none, or it failed.
         """
         known = self._verdicts.get(expression)
         if known is None:
+            known = self._verdicts[expression] = self._ask(expression)
+        return known
+
+    def _ask(self, expression: str) -> bool:
+        from glebe.cel import devices as cel  # late: most clusters have no devices
+
+        try:
             program = cel.compile_selector(expression)
             if self._value is None:
                 self._value = cel.device_value(self.id.driver, self.body)
-            known = self._verdicts[expression] = cel.matches(program, self._value)
-        return known
+            return cel.matches(program, self._value)
+        except cel.CompileError as error:
+            raise BadSelector(f"CEL compile error: {error}") from None
+        except cel.SelectorError as error:
+            raise BadSelector(f"CEL runtime error: {error}") from None
 
     def attribute(self, name: str) -> tuple[str, Any] | None:
         """Kind and value of an attribute by its full name (``domain/name``)."""
@@ -199,6 +212,10 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self._slices)
+
+    def nodes_of(self, driver: str, pool: str) -> set[str]:
+        """The nodes that a pool has slices for; ``""``: several."""
+        return {each.node for each in self._of.get((driver, pool), {}).values()}
 
     def pools(self, node: Object) -> list[Pool]:
         """Pools with something for the node, in the order in which devices are tried."""

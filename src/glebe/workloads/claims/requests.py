@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from glebe.cel.devices import CompileError, SelectorError
 from glebe.kube.objects import Object
 from glebe.workloads.claims import capacity
-from glebe.workloads.claims.pools import Device, Pool, reaches
+from glebe.workloads.claims.pools import BadSelector, Device, Pool, reaches
 
 MOST_RESULTS = 32
 """Devices of one allocation (``AllocationResultsMaxSize``)."""
@@ -118,10 +117,8 @@ class _Taking:
             try:
                 if not device.matches((selector.get("cel") or {}).get("expression") or ""):
                     return False
-            except CompileError as error:
-                raise AllocationError(f"{whose}: selector #{i}: CEL compile error: {error}") from None
-            except SelectorError as error:
-                raise AllocationError(f"{whose}: selector #{i}: CEL runtime error: {error}") from None
+            except BadSelector as error:
+                raise AllocationError(f"{whose}: selector #{i}: {error}") from None
         return True
 
 

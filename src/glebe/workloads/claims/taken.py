@@ -48,9 +48,9 @@ class Taken:
     def __iter__(self) -> Iterator[DeviceId]:
         return iter(self.whole)
 
-    def has(self, name: str) -> bool:
-        """Whether ``name`` has something."""
-        return name in self._held
+    def results(self, name: str) -> Results:
+        """What ``name`` has."""
+        return self._held.get(name, [])
 
     def _count(self, result: Mapping[str, Any], sign: int) -> None:
         if result.get("adminAccess"):

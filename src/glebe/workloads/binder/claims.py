@@ -1,0 +1,212 @@
+"""Devices that pods claim (DRA, KEP-4381), as the binder's plug-in: upstream's ``DynamicResources``.
+
+A node will do when devices for all of the pod's claims that have none can be found there. They are kept from the moment
+the node is chosen, and written into the claims, with the pod as their consumer, before the pod is bound.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import orjson
+
+from glebe.kube.objects import Object, is_deleting
+from glebe.kube.resources import Resource
+from glebe.kube.transport import ConnectionLost
+from glebe.workloads.binder.claims_ledger import Ledger
+from glebe.workloads.binder.claims_writes import Writer
+from glebe.workloads.binder.needs import Needs
+from glebe.workloads.binder.nodematch import term_matches
+from glebe.workloads.binder.plugins import Bools, Quiet, Refusal, Surroundings
+from glebe.workloads.claims import names
+from glebe.workloads.claims.allocator import AllocationError, allocate
+from glebe.workloads.claims.names import CLAIMS, DEVICE_CLASSES, SLICES, allocation_of
+
+NOT_HERE: Final = "resourceclaim not available on the node"
+NOT_ALL: Final = "cannot allocate all claims"
+_KEPT = 64  # kinds of pods whose answers are remembered, one for each node
+
+
+class Devices(Quiet):
+    """The claims and devices of one logical cluster."""
+
+    name = "DynamicResources"
+    watches: ClassVar[tuple[Resource, ...]] = (SLICES, DEVICE_CLASSES, CLAIMS)
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._ledger = Ledger(around.find, around.every)
+        self._writer = Writer(around.client, around.env, self._ledger)
+        self._reserved: dict[str, list[tuple[str, str]]] = {}  # pod -> (path, uid) of claims that it gets devices for
+        self._unsure: set[str] = set()  # pods for which an answer was lost
+        self._answers: OrderedDict[str, dict[str, tuple[int, Any, str]]] = OrderedDict()
+
+    # --- what is asked before a node is chosen
+
+    def concerns(self, needs: Needs) -> bool:
+        return bool(needs.devices)
+
+    def gated(self, needs: Needs) -> bool:
+        """A claim is still to be made from its template: there is nothing to say yet."""
+        return any(d.template and not d.claim for d in needs.devices)
+
+    def changed(self, resource: Resource, old: Object | None, new: Object | None) -> None:
+        self._ledger.changed(resource, old, new)
+
+    def objection(self, needs: Needs) -> str | None:
+        self._ledger.settle(self._around.env.clock.now())
+        for entry in needs.devices:
+            path = f"{needs.namespace}/{entry.claim}"
+            claim = self._ledger.claim(path)
+            if claim is None:
+                return f'resourceclaim.resource.k8s.io "{entry.claim}" not found'
+            if is_deleting(claim):
+                return f'resourceclaim "{entry.claim}" is being deleted'
+            if allocation_of(claim) is None:
+                if self._ledger.is_pending(claim["metadata"]["uid"]):
+                    return f"resource claim {path} is in the process of being allocated"
+                if (text := self._unknown_class(claim)) is not None:
+                    return text
+        return None
+
+    def _unknown_class(self, claim: Object) -> str | None:
+        for request in (claim["spec"].get("devices") or {}).get("requests") or ():
+            options = request.get("firstAvailable") or [{**(request.get("exactly") or {}), "name": ""}]
+            for option in options:
+                name = option.get("deviceClassName") or ""
+                if self._ledger.device_class(name) is None:
+                    where = f"{request['name']}/{option['name']}" if option["name"] else request["name"]
+                    return f"request {where}: device class {name} does not exist"
+        return None
+
+    def refusals(self, needs: Needs, among: Bools) -> Iterator[list[Refusal]]:
+        claims = self._claims(needs)
+        known = self._known(claims)
+        fleet = self._around.fleet
+        refused: dict[str, Bools] = {}
+        for row in np.flatnonzero(among):
+            name = fleet.names[row]
+            if reason := self._reason(claims, known, fleet.node(name)):
+                refused.setdefault(reason, np.zeros(len(fleet.names), np.bool_))[row] = True
+        yield [Refusal(refused[reason], reason, self.name, False) for reason in sorted(refused)]
+
+    def _claims(self, needs: Needs) -> list[Object]:
+        found = (self._ledger.claim(f"{needs.namespace}/{entry.claim}") for entry in needs.devices)
+        return [claim for claim in found if claim is not None]
+
+    def _known(self, claims: Sequence[Object]) -> dict[str, tuple[int, Any, str]]:
+        """Answers by node for claims that are alike: stamp and labels at the time, and why not."""
+        key = orjson.dumps(
+            [allocation_of(c) or c["spec"] for c in claims], option=orjson.OPT_PASSTHROUGH_SUBCLASS, default=tuple
+        ).decode()
+        known = self._answers.setdefault(key, {})
+        self._answers.move_to_end(key)
+        while len(self._answers) > _KEPT:
+            self._answers.popitem(last=False)
+        return known
+
+    def _reason(self, claims: Sequence[Object], known: dict[str, tuple[int, Any, str]], node: Object | None) -> str:
+        """Why the node will not do, or ``""``."""
+        if node is None:
+            return NOT_HERE
+        name, labels = node["metadata"]["name"], node["metadata"].get("labels")
+        stamp = self._ledger.stamp(name)
+        answer = known.get(name)
+        if answer is not None and answer[0] == stamp and answer[1] == labels:
+            return answer[2]
+        text = self._judge(claims, node)
+        known[name] = (stamp, labels, text)
+        return text
+
+    def _judge(self, claims: Sequence[Object], node: Object) -> str:
+        if any(_elsewhere(allocation_of(claim), node) for claim in claims):
+            return NOT_HERE
+        try:
+            return "" if self._find(claims, node) is not None else NOT_ALL
+        except AllocationError as error:
+            return str(error)
+
+    def _find(self, claims: Sequence[Object], node: Object) -> dict[str, dict[str, Any]] | None:
+        """Allocations by claims' uids for those that have none."""
+        open_ = list({c["metadata"]["uid"]: c for c in claims if allocation_of(c) is None}.values())
+        if not open_:
+            return {}
+        ledger = self._ledger
+        found = allocate(open_, node, ledger.pools(node), ledger.taken, ledger.device_class, self._around.env.new_uid)
+        if found is None:
+            return None
+        return {c["metadata"]["uid"]: a for c, a in zip(open_, found.allocations, strict=True)}
+
+    # --- a node is chosen
+
+    def reserve(self, uid: str, needs: Needs, node: str) -> str | None:
+        body = self._around.fleet.node(node)
+        claims = self._claims(needs)
+        if body is None or len(claims) < len(needs.devices):
+            return NOT_HERE
+        try:
+            found = self._find(claims, body)
+        except AllocationError as error:
+            return str(error)
+        if found is None:
+            return NOT_ALL
+        self._reserved[uid] = [(_path(c), c["metadata"]["uid"]) for c in claims if c["metadata"]["uid"] in found]
+        for claim, allocation in found.items():
+            self._ledger.decide(claim, allocation)
+        return None
+
+    def unreserve(self, uid: str) -> None:
+        unsure = uid in self._unsure
+        self._unsure.discard(uid)
+        for path, claim in self._reserved.pop(uid, ()):
+            if unsure:
+                self._ledger.doubt(path, claim, self._around.env.clock.now())
+            else:
+                self._ledger.withdraw(path, claim)
+
+    async def prepare(self, pod: Object, node: str) -> bool:
+        try:
+            ready = await self._writer.write(pod, names.names(pod))
+        except ConnectionLost:
+            self._unsure.add(pod["metadata"]["uid"])
+            raise
+        return ready
+
+    def bound(self, uid: str) -> None:
+        self._reserved.pop(uid, None)
+        self._unsure.discard(uid)
+
+    async def rejected(self, pod: Object, needs: Needs) -> None:
+        """The pod fits nowhere: a claim of its own that ties it to a node where it cannot go is freed (PostFilter)."""
+        nodes = [n for name in self._around.fleet.names if (n := self._around.fleet.node(name)) is not None]
+        for claim in self._claims(needs):
+            allocation, others = allocation_of(claim), names.reserved_for(claim)
+            if allocation is None or any(r.get("uid") != pod["metadata"]["uid"] for r in others):
+                continue
+            if any(_elsewhere(allocation, node) for node in nodes):
+                await self._writer.free(claim)
+                return
+
+    def helps(self, needs: Needs, resource: Resource, old: Object | None, new: Object | None) -> bool:
+        if resource is not CLAIMS:
+            return new is not None
+        if old is not None and allocation_of(old) is not None and (new is None or allocation_of(new) is None):
+            return True
+        meta = (new or old or {})["metadata"]
+        if new is None or meta.get("namespace") != needs.namespace:
+            return False
+        if all(entry.claim != meta["name"] for entry in needs.devices):
+            return False
+        return old is None or old.get("status") != new.get("status")
+
+
+def _elsewhere(allocation: dict[str, Any] | None, node: Object) -> bool:
+    selector = (allocation or {}).get("nodeSelector")
+    return selector is not None and not any(term_matches(t, node) for t in selector.get("nodeSelectorTerms") or ())
+
+
+def _path(claim: Object) -> str:
+    return f"{claim['metadata']['namespace']}/{claim['metadata']['name']}"
