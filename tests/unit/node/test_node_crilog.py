@@ -67,7 +67,7 @@ async def test_a_tail_is_what_a_plain_reader_would_keep(tmp_path: Path, monkeypa
         cuts = sorted(rng.randrange(len(lines) + 1) for _ in range(rng.randrange(3)))
         pieces = [lines[a:b] for a, b in itertools.pairwise([0, *cuts, len(lines)])]
         for number, piece in enumerate(pieces):
-            name = "log" if number == len(pieces) - 1 else f"log.{number + 9}"
+            name = "log" if number == len(pieces) - 1 else f"log.{len(pieces) - 1 - number}"
             text = "".join(f"2026-01-01T00:00:00Z stdout F {line}\n" for line in piece)
             (directory / name).write_text(text + ("half" if name == "log" and rng.random() < 0.5 else ""))
         count = rng.randrange(14)
@@ -81,17 +81,18 @@ async def test_a_follower_loses_nothing_when_the_log_is_rotated_under_it(tmp_pat
     async def write() -> None:
         nonlocal written, ended
         rng = random.Random(3)
-        for turn in range(1, 60):
+        for _ in range(60):
             with path.open("ab") as file:
-                for _ in range(rng.randrange(5)):
+                for _line in range(rng.randrange(5)):
                     file.write(b"2026-01-01T00:00:00Z stdout F %d\n" % written)
                     written += 1
             await asyncio.sleep(rng.choice([0.0, 0.05, 0.3]))
             if rng.random() < 0.4:
-                path.rename(tmp_path / f"log.{turn}")
+                for number in range(9, 0, -1):
+                    with contextlib.suppress(FileNotFoundError):
+                        (tmp_path / f"log.{number}").rename(tmp_path / f"log.{number + 1}")
+                path.rename(tmp_path / "log.1")
                 await asyncio.sleep(rng.choice([0.0, 0.3]))
-                with contextlib.suppress(FileNotFoundError):
-                    (tmp_path / f"log.{turn - 20}").unlink()
         ended = True
 
     writing = asyncio.create_task(write())

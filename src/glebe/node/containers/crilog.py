@@ -1,7 +1,7 @@
 """Reading container logs: CRI lines (``TIME STREAM F|P TEXT``) to what ``kubectl logs`` shows.
 
-The current file is ``log``; full ones are beside it as ``log.1``, ``log.2`` and so on, the greatest number being the
-youngest. A reader holds the file that it reads, so that it loses nothing when the file is renamed or removed.
+The current file is ``log``; full ones are beside it as ``log.1`` (the youngest), ``log.2`` and so on, and are renamed
+whenever another one is full. A reader holds the files that it reads and knows them by identity, not by name.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def render(line: bytes, timestamps: bool) -> bytes:
 
 
 def stored(path: Path) -> list[Path]:
-    """All files of the log ``path`` that there are, oldest first."""
+    """All files of the log ``path`` that there are, youngest first."""
     numbered = []
     for beside in path.parent.glob(path.name + ".*"):
         number = beside.name[len(path.name) + 1 :]
         if number.isascii() and number.isdigit():
             numbered.append((int(number), beside))
-    return [*(beside for _, beside in sorted(numbered)), path]
+    return [path, *(beside for _, beside in sorted(numbered))]
 
 
 class _Part:
@@ -90,10 +90,15 @@ class _Parts:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        current = _open(path)
-        older = [part for each in stored(path)[:-1] if (part := _open(each)) is not None]
-        ours = [] if current is None else [current]
-        self.parts = [*(p for p in older if current is None or p.identity != current.identity), *ours]
+        self.parts: list[_Part] = []
+        seen = set()
+        for each in stored(path):  # youngest first: a rotation meanwhile makes us meet a file twice, and miss none
+            part = _open(each)
+            if part is not None and part.identity not in seen:
+                seen.add(part.identity)
+                self.parts.insert(0, part)
+            elif part is not None:
+                part.file.close()
 
     def tail(self, count: int) -> None:
         """Drop everything but the last ``count`` lines."""

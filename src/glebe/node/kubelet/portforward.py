@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import struct
 from collections.abc import Awaitable, Callable
 
@@ -112,7 +113,7 @@ class Forwarding:
 
 
 def _refusal(port: int, pod: str, problem: OSError) -> bytes:
-    why = problem.strerror or str(problem)
+    why = os.strerror(problem.errno) if problem.errno else str(problem)
     return f"error forwarding port {port} to pod {pod}: failed to connect to port {port}: {why.lower()}".encode()
 
 

@@ -63,18 +63,6 @@ def ended(code: int) -> Mapping[str, Any]:
     }
 
 
-def not_started(code: int, why: str) -> Mapping[str, Any]:
-    """The ``Status`` of a command that the container does not have (127) or may not run (126)."""
-    text = f"OCI runtime exec failed: exec failed: unable to start container process: exec: {why}"
-    return {
-        "metadata": {},
-        "status": "Failure",
-        "message": f"command terminated with non-zero exit code: {text}",
-        "reason": "NonZeroExitCode",
-        "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
-    }
-
-
 def failed(what: str) -> Mapping[str, Any]:
     """The ``Status`` of something that never came to run."""
     return {
@@ -98,6 +86,8 @@ async def converse(dialogue: Dialogue, process: Streams, options: Options, *, at
         if ending.done():
             await asyncio.wait({output, listening}, return_when=asyncio.FIRST_COMPLETED)
             if output.done():
+                listening.cancel()  # the farewell reads what the client says last
+                await asyncio.gather(listening, return_exceptions=True)
                 await dialogue.finish(SUCCESS if attached else ended(ending.result()))
     finally:
         for task in tasks:

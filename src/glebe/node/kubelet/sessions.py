@@ -113,7 +113,11 @@ async def _converse(client: dialogue.Dialogue, options: Options, begin: Begin, a
     try:
         process = await begin()
     except CannotExecute as error:
-        await client.finish(remotecommand.not_started(error.exit_code, str(error)))
+        text = f"OCI runtime exec failed: exec failed: unable to start container process: exec: {error}\n"
+        channel = dialogue.STDERR if options.stderr else dialogue.STDOUT
+        if options.stderr or options.stdout:
+            await client.tell(channel, text.encode())
+        await client.finish(remotecommand.ended(error.exit_code))
     except ApiError as error:
         await client.finish(remotecommand.failed(f"error executing command in container: {error}"))
     else:
