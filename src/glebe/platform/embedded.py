@@ -8,6 +8,7 @@ simulation. Nothing here decides anything; it says which parts there are and wha
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +17,22 @@ from types import TracebackType
 from glebe import workloads
 from glebe.apiserver.auth.assembly import Identity
 from glebe.apiserver.pods.operations import PodLogs
+from glebe.apiserver.proxying.locations import OwnKubelet
+from glebe.apiserver.request.routing import ROOT
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import Store
 from glebe.apiserver.types.registry import TypeRegistry
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.inprocess import InProcessTransport
-from glebe.kube.objects import Object
+from glebe.kube.objects import Object, cluster_of
 from glebe.kube.transport import Transport
 from glebe.metering.controller import controllers as metering
 from glebe.node.fleet import Fleet
+from glebe.node.kubelet.kubelet import Endpoint, KubeletOptions
 from glebe.node.process.node import ProcessNode
 from glebe.node.simulated.nodes import SimulatedNodes
+from glebe.node.simulated.scenario import NO_SCENARIO, Scenario
 from glebe.node.spec import NodeSpec
 from glebe.platform import bootstrap
 from glebe.platform.parts import Part, Parts, Runnable, Wiring
@@ -55,6 +60,7 @@ class PlatformConfig:
     ledger: Path | None = None
     shared_cache: bool = False
     root_ca: str = ""
+    scenario: Scenario = NO_SCENARIO
 
 
 class Platform:
@@ -81,10 +87,15 @@ class Platform:
         self.planner = planner or InlinePlanner()
         self._wrap = wrap_transport
         self._simulated: SimulatedNodes | None = None
+        self._simulated_names = frozenset(spec.name for spec in config.fleet.nodes)
         self._process: ProcessNode | None = None
         self._admission = QueueAdmission()
         self.server = ApiServer(
-            store, env, TypeRegistry(), admission=(self._admission,), pod_logs=NodeLogs(self._runtime_of)
+            store,
+            env,
+            TypeRegistry(),
+            admission=(self._admission,),
+            pod_logs=NodeLogs(self._runtime_of, self._simulated_names),
         )
         self._admission.read = self.server.read
         self.server.clusters.root_ca = config.root_ca
@@ -141,9 +152,10 @@ class Platform:
     # --- what it is made of
 
     def _node_specs(self) -> list[NodeSpec]:
+        """The nodes of the root cluster."""
         fleet = self.config.fleet
         local = [fleet.local] if fleet.local is not None and self.config.nodes_dir is not None else []
-        return [*fleet.nodes, *local]
+        return [*(node for node in fleet.nodes if node.serves(ROOT)), *local]
 
     def _transport(self, part: str) -> Transport:
         transport: Transport = InProcessTransport(self.server.handle)
@@ -161,7 +173,7 @@ class Platform:
             Part("metering", lambda w: metering(w.client, w.informers, w.env, self.config.ledger)),
         ]
         if self.config.fleet.nodes:
-            parts.append(Part("nodes", self._simulated_nodes))
+            parts.append(Part("nodes", self._simulated_nodes, everywhere=True))
         if self.config.fleet.local is not None and self.config.nodes_dir is not None:
             parts.append(Part("local", self._process_node))
         return parts
@@ -183,35 +195,66 @@ class Platform:
         return made.controllers
 
     def _simulated_nodes(self, wiring: Wiring) -> Sequence[Runnable]:
-        informers = wiring.informers
-        self._simulated = SimulatedNodes(wiring.client, wiring.env, self.config.fleet.nodes, informers=informers)
+        self._simulated = SimulatedNodes(
+            wiring.client,
+            wiring.env,
+            self.config.fleet.nodes,
+            informers=wiring.informers,
+            scenario=self.config.scenario,
+        )
         return [self._simulated]
 
     def _process_node(self, wiring: Wiring) -> Sequence[Runnable]:
         assert self.config.fleet.local is not None
         assert self.config.nodes_dir is not None
         self._process = ProcessNode(
-            wiring.client, wiring.env, self.config.fleet.local, self.config.nodes_dir, informers=wiring.informers
+            wiring.client,
+            wiring.env,
+            self.config.fleet.local,
+            self.config.nodes_dir,
+            informers=wiring.informers,
+            kubelet=self._kubelet_options(),
         )
         return [self._process]
 
-    def _runtime_of(self, node: str) -> PodLogs | None:
-        local = self.config.fleet.local
-        return self._process if local is not None and node == local.name else self._simulated
+    def _kubelet_options(self) -> KubeletOptions | None:
+        """The node's server trusts the API server's own certificate; one without keys has nobody to serve."""
+        identity = self.server.kubelet_identity
+        if identity is None:
+            return None
+        trusted = ssl.PEM_cert_to_DER_cert(identity[0].decode("ascii"))
+        return KubeletOptions(self.config.root_ca.encode(), frozenset({trusted}), self._know_kubelet)
+
+    def _know_kubelet(self, endpoint: Endpoint) -> None:
+        own = OwnKubelet(endpoint.host, endpoint.port, endpoint.certificate)
+        self.server.own_kubelets[(ROOT, endpoint.node)] = own
+
+    def _runtime_of(self, pod: Object) -> PodLogs | None:
+        node, local = pod["spec"].get("nodeName", ""), self.config.fleet.local
+        if local is not None and node == local.name and cluster_of(pod) in ("", ROOT):
+            return self._process
+        return self._simulated if self._simulated is not None and self._simulated.runs(pod) else None
 
 
 class NodeLogs:
-    """Sends a request for a pod's log to the node that runs it."""
+    """Sends a request for a pod's log to the node that runs it, if that node is one of this process."""
 
-    def __init__(self, runtime_of: Callable[[str], PodLogs | None]) -> None:
+    def __init__(self, runtime_of: Callable[[Object], PodLogs | None], simulated: frozenset[str]) -> None:
         self._runtime_of = runtime_of
+        self._simulated = simulated
 
     def serves(self, pod: Object) -> bool:
         """Does a runtime of this process run the pod?"""
-        return self._runtime_of(pod["spec"].get("nodeName", "")) is not None
+        return self._runtime_of(pod) is not None
+
+    def refuses_streams(self, node: str) -> str:
+        """Why nobody can talk to processes of that node; "" when one can."""
+        if node not in self._simulated:
+            return ""
+        return f"node {node} is simulated: no program runs in its pods, there is nothing to talk to or connect to"
 
     async def logs(self, pod: Object, container: str, **options: object) -> AsyncIterator[bytes]:
-        runtime = self._runtime_of(pod["spec"].get("nodeName", ""))
+        runtime = self._runtime_of(pod)
         if runtime is None:
             return
         async for chunk in runtime.logs(pod, container, **options):  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from glebe.apiserver.assembly import ServerOptions, complete
 from glebe.apiserver.auth.assembly import Identity, secure
-from glebe.apiserver.auth.pki import Pki
+from glebe.apiserver.auth.pki import MASTERS, Pki
 from glebe.apiserver.http import HttpServer
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.services.advertising import advertise
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("glebe.platform")
 
+KUBELET_CLIENT = "kube-apiserver-kubelet-client"
+"""The name by which kubelets know the API server, as upstream's installers have it."""
 _SWITCH_SECONDS = 0.0005
 """How long the store's thread waits for a busy loop (Python's own: 5 ms, several times for each commit)."""
 
@@ -94,6 +96,8 @@ def secured(server: ApiServer, pki: Pki, env: Env, flags: ServerFlags) -> Identi
     """Give the server its plugins, filters and identities as the flags say."""
     if flags.server != ServerOptions():
         complete(server, flags.server)
+    known = pki.issue_client(KUBELET_CLIENT, (MASTERS,), env.clock.now(), scope=None)
+    server.kubelet_identity = (known.certificate, known.key)
     return secure(server, pki, env, flags.identity)
 
 

@@ -13,7 +13,7 @@ from glebe.apiserver.request.call import Call, respond
 from glebe.apiserver.verbs import admitting
 from glebe.apiserver.verbs.modify import modify
 from glebe.kube import errors
-from glebe.kube.objects import Object
+from glebe.kube.objects import CLUSTER, Object
 from glebe.kube.transport import Response
 
 #: How long the answer to a log request waits for the first line before it starts, in seconds.
@@ -129,12 +129,13 @@ async def log(call: Call) -> Response:
     container = streams.container_of(call, pod)
     headers = {"content-type": "text/plain"}
     serves = getattr(source, "serves", None)
-    elsewhere = source is None or (serves is not None and not serves(pod))
+    placed = {**pod, "metadata": {**pod["metadata"], CLUSTER: call.cluster}}  # its address, for whoever runs it
+    elsewhere = source is None or (serves is not None and not serves(placed))
     if elsewhere and pod["spec"].get("nodeName") and streams.has_kubelet(call, pod):
         return await streams.logs(call, pod, container)
     if source is None or not pod["spec"].get("nodeName"):
         return Response(200, headers)
-    stream = source.logs(pod, container, **asked)
+    stream = source.logs(placed, container, **asked)
     # The first chunk decides the status: a source that cannot find its lines says so before anything is sent. A pod
     # that is silent is followed all the same.
     first = asyncio.ensure_future(_next(stream))

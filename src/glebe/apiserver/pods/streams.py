@@ -143,7 +143,7 @@ async def _to_kubelet(call: Call, pod: Object, path: str, query: Query) -> Respo
     if not node:
         raise errors.bad_request(f"pod {name} does not have a host assigned")
     refuses = getattr(call.server.pod_logs, "refuses_streams", None)
-    if refuses is not None and (why := refuses(call.cluster, node)):
+    if refuses is not None and (why := refuses(node)):
         raise errors.bad_request(why)
     location = locations.kubelet_of(call, node)
     asked = replace(call, request=replace(call.request, query=query))

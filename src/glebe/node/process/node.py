@@ -16,30 +16,31 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import orjson
 
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
-from glebe.kube.errors import ApiError
 from glebe.kube.events import EventRecorder
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, key_of
+from glebe.kube.objects import Object, ObjectKey, key_of
 from glebe.kube.pods import BY_NODE, has_ended, node_of
 from glebe.kube.resources import NODES, PODS
-from glebe.kube.transport import ConnectionLost
-from glebe.node.containers import crilog, supervisor
+from glebe.node.containers import supervisor
 from glebe.node.containers.containers import Containers
-from glebe.node.containers.rundir import Run
+from glebe.node.contracts import PodNetwork
 from glebe.node.devices.devices import Devices
+from glebe.node.kubelet.kubelet import Kubelet, KubeletOptions
+from glebe.node.kubelet.pods import LogOptions, Pods
 from glebe.node.network.network import Network
 from glebe.node.presence import Presence
+from glebe.node.process import admission
 from glebe.node.process.launch import Resolve
 from glebe.node.process.machine import Machine
-from glebe.node.process.runner import PodRunner
+from glebe.node.process.runner import PodRunner, runs_in
 from glebe.node.process.seams import Volumes
-from glebe.node.spec import GPU_RESOURCE, NodeSpec
+from glebe.node.spec import GPU_RESOURCE, NodeSpec, node_status
 
 log = logging.getLogger("glebe.node")
 
@@ -55,6 +56,7 @@ class ProcessNode:
     """Runs the node ``spec`` on this machine, with everything it remembers under ``data_dir``.
 
     :param window: seconds that containers go on without a platform.
+    :param kubelet: how the node's own server knows its clients; without it there is none.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class ProcessNode:
         *,
         informers: Informers | None = None,
         window: float = ADOPTION_WINDOW,
+        kubelet: KubeletOptions | None = None,
     ) -> None:
         self._client = client
         self._spec = spec
@@ -74,11 +77,14 @@ class ProcessNode:
         self._informers = informers or Informers(client, env)
         only_mine = f"spec.nodeName={spec.name}" if self._own_informers else ""
         self._pods = self._informers.get(PODS, field_selector=only_mine, indexers={BY_NODE: node_of})
-        self.presence = Presence(client, env, [spec], self._informers.get(NODES))
+        self._nodes = self._informers.get(NODES)
+        self.presence = Presence(client, env, [spec], self._nodes, status_of=self._status)
+        self._port = 0
         self._runners: dict[str, PodRunner] = {}
+        self._restored: set[str] = set()  # pods that an earlier agent had taken
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
-        events = EventRecorder(client, env, f"glebe-node-{spec.name}")
+        events = EventRecorder(client, env, "kubelet", spec.name)
         self._machine = Machine(
             client=client,
             env=env,
@@ -90,6 +96,16 @@ class ProcessNode:
             devices=Devices(int(spec.capacity.get(GPU_RESOURCE, "0")), self._is_over),
             resolve=self._resolver,
         )
+        self.kubelet = Kubelet(
+            spec.name,
+            spec.address or _HOST_IP,
+            self._root,
+            client,
+            env,
+            Pods(self._root / "pods", self._machine.containers, env.clock, self._bound),
+            self._place,
+            kubelet or KubeletOptions(open=False),
+        )
 
     async def run(self) -> None:
         """Register and run what is bound here, until cancelled; containers go on after that."""
@@ -99,7 +115,8 @@ class ProcessNode:
             temporary.write_text(agent)
             temporary.replace(self._root / "agent")
             try:
-                async with asyncio.TaskGroup() as group:
+                async with self.kubelet.serving() as self._port, asyncio.TaskGroup() as group:
+                    self.presence.tell(ObjectKey(self._client.cluster, "", self._spec.name))
                     if self._own_informers:
                         self._informers.start(group)
                     group.create_task(self.presence.run(), name="process node: presence")
@@ -111,6 +128,10 @@ class ProcessNode:
                     group.create_task(self._work(group), name="process node: pods")
             finally:
                 self._pods.remove_handler(self._on_pod)
+
+    def _status(self, key: ObjectKey, spec: NodeSpec, conditions: list[dict[str, Any]], now: float) -> dict[str, Any]:
+        endpoint = {"daemonEndpoints": {"kubeletEndpoint": {"Port": self._port}}}
+        return {**node_status(spec, conditions, now, ready=True), **endpoint}
 
     @contextlib.contextmanager
     def _lock(self):  # type: ignore[no-untyped-def]
@@ -151,16 +172,17 @@ class ProcessNode:
         present = {pod["metadata"]["uid"] for pod in self._bound()}
         for directory in sorted((self._root / "pods").iterdir()):
             record = _read_record(directory)
-            if directory.name in present and record is not None:
+            if directory.name not in present:
+                group.create_task(self._bury(directory))
+            elif record is not None:
                 # Records of older releases have address and devices at the top.
                 self._machine.network.restore(directory.name, record.get("network") or record)
                 self._machine.devices.restore(directory.name, record.get("devices") or record)
-            else:
-                group.create_task(self._bury(directory))
+                self._restored.add(directory.name)
 
     async def _bury(self, directory: Path) -> None:
         """End whatever runs in a pod directory without a pod, give back what it had, and remove it."""
-        runs = _runs_in(directory)
+        runs = runs_in(directory)
         for run in runs:
             run.stop(2.0)
         for run in runs:
@@ -174,7 +196,7 @@ class ProcessNode:
     def _is_over(self, uid: str) -> bool:
         """Whether no process of the pod is left: it may be kept as an object for long after."""
         runner = self._runners.get(uid)
-        runs = _runs_in(self._root / "pods" / uid)
+        runs = runs_in(self._root / "pods" / uid)
         return runner is not None and has_ended(runner.pod) and not any(r.supervisor and not r.exit for r in runs)
 
     def _on_pod(self, old: Object | None, new: Object | None) -> None:
@@ -199,7 +221,7 @@ class ProcessNode:
         uid = pod["metadata"]["uid"]
         directory = self._root / "pods" / uid
         try:
-            runner = self._runners[uid] = PodRunner(self._machine, pod, directory)
+            runner = self._runners[uid] = PodRunner(self._machine, pod, directory, self._admit)
             current = self._pods.store.get(key_of(pod, self._client.cluster))
             if current is None or current["metadata"]["uid"] != uid:
                 runner.vanish()
@@ -207,13 +229,33 @@ class ProcessNode:
                 runner.update(current)
             await runner.run()
             await self._bury(directory)
-        except (ApiError, ConnectionLost, OSError):
+        except Exception:  # a fault in one pod's life must not end the others'
             log.exception("pod %s: the node gave it up for now", pod["metadata"]["name"])
             await asyncio.sleep(5.0)
         finally:
             self._runners.pop(uid, None)
             self._tasks.pop(uid, None)
             self._news.set()
+
+    def _place(self, uid: str) -> PodNetwork | None:
+        """Where a pod is in the network, to connect to it."""
+        place = getattr(self._machine.network, "place", None)
+        if place is not None:
+            found: PodNetwork | None = place(uid)
+            return found
+        address = self._machine.network.address(uid)
+        return PodNetwork(address) if address else None
+
+    def _admit(self, pod: Object) -> None:
+        """Take a new pod, or say why not.
+
+        :raises AdmissionError: the pod must fail.
+        """
+        node = self._nodes.store.get(ObjectKey(self._client.cluster, "", self._spec.name))
+        taken = {uid for uid, runner in self._runners.items() if runner.admitted and not runner.finished}
+        if node is not None:
+            others = [p for p in self._bound() if p["metadata"]["uid"] in taken | self._restored and not has_ended(p)]
+            admission.admit(pod, [p for p in others if p["metadata"]["uid"] != pod["metadata"]["uid"]], node)
 
     # --- names
 
@@ -252,37 +294,17 @@ class ProcessNode:
         previous: bool = False,
         timestamps: bool = False,
         limit_bytes: int | None = None,
+        since_time: float | None = None,
+        stream: str = "",
     ) -> AsyncIterator[bytes]:
-        """What the container's latest run (or the one before it) printed."""
-        uid = pod["metadata"]["uid"]
-        base = self._root / "pods" / uid / container
+        """What the container's latest run (or the one before it) printed.
 
-        def attempts() -> list[int]:
-            return sorted(int(path.name) for path in base.glob("[0-9]*"))
-
-        while follow and not attempts() and uid in self._tasks:  # noqa: ASYNC110 - files give no event
-            await asyncio.sleep(0.1)
-        known = attempts()
-        index = -2 if previous else -1
-        if len(known) < -index:
-            return
-        run = Run(base / str(known[index]))
-        since = None if since_seconds is None else self._machine.env.clock.now() - since_seconds
-        chunks = crilog.read_log(
-            run.log,
-            follow=follow,
-            finished=lambda: run.exit is not None or not base.exists(),
-            tail=tail_lines,
-            since=since,
-            timestamps=timestamps,
-            limit_bytes=limit_bytes,
-        )
-        async for chunk in chunks:
+        :raises ApiError: 400, with the first chunk: it has not printed anything yet, in a kubelet's words.
+        """
+        since = since_time if since_seconds is None else self._machine.env.clock.now() - since_seconds
+        options = LogOptions(follow, previous, timestamps, tail_lines, since, limit_bytes, stream)
+        async for chunk in self.kubelet.pods.logs(pod, container, options):
             yield chunk
-
-
-def _runs_in(directory: Path) -> list[Run]:
-    return [Run(path.parent) for path in directory.glob("*/*/run.json")]
 
 
 def _read_record(directory: Path) -> dict | None:  # type: ignore[type-arg]
