@@ -23,6 +23,7 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
     from glebe.workloads import namespaces, podgc, protection, serviceaccounts
     from glebe.workloads.autoscaling import controller as autoscaling
     from glebe.workloads.binder import controller as binder
+    from glebe.workloads.claims import controller as claims
     from glebe.workloads.cronjob import controller as cronjob
     from glebe.workloads.daemonset import controller as daemonset
     from glebe.workloads.deployment import controller as deployment
@@ -48,6 +49,7 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
         *disruption.build(client, informers, env),
         autoscaling.build(client, informers, env),
         *protection.build(client, informers, env),
+        *claims.build(client, informers, env),
         *endpoints.build(client, informers, env),
         *podgc.build(client, informers, env),
         *nodes.build(client, informers, env),
