@@ -207,9 +207,9 @@ class ContainerLife:
         aside: list[asyncio.Task[None]] = []
         try:
             await run.start()  # 2. start
+            if fresh and run.started_at is not None:
+                pod.say(NORMAL, "Started", "Container started", self.name)
             if run.started_at is not None and run.exit is None:
-                if fresh:
-                    pod.say(NORMAL, "Started", "Container started", self.name)
                 aside.append(asyncio.create_task(self._accompany(run)))  # 3.-4. hook, probes
                 self._resume_kill(run)
             end = await run.wait()  # 5. its end

@@ -56,6 +56,7 @@ class PodRunner:
         self._turns: Turns | None = None
         self._grace: float | None = None  # within which the pod was told to end
         self._gone = False
+        self.admitted = False  # the node has taken it: it counts beside other pods
         self.finished = False  # all containers have ended for good
 
     def _make_lives(self) -> dict[str, ContainerLife]:
@@ -164,6 +165,7 @@ class PodRunner:
                 self._admit(self.ctx.pod)
             if not known and self.ctx.ending.is_set():
                 return False
+            self.admitted = True
             return await self._make_sandbox() and await self._make_volumes()
         except AdmissionError as error:
             self.ctx.say(WARNING, error.reason, str(error))
