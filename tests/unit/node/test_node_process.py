@@ -89,7 +89,8 @@ async def test_environment_exit_code_and_logs(tmp_path: Path) -> None:
         assert pod["status"]["podIP"].startswith("127.")
         assert await log_of(node, pod) == "1 1-$(NONE)-$(A) p secret arg-1\ngpus=[]\n"
         assert (await log_of(node, pod, tail_lines=1, timestamps=True)).split(" ", 1)[1] == "gpus=[]\n"
-        assert await log_of(node, pod, previous=True) == ""
+        with pytest.raises(ApiError, match='previous terminated container "c" in pod "p" not found'):
+            await log_of(node, pod, previous=True)
 
 
 async def test_follow_ends_with_the_container(tmp_path: Path) -> None:
