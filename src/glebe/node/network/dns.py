@@ -31,10 +31,14 @@ class DnsServer:
     """Answers at ``host`` and ``port``.
 
     :param upstream: the servers for all other names, asked for each time, best first.
+    :param ready: whether the view is complete; nothing is said to be missing before.
     """
 
-    def __init__(self, view: View, upstream: Callable[[], Sequence[str]]) -> None:
+    def __init__(
+        self, view: View, upstream: Callable[[], Sequence[str]], ready: Callable[[], bool] = lambda: True
+    ) -> None:
         self._view = view
+        self._ready = ready
         self._upstream = upstream
         self._pending: set[asyncio.Task[None]] = set()
         self._udp: asyncio.DatagramTransport | None = None
@@ -115,6 +119,8 @@ class DnsServer:
         if query.header.qr or not query.questions:
             return b""
         found = self._find(query)
+        if not self._ready():
+            return None if found is None else _failed(query)
         return None if found is None or found.alias else _packed(query, found.exists, _own(found), found.extra)
 
     def _find(self, query: DNSRecord) -> Answer | None:

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Any
 
 from glebe.kube.clock import Env
+from glebe.kube.errors import ApiError
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object
-from glebe.node.contracts import PodNetwork
-from glebe.node.network.addresses import Addresses
+from glebe.kube.objects import Object, ObjectKey
+from glebe.kube.pods import BY_NODE, node_of
+from glebe.kube.resources import NODES, PODS, Resource
+from glebe.kube.transport import ConnectionLost
+from glebe.node.contracts import PodNetwork, SandboxError
+from glebe.node.network import modes, podfiles, undo
+from glebe.node.network.addresses import NoAddressLeft
+from glebe.node.network.cluster import Cluster
+from glebe.node.network.dns import DnsServer
+from glebe.node.network.hostnames import host_names
+from glebe.node.network.modes import LoopbackMode, NamespaceMode, NetworkOptions
+from glebe.node.network.podfiles import PodFiles
+from glebe.node.network.servicefeed import ServiceFeed
+from glebe.node.network.services import Balancer, Front
+
+log = logging.getLogger("glebe.node")
+
+_SERVICE_CIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False)
+_DEFAULT_SERVICES = "10.96.0.0/16"
+_RETRY = 1.0  # seconds
 
 
 class Network:
@@ -20,45 +40,213 @@ class Network:
     :param directory: where the node keeps what it remembers about its network; made when needed.
     """
 
-    def __init__(self, informers: Informers, env: Env, node: str, directory: Path) -> None:
+    def __init__(
+        self, informers: Informers, env: Env, node: str, directory: Path, options: NetworkOptions | None = None
+    ) -> None:
         self._informers = informers
         self._env = env
         self._node = node
         self._directory = directory
-        self._addresses = Addresses()
+        self._options = options or NetworkOptions()
+        self._mode: LoopbackMode | NamespaceMode = LoopbackMode(env, directory)
+        self.why_loopback = ""
+        """Why pods have no network namespaces although they might; ``""``: they have, or were not to."""
+        self._cluster = Cluster(informers, self.service_addresses)
+        self._pods = informers.get(PODS, indexers={BY_NODE: node_of})
+        self._nodes = informers.get(NODES)
+        self._feed = ServiceFeed(self._cluster, self._pods, node, self.address)
+        self._files = PodFiles(directory / "pods", own_loopback=False)
+        self._attached: dict[str, Object] = {}
+        self._kept: dict[str, str] = {}
+        """Addresses of pods that were given them in the other mode: they stay where they are."""
+        self._fixed: dict[str, Sequence[Balancer]] = {}
+        self._server = ""
+        self._dns: DnsServer | None = None
+
+    # --- what there is
+
+    @property
+    def mode(self) -> str:
+        """``namespace`` or ``loopback``."""
+        return self._mode.name
+
+    @property
+    def host_ip(self) -> str:
+        """The machine's address, as pods know it."""
+        return self._mode.host_ip
+
+    def service_addresses(self, service: Object) -> Sequence[str]:
+        """Where pods of this node reach the Service: its cluster IPs or an address of 127.0.0.0/8; headless: none."""
+        return self._mode.service_addresses(service)
+
+    # --- life
 
     async def start(self) -> None:
-        """Find out what this machine allows. Before anything else, once."""
+        """Find out what this machine allows. Before anything else, once.
 
-    def restore(self, uid: str, record: Mapping[str, Any]) -> PodNetwork:
+        :raises probe.Unsuitable: the options insist on what does not work.
+        """
+        services = await self._service_networks() if self._options.mode != "loopback" else []
+        self._mode, self.why_loopback = await modes.choose(self._options, self._env, self._directory, services)
+        if isinstance(self._mode, LoopbackMode):
+            self._cluster.other_services_at = self._services_on_loopback
+            self._feed.only_ready = True
+        await asyncio.to_thread(self._forget_lost)
+        self._files = PodFiles(self._directory / "pods", own_loopback=self.mode == "namespace")
+        self._dns = DnsServer(
+            self._cluster, lambda: podfiles.machine_resolver().servers, lambda: self._cluster.has_synced
+        )
+        self._server = await self._listen(self._dns)
+
+    async def _service_networks(self) -> list[IPv4Network]:
+        while True:
+            try:
+                items = (await self._informers.client.list(_SERVICE_CIDRS)).items
+                break
+            except ApiError:
+                items = []
+                break
+            except ConnectionLost:
+                await asyncio.sleep(_RETRY)
+        found = [ip_network(text) for item in items for text in item["spec"].get("cidrs") or ()]
+        return [n for n in found if isinstance(n, IPv4Network)] or [IPv4Network(_DEFAULT_SERVICES)]
+
+    async def _listen(self, dns: DnsServer) -> str:
+        """The address that pods are to ask; ``""``: nobody may listen there."""
+        for host, port in self._mode.dns_hosts():
+            try:
+                await dns.start(host, port)
+            except OSError as error:
+                log.info("no name server at %s: %s", host, error.strerror)
+                continue
+            if port == 0:
+                asked, real = dns.address[0], dns.address[1]
+                fronts = [Balancer(Front(asked, kind, 53), ((asked, real),)) for kind in ("TCP", "UDP")]
+                self._fixed = {"dns": fronts}
+                await self._mode.apply(self._fixed)
+            return host
+        return ""
+
+    async def run(self) -> None:
+        """Serve names and services until cancelled."""
+        await self._cluster.wait_synced()
+        self._cluster.services.add_handler(self._on_service)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._feed.run(self._apply), name="process node: services")
+                if isinstance(self._mode, NamespaceMode):
+                    group.create_task(self._publish(self._mode.pods), name="process node: podCIDR")
+        finally:
+            self._cluster.services.remove_handler(self._on_service)
+            if self._dns is not None:
+                await self._dns.stop()
+            await self._mode.stop(empty=not self._attached)
+
+    def _on_service(self, old: Object | None, new: Object | None) -> None:
+        if new is None and old is not None and isinstance(self._mode, LoopbackMode):
+            self._mode.forget_service(old)
+
+    async def _apply(self, wanted: Mapping[str, Sequence[Balancer]]) -> None:
+        """One round of changes; what the kernel refuses is built anew."""
+        try:
+            await self._mode.apply(wanted)
+        except OSError as error:
+            log.warning("Services cannot be set up: %s; everything is set up anew", error.strerror or error)
+            await asyncio.sleep(_RETRY)
+            await self._mode.reset()
+            await self._mode.apply(self._fixed)
+            self._feed.want_all()
+        if self.mode == "loopback" and not self._server:
+            for uid, pod in self._attached.items():
+                self._write_files(pod, self.address(uid) or "")
+
+    async def _publish(self, network: IPv4Network) -> None:
+        """``spec.podCIDR`` of the node, which can be set once."""
+        key = ObjectKey(self._nodes.cluster, "", self._node)
+        while True:
+            node = self._nodes.store.get(key)
+            if node is not None:
+                if (node.get("spec") or {}).get("podCIDR"):
+                    return
+                spec = {"podCIDR": str(network), "podCIDRs": [str(network)]}
+                try:
+                    await self._informers.client.patch(NODES, self._node, {"spec": spec})
+                    return
+                except (ApiError, ConnectionLost) as error:
+                    log.warning("cannot set podCIDR of node %s: %s", self._node, error)
+            await asyncio.sleep(_RETRY)
+
+    # --- pods
+
+    def restore(self, uid: str, record: Mapping[str, Any]) -> None:
         """What the pod was given by an earlier agent (``record``: what :meth:`record` said then)."""
-        self._addresses.restore(uid, record["ip"])
-        return self._network(uid)
+        if not record.get("ip") or record.get("host"):
+            return
+        if record["ip"].startswith("127.") == (self.mode == "loopback"):
+            self._mode.addresses.restore(uid, record["ip"])
+        else:
+            self._kept[uid] = record["ip"]
 
     async def attach(self, pod: Object) -> PodNetwork:
         """The pod's place in the network; the same again when it has one. May be repeated after a crash.
 
-        :raises OSError: the machine refuses.
+        :raises SandboxError: the machine refuses.
         """
-        self._addresses.allocate(pod["metadata"]["uid"])
-        return self._network(pod["metadata"]["uid"])
+        uid = pod["metadata"]["uid"]
+        if pod["spec"].get("hostNetwork"):
+            address, namespace = self.host_ip, ""
+        elif uid in self._kept:
+            path = undo.namespace_path(self._directory, uid)
+            address, namespace = self._kept[uid], str(path) if path.exists() else ""
+        else:
+            try:
+                address = self._mode.addresses.allocate(uid)
+                namespace = await self._mode.attach(pod, address)
+            except NoAddressLeft as error:
+                raise SandboxError(f"failed to set up the network of the pod: {error}") from error
+            except OSError as error:
+                why = error.strerror or str(error)
+                raise SandboxError(f"failed to set up the network of the pod: {why}") from error
+        self._attached[uid] = pod
+        mounts = self._write_files(pod, address)
+        self._feed.pod_changed(uid)
+        return PodNetwork(address, namespace, mounts, {"POD_IP": address, "GLEBE_POD_IP": address})
+
+    def _write_files(self, pod: Object, address: str) -> tuple[Any, ...]:
+        names = [] if self._server else host_names(self._cluster, pod["metadata"]["namespace"])
+        return self._files.write(pod, address, self._server, names)
 
     def record(self, uid: str) -> dict[str, Any]:
         """What :meth:`restore` needs (kept in the pod's directory)."""
-        return {"ip": self._addresses.get(uid) or ""}
+        address = self._kept.get(uid) or self._mode.addresses.get(uid)
+        return {"ip": address} if address else {"ip": self.host_ip, "host": True}
 
     async def detach(self, uid: str) -> None:
         """Undo everything that was done for the pod, also by an earlier agent; unknown uids are fine."""
-        self._addresses.release(uid)
+        try:
+            await self._mode.detach(uid)
+        except OSError as error:
+            log.warning("the network of pod %s cannot be removed: %s", uid, error.strerror or error)
+        self._mode.addresses.release(uid)
+        self._kept.pop(uid, None)
+        self._attached.pop(uid, None)
+        self._files.remove(uid)
+        self._feed.pod_changed(uid)
 
     def address(self, uid: str) -> str | None:
         """The pod's address, if it is on this node and has one."""
-        return self._addresses.get(uid)
+        if uid in self._attached and self._attached[uid]["spec"].get("hostNetwork"):
+            return self.host_ip
+        return self._kept.get(uid) or self._mode.addresses.get(uid)
 
-    async def run(self) -> None:
-        """Serve names and services until cancelled."""
-        await asyncio.Event().wait()
+    def _forget_lost(self) -> None:
+        """Remove what is there for pods that the node has no directory of any more (a crash between two steps)."""
+        state = undo.read_state(self._directory)
+        for uid in undo.known_pods(self._directory) if state is not None else ():
+            if state is not None and not (self._directory.parent / "pods" / uid).exists():
+                undo.undo_pod(self._directory, state, uid)
 
-    def _network(self, uid: str) -> PodNetwork:
-        address = self._addresses.get(uid) or ""
-        return PodNetwork(address, env={"POD_IP": address, "GLEBE_POD_IP": address})
+    def _services_on_loopback(self, address: str) -> Sequence[Object]:
+        found = self._mode.service_at(address) if isinstance(self._mode, LoopbackMode) else None
+        service = self._cluster.service(*found) if found is not None else None
+        return [service] if service is not None else []

@@ -101,6 +101,7 @@ class Routed:
         done = path.with_suffix(".json")
         said = {"address": address, "gateway": self.place.gateway}
         if namespaces.is_namespace(path) and wire in links.names() and _read(done) == said:
+            self._itself(address, present=True)
             return path
         self.detach(uid)
         namespaces.create(path)

@@ -70,6 +70,14 @@ def known_pods(directory: Path) -> list[str]:
     return sorted({path.stem for path in (directory / "ns").glob("*")})
 
 
+def read_done(directory: Path, uid: str) -> str | None:
+    """The address of a pod that was connected."""
+    try:
+        return str(json.loads(namespace_path(directory, uid).with_suffix(".json").read_text())["address"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def undo(directory: Path) -> None:
     """Remove everything. What cannot be removed is left; ``state.json`` then stays, too, for another try.
 

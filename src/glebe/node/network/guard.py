@@ -1,0 +1,115 @@
+"""Cleans up the machine's network when no platform comes back; run as ``python -I -S guard.py NODE_DIR WINDOW``.
+
+It waits, next to the supervisors of the containers, for the agent that NODE_DIR/agent names. When no agent has been
+there for WINDOW seconds and the last supervisor is gone, it removes what ``network/state.json`` says, and ends. A new
+agent ends it before it starts (:func:`dismiss`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_STEP = 1.0  # seconds between looks when there is no agent
+
+
+def post(node_dir: Path, window: float) -> None:
+    """Start the guard of a node."""
+    subprocess.Popen(
+        [sys.executable, "-I", "-S", os.path.abspath(__file__), str(node_dir), str(window)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+
+
+def dismiss(node_dir: Path) -> None:
+    """End the guard of a node, if there is one; it has ended when this returns. Blocking, at most 5 s."""
+    lock = node_dir / "network" / "guard"
+    with contextlib.suppress(FileNotFoundError), lock.open("r+") as file:
+        for _ in range(100):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                file.seek(0)
+                pid, _, start = file.read().partition(" ")
+                if pid.isdigit() and start_time(int(pid)) == int(start or 0):
+                    with contextlib.suppress(OSError):
+                        os.kill(int(pid), signal.SIGTERM)
+            time.sleep(0.05)
+
+
+def start_time(pid: int) -> int:
+    """Field 22 of /proc/PID/stat, 0 when there is no such process or it is a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+    except (OSError, IndexError):
+        return 0
+
+
+def _is_alive(file: Path) -> bool:
+    """Whether the process that a file names (pid and start time) is there."""
+    try:
+        pid, start = map(int, file.read_text().split())
+    except (OSError, ValueError):
+        return False
+    return start_time(pid) == start
+
+
+def _wait_for_end(file: Path) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        pid = os.pidfd_open(int(file.read_text().split()[0]))
+        try:
+            if _is_alive(file):
+                select.select([pid], [], [])
+        finally:
+            os.close(pid)
+
+
+def watch(node_dir: Path, window: float) -> None:
+    """Return when nobody needs the network any more."""
+    alone = 0.0
+    while True:
+        if _is_alive(node_dir / "agent"):
+            _wait_for_end(node_dir / "agent")
+            alone = 0.0
+            continue
+        runs = (node_dir / "pods").glob("*/*/*/claim")
+        if alone >= window and not any(_is_alive(claim) for claim in runs):
+            return
+        time.sleep(_STEP)
+        alone += _STEP
+
+
+def main() -> int:
+    node_dir, window = Path(sys.argv[1]), float(sys.argv[2])
+    file = (node_dir / "network" / "guard").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 75
+    file.truncate(0)
+    file.write(f"{os.getpid()} {start_time(os.getpid())}")
+    file.flush()
+    watch(node_dir, window)
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+    from glebe.node.network import undo
+
+    undo.undo(node_dir / "network")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
