@@ -8,37 +8,27 @@ crash walks the same way through it, and finds each step done or not done.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import shutil
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
-from glebe.kube.clock import parse_time
-from glebe.kube.errors import ApiError
-from glebe.kube.transport import ConnectionLost
 from glebe.node import backoff
-from glebe.node.containers.crilog import last_lines
 from glebe.node.containers.rundir import Run
-from glebe.node.contracts import CreateError, ImageError, VolumeError
-from glebe.node.process import hooks, launch, marks, reasons
+from glebe.node.process import history, hooks, marks, reasons
 from glebe.node.process.actions import Target
 from glebe.node.process.context import LEAST_GRACE, NORMAL, WARNING, PodContext
 from glebe.node.process.ordering import Turns
+from glebe.node.process.preparing import Preparation
 from glebe.node.process.probes import Probes
 from glebe.node.process.probing import Kind, Probe
 from glebe.node.restarts import Restarts
 from glebe.node.status import Container, Exit
-from glebe.node.values.environment import ConfigError
 
 log = logging.getLogger("glebe.node")
 
 _RETRY = 1.0  # seconds between attempts at what is not there yet
 _REPEAT = 15.0  # seconds after which an event about something that lasts is said again
-_MESSAGE = 4096  # bytes of a termination message, and ...
-_MESSAGES = 12 * 1024  # ... of all in one pod
-_NOT_MADE = (ConfigError, ImageError, CreateError, VolumeError, ApiError, ConnectionLost, OSError)
 
 
 class Role(StrEnum):
@@ -95,32 +85,25 @@ class ContainerLife:
 
     def _recall(self) -> int | None:
         """The number of the run to go on with, and what is known of the one before; ``None``: there is none."""
-        attempt = latest_attempt(self.base)
-        seen = self._seen()
-        if not (self.base / str(attempt)).exists() and seen.get("containerID"):
+        attempt = history.latest_attempt(self.base)
+        seen = history.seen_status(self._pod.pod, self.name)
+        if attempt is None and seen.get("containerID"):
             # Its directory is lost, and so is whatever ran: it is not run a second time as if nothing had been.
             self.status.restarts, self.status.id = int(seen.get("restartCount", 0)), seen["containerID"]
-            end = lost_exit(seen, self._pod.now())
+            end = history.lost_exit(seen, self._pod.now())
             self.status.end(end)
-            self._crash = backoff.CrashLoop.resumed(self.status.restarts)
             self.status.last = end
+            self._crash = backoff.CrashLoop.resumed(self.status.restarts)
             return self.status.restarts + 1 if self._goes_on(end) else None
         if attempt:
             before = Run(self.base / str(attempt - 1))
             end_before = before.exit
             if end_before is not None:
-                self.status.last = self._finish(before, end_before)
-        self.status.restarts = max(0, attempt - 1)
+                self.status.last = self._finished(before, end_before)
+        self.status.restarts = max(0, (attempt or 0) - 1)
         noted = marks.read(self.base / str(attempt), marks.BACK_OFF)
-        self._crash = backoff.CrashLoop(float(noted["next"])) if noted else backoff.CrashLoop.resumed(attempt)
-        return attempt
-
-    def _seen(self) -> dict[str, Any]:
-        """What the API's status says of this container."""
-        api = self._pod.pod.get("status") or {}
-        fields = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
-        every = (seen for field in fields for seen in api.get(field) or ())
-        return next((dict(seen) for seen in every if seen["name"] == self.name), {})
+        self._crash = backoff.CrashLoop(float(noted["next"])) if noted else backoff.CrashLoop.resumed(attempt or 0)
+        return attempt or 0
 
     def _take(self, attempt: int) -> Run:
         self._killing = self._hook = None
@@ -128,70 +111,20 @@ class ContainerLife:
         self._after_reason = self._after_message = ""
         return Run(self.base / str(attempt))
 
+    async def _prepare(self, run: Run) -> bool:
+        run.path.mkdir(parents=True, exist_ok=True)
+        marks.write(run.path, marks.BACK_OFF, next=self._crash.next)
+        return await Preparation(self._pod, self.status, self.body).of(run)
+
     def _id_of(self, run: Run) -> str:
         return f"{self._pod.machine.containers.runtime}://{self._pod.uid}/{self.name}/{run.path.name}"
 
     def _inherit(self) -> None:
         """What probes have said of this very run counts until they say something else."""
-        seen = self._seen()
+        seen = history.seen_status(self._pod.pod, self.name)
         mine = seen.get("containerID") == self.status.id and (seen.get("state") or {}).get("running") is not None
         self.status.started = bool(seen.get("started")) if mine else None
         self.status.ready = bool(seen.get("ready")) if mine else None
-
-    # --- 1. what it needs
-
-    async def _prepare(self, run: Run) -> bool:
-        """Make the run ready to start; tries until what it needs is there. ``False``: the pod ends meanwhile."""
-        said, said_at = "", 0.0
-        while not self._pod.ending.is_set():
-            try:
-                spec = await self._unless_ending(self._spec(run))
-                if spec is None:
-                    return False
-                run.path.mkdir(parents=True, exist_ok=True)
-                marks.write(run.path, marks.BACK_OFF, next=self._crash.next)
-                self._pod.machine.containers.prepare(spec, run)
-                return True
-            except _NOT_MADE as error:
-                trouble = reasons.trouble_of(error, self.status.image)
-                if self.status.exit is not None:
-                    self.status.last = self.status.exit
-                self.status.wait(trouble.reason, trouble.message)
-                self._pod.touch()
-                if said != trouble.message or self._pod.now() - said_at >= _REPEAT:
-                    said, said_at = trouble.message, self._pod.now()
-                    for reason, text in trouble.events:
-                        self._pod.say(WARNING, reason, text, self.name)
-            await self._pod.pause(_RETRY)
-        return False
-
-    async def _unless_ending(self, work: Any) -> Any:
-        """The result, ``None`` if the pod begins to end before there is one."""
-        task = asyncio.ensure_future(work)
-        ending = asyncio.ensure_future(self._pod.ending.wait())
-        try:
-            await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
-        finally:
-            task.cancel()
-            ending.cancel()
-
-    async def _spec(self, run: Run) -> Any:
-        pod, machine = self._pod, self._pod.machine
-        assert pod.sandbox is not None
-        view = pod.view
-        source = await machine.volumes.source(view)
-        spec = await launch.container_spec(
-            view,
-            self.body,
-            source=source,
-            volumes=await machine.volumes.provide(view, pod.directory, source),
-            pod_dir=pod.directory,
-            sandbox=pod.sandbox,
-            host_ip=machine.host_ip,
-            resolve=machine.resolve(pod.pod),
-        )
-        return launch.with_termination_log(spec, self.body, run.path, mounts=machine.containers.mounts)
 
     # --- 2.-6. one run
 
@@ -218,7 +151,7 @@ class ContainerLife:
         return self._note_end(run, end, fresh)  # 6. what is remembered of it
 
     def _note_end(self, run: Run, end: Exit | None, fresh: bool) -> Exit:
-        done = self._finish(run, end)
+        done = self._finished(run, end)
         if done.reason == reasons.START_ERROR and fresh:
             self._pod.say(WARNING, "Failed", f"Error: {done.message}", self.name)
         if done.reason == "PlatformGone":
@@ -266,23 +199,9 @@ class ContainerLife:
         await probes.started.wait()
         self.started.set()
 
-    def _finish(self, run: Run, end: Exit | None) -> Exit:
-        """The end as the status shows it: reason and termination message found."""
-        if end is None:
-            end = Exit(137, self._pod.now(), run.started_at, reasons.LOST, reasons.LOST_MESSAGE)
-        message = end.message
-        if not message:
-            message = self._termination_message(run, end)
-        return Exit(end.code, end.finished_at, end.started_at, end.reason, message, end.signal, self._id_of(run))
-
-    def _termination_message(self, run: Run, end: Exit) -> str:
-        share = _MESSAGES // max(1, len(self._pod.state.all))
-        with contextlib.suppress(OSError), (run.path / launch.TERMINATION_LOG).open("rb") as file:
-            if text := file.read(min(_MESSAGE, share)).decode("utf-8", "replace"):
-                return text
-        if end.code and self.body.get("terminationMessagePolicy") == "FallbackToLogsOnError":
-            return last_lines(run.log)
-        return ""
+    def _finished(self, run: Run, end: Exit | None) -> Exit:
+        count = len(self._pod.state.all)
+        return history.finished(run, end, self.body, count, self._id_of(run), self._pod.now())
 
     # --- 7. what follows an end
 
@@ -385,28 +304,3 @@ class ContainerLife:
             self._killed_by_node = True
             self.kill(f"Container {self.name} definition changed, will be restarted", self._pod.grace)
             self._doom = None
-
-
-def latest_attempt(base: Path) -> int:
-    """The number of the latest run below a container's directory, 0 where there is none."""
-    return max((int(path.name) for path in base.glob("[0-9]*") if path.name.isdigit()), default=0)
-
-
-def lost_exit(seen: dict[str, Any], now: float) -> Exit:
-    """How a container ended of which nothing is left but what the API says."""
-    state = seen.get("state") or {}
-    ended = state.get("terminated")
-    if ended is None and state.get("waiting") is not None:
-        ended = (seen.get("lastState") or {}).get("terminated")
-    if ended is None:
-        return Exit(137, now, None, reasons.LOST, reasons.LOST_MESSAGE, id=seen.get("containerID", ""))
-    began = ended.get("startedAt")
-    return Exit(
-        int(ended.get("exitCode", 0)),
-        parse_time(ended["finishedAt"]) if ended.get("finishedAt") else now,
-        parse_time(began) if began else None,
-        ended.get("reason", ""),
-        ended.get("message", ""),
-        int(ended.get("signal", 0)),
-        ended.get("containerID", ""),
-    )

@@ -34,11 +34,13 @@ from glebe.node.devices.devices import Devices
 from glebe.node.kubelet.kubelet import Kubelet, KubeletOptions
 from glebe.node.kubelet.pods import LogOptions, Pods
 from glebe.node.network.network import Network
+from glebe.node.network.options import NetworkOptions
 from glebe.node.presence import Presence
 from glebe.node.process import admission
+from glebe.node.process.history import runs_in
 from glebe.node.process.launch import Resolve
 from glebe.node.process.machine import Machine
-from glebe.node.process.runner import PodRunner, runs_in
+from glebe.node.process.runner import PodRunner
 from glebe.node.process.seams import Volumes
 from glebe.node.spec import GPU_RESOURCE, NodeSpec, node_status
 
@@ -57,6 +59,7 @@ class ProcessNode:
 
     :param window: seconds that containers go on without a platform.
     :param kubelet: how the node's own server knows its clients; without it there is none.
+    :param network: how pods are connected; on the machine's loopback unless given.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class ProcessNode:
         informers: Informers | None = None,
         window: float = ADOPTION_WINDOW,
         kubelet: KubeletOptions | None = None,
+        network: NetworkOptions | None = None,
     ) -> None:
         self._client = client
         self._spec = spec
@@ -91,7 +95,7 @@ class ProcessNode:
             events=events,
             host_ip=_HOST_IP,
             containers=Containers(self._root / "agent", window),
-            network=Network(self._informers, env, spec.name, self._root / "network"),
+            network=Network(self._informers, env, spec.name, self._root / "network", network),
             volumes=Volumes(client, env, spec),
             devices=Devices(int(spec.capacity.get(GPU_RESOURCE, "0")), self._is_over),
             resolve=self._resolver,

@@ -13,6 +13,7 @@ CREATE_ERROR = "CreateContainerError"
 RUN_ERROR = "RunContainerError"
 HOOK_ERROR = "PostStartHookError"
 START_ERROR = "StartError"  # of an end: the command could not be started
+BACK_OFF = "BackOff"
 PULL_ERROR, PULL_BACK_OFF = "ErrImagePull", "ImagePullBackOff"
 LOST = "ContainerStatusUnknown"
 LOST_MESSAGE = "The container could not be located when the pod was terminated"
@@ -60,8 +61,7 @@ def _image(reason: str, text: str, image: str) -> Trouble:
 
 
 def pull_back_off(image: str, before: Trouble) -> Trouble:
-    """While the next attempt to pull waits for its time. Its first event is a Normal one."""
+    """While the next attempt to pull waits for its time."""
     text = f'Back-off pulling image "{image}"'
-    return Trouble(
-        PULL_BACK_OFF, f"{text}: {before.reason}: {before.message}", (("Failed", f"Error: {PULL_BACK_OFF}"),)
-    )
+    events = ((BACK_OFF, text), ("Failed", f"Error: {PULL_BACK_OFF}"))
+    return Trouble(PULL_BACK_OFF, f"{text}: {before.reason}: {before.message}", events)

@@ -19,12 +19,12 @@ from glebe.kube.objects import Object, is_deleting
 from glebe.kube.pods import ENDED, has_ended
 from glebe.kube.transport import ConnectionLost
 from glebe.node.containers import supervisor
-from glebe.node.containers.rundir import Run
 from glebe.node.contracts import AdmissionError, SandboxError, VolumeError
 from glebe.node.podwrites import finish_deletion, write_status
 from glebe.node.process import launch, marks, reasons
-from glebe.node.process.container import ContainerLife, Role, latest_attempt
+from glebe.node.process.container import ContainerLife, Role
 from glebe.node.process.context import LEAST_GRACE, NORMAL, WARNING, PodContext
+from glebe.node.process.history import latest_attempt, runs_in
 from glebe.node.process.machine import Machine
 from glebe.node.process.ordering import Turns, predecessors
 from glebe.node.restarts import Restarts
@@ -236,13 +236,13 @@ class PodRunner:
 
     async def _initialize(self, group: asyncio.TaskGroup) -> bool:
         """Init containers one after the other; sidecars stay. ``False``: the pod does not come further."""
-        begun = any((life.base / "0").exists() or latest_attempt(life.base) for life in self._of(Role.MAIN))
+        begun = any(latest_attempt(life.base) is not None for life in self._of(Role.MAIN))
         for life in self._of(Role.INIT, Role.SIDECAR):
             if life.role is Role.SIDECAR:
                 group.create_task(life.run(), name=f"sidecar {life.name}")
                 if not begun:
                     await self._first(life.started.wait())
-            elif begun and not (life.base / "0").exists() and not latest_attempt(life.base):
+            elif begun and latest_attempt(life.base) is None:
                 continue
             else:
                 await life.run()
@@ -346,8 +346,3 @@ class PodRunner:
     async def _write(self) -> None:
         now = self.ctx.now()
         await write_status(self._machine.client, self.ctx.pod, lambda seen: pod_status(seen, self.state, now))
-
-
-def runs_in(directory: Path) -> list[Run]:
-    """All runs below a pod's directory."""
-    return [Run(path.parent) for path in directory.glob("*/*/run.json") if path.parent.name.isdigit()]
