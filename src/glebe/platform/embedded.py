@@ -30,6 +30,7 @@ from glebe.kube.transport import Transport
 from glebe.metering.controller import controllers as metering
 from glebe.node.fleet import Fleet
 from glebe.node.kubelet.kubelet import Endpoint, KubeletOptions
+from glebe.node.network.options import NetworkOptions
 from glebe.node.process.node import ProcessNode
 from glebe.node.simulated.nodes import SimulatedNodes
 from glebe.node.simulated.scenario import NO_SCENARIO, Scenario
@@ -51,7 +52,8 @@ class PlatformConfig:
 
     ``nodes_dir`` is where the process node keeps its containers; without it the fleet's local node is left out (there
     are no real processes in simulated time). ``ledger`` is the ledger's file; without it the ledger is in memory.
-    ``root_ca`` (PEM) is published in every namespace.
+    ``root_ca`` (PEM) is published in every namespace. ``network``: how the process node connects its
+    pods; on this machine's loopback unless given.
     ``shared_cache`` lets all parts read from one cache: less memory, but a part is then no longer alone in a crash.
     """
 
@@ -61,6 +63,7 @@ class PlatformConfig:
     shared_cache: bool = False
     root_ca: str = ""
     scenario: Scenario = NO_SCENARIO
+    network: NetworkOptions | None = None
 
 
 class Platform:
@@ -214,6 +217,7 @@ class Platform:
             self.config.nodes_dir,
             informers=wiring.informers,
             kubelet=self._kubelet_options(),
+            network=self.config.network,
         )
         return [self._process]
 

@@ -25,6 +25,7 @@ from glebe.platform.storage import StorageOptions
 
 if TYPE_CHECKING:
     from glebe.node.fleet import Fleet
+    from glebe.node.network.options import NetworkOptions
     from glebe.platform.embedded import Platform
 
 log = logging.getLogger("glebe.platform")
@@ -43,6 +44,7 @@ async def open_platform(
     port: int,
     storage: StorageOptions | None = None,
     flags: ServerFlags | None = None,
+    network: NetworkOptions | None = None,
 ) -> AsyncIterator[tuple[str, Platform]]:
     """Run the platform of a data directory; yields its URL when its API is ready and its kubeconfig written.
 
@@ -62,6 +64,7 @@ async def open_platform(
         ledger=data.ledger,
         shared_cache=True,
         root_ca=pki.ca_pem.decode(),
+        network=network,
     )
     platform = Platform(
         config,

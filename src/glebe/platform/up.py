@@ -27,6 +27,7 @@ from glebe.platform.storage import StorageError, StorageOptions
 
 if TYPE_CHECKING:
     from glebe.node.fleet import Fleet
+    from glebe.node.network.options import NetworkOptions
     from glebe.platform.serverflags import ServerFlags
 
 log = logging.getLogger("glebe.platform")
@@ -53,6 +54,8 @@ class UpConfig:
     quiet: bool = False
     verbose: bool = False
     storage: StorageOptions = field(default_factory=StorageOptions)
+    pod_network: str = "auto"
+    pod_cidr: str = "10.244.0.0/16"
     flags: Mapping[str, object] = field(default_factory=dict)
     """What :mod:`.serverflags` reads: identity and audit."""
 
@@ -69,8 +72,9 @@ def main(config: UpConfig) -> int:
         flags = read_flags(config.flags)
         fleet = read_fleet(config.fleet, data)
         check_ledger(data.ledger)
+        network = read_network(config)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(_serve(config, data, fleet, host, port, flags))
+            return runner.run(_serve(config, data, fleet, host, port, flags, network))
 
 
 def log_to_stderr(verbose: bool) -> None:
@@ -170,6 +174,19 @@ def read_flags(flags: Mapping[str, object]) -> ServerFlags:
         raise StartError(str(error), "docs/cli.md says what the flag takes") from error
 
 
+def read_network(config: UpConfig) -> NetworkOptions:
+    """How this machine's pods are to be connected.
+
+    :raises StartError: an option cannot be used.
+    """
+    from glebe.node.network.options import parse_options
+
+    try:
+        return parse_options(config.pod_network, config.pod_cidr)
+    except ValueError as error:
+        raise StartError(str(error), "docs/nodes.md says what the modes are") from error
+
+
 def read_fleet(path: Path | None, data: DataDir) -> Fleet:
     """The fleet of ``path``, which is remembered; without it the remembered one; else the default.
 
@@ -203,7 +220,9 @@ def process_age() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - began
 
 
-async def _serve(config: UpConfig, data: DataDir, fleet: Fleet, host: str, port: int, flags: ServerFlags) -> int:
+async def _serve(
+    config: UpConfig, data: DataDir, fleet: Fleet, host: str, port: int, flags: ServerFlags, network: NetworkOptions
+) -> int:
     from glebe.platform.frontend import open_platform
 
     say: Say = (lambda text: None) if config.quiet else (lambda text: print(text, flush=True))
@@ -212,7 +231,9 @@ async def _serve(config: UpConfig, data: DataDir, fleet: Fleet, host: str, port:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        url, platform = await stack.enter_async_context(open_platform(data, fleet, host, port, config.storage, flags))
+        url, platform = await stack.enter_async_context(
+            open_platform(data, fleet, host, port, config.storage, flags, network)
+        )
         say(f"Glebe is up at {url} after {process_age():.1f} s")
         for line in next_steps(data, fleet, platform.first_start):
             say(line)

@@ -32,6 +32,13 @@ def up(
     etcd_keyfile: storage.EtcdKey = "",
     etcd_prefix: storage.EtcdPrefix = "/glebe/",
     encryption: storage.Encryption = "",
+    pod_network: Annotated[
+        str,
+        typer.Option("--pod-network", help="Network of this machine's pods: auto, namespace (one each) or loopback."),
+    ] = "auto",
+    pod_cidr: Annotated[
+        str, typer.Option("--pod-cidr", help="IPv4 network in which the addresses of this machine's pods are to lie.")
+    ] = "10.244.0.0/16",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the controllers do.")] = False,
     *,
@@ -47,6 +54,8 @@ def up(
         fleet=Path(fleet) if fleet else None,
         listen=listen,
         storage=StorageOptions(etcd_servers, etcd_cafile, etcd_certfile, etcd_keyfile, etcd_prefix, encryption),
+        pod_network=pod_network,
+        pod_cidr=pod_cidr,
         quiet=quiet,
         verbose=verbose,
         flags=flags,

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Protocol
@@ -16,27 +15,14 @@ from glebe.kube.objects import Object
 from glebe.node.network import guard, probe, undo
 from glebe.node.network.addresses import Addresses, NoAddressLeft
 from glebe.node.network.kernelproxy import KernelProxy
+from glebe.node.network.options import NetworkOptions
 from glebe.node.network.routed import Routed
 from glebe.node.network.services import Balancer, cluster_ips
 from glebe.node.network.userproxy import UserProxy
 
 log = logging.getLogger("glebe.node")
 
-MODES = ("auto", "namespace", "loopback")
 _DNS_PORT = 53
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkOptions:
-    """How a node's pods are to be connected.
-
-    ``mode`` is one of :data:`MODES`; ``auto`` is ``namespace`` where the machine allows it. ``pod_cidr``: the network
-    in which the node's own, of at most 256 addresses, is to lie. ``window``: seconds that pods outlive the agent.
-    """
-
-    mode: str = "loopback"
-    pod_cidr: str = "10.244.0.0/16"
-    window: float = 60.0
 
 
 class Mode(Protocol):
@@ -176,16 +162,19 @@ class NamespaceMode:
 
 
 async def choose(
-    options: NetworkOptions, env: Env, directory: Path, services: Sequence[IPv4Network]
+    options: NetworkOptions, env: Env, directory: Path, services: Sequence[IPv4Network], *, possible: bool
 ) -> tuple[LoopbackMode | NamespaceMode, str]:
     """The mode, and why it is not the other one (``""``: it was asked for, or all is well).
 
+    :param possible: whether containers can be put into network namespaces.
     :raises probe.Unsuitable: the mode ``namespace`` was asked for and does not work.
     """
     await asyncio.to_thread(guard.dismiss, directory.parent)
     why = ""
     if options.mode != "loopback":
         try:
+            if not possible:
+                raise probe.Unsuitable("containers cannot be put into network namespaces here (not root?)")
             routed = await asyncio.to_thread(_try_namespaces, options, directory, services)
             mode = NamespaceMode(routed, directory, options)
             mode.post_guard()

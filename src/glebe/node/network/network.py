@@ -22,7 +22,8 @@ from glebe.node.network.addresses import NoAddressLeft
 from glebe.node.network.cluster import Cluster
 from glebe.node.network.dns import DnsServer
 from glebe.node.network.hostnames import host_names
-from glebe.node.network.modes import LoopbackMode, NamespaceMode, NetworkOptions
+from glebe.node.network.modes import LoopbackMode, NamespaceMode
+from glebe.node.network.options import NetworkOptions
 from glebe.node.network.podfiles import PodFiles
 from glebe.node.network.servicefeed import ServiceFeed
 from glebe.node.network.services import Balancer, Front
@@ -70,6 +71,14 @@ class Network:
         """``namespace`` or ``loopback``."""
         return self._mode.name
 
+    def summary(self) -> str:
+        """One line for people: how pods are connected."""
+        if isinstance(self._mode, NamespaceMode):
+            return f"pods have network namespaces and addresses of {self._mode.pods}"
+        why = f" ({self.why_loopback})" if self.why_loopback else ""
+        names = "names by DNS" if self._server else "names in /etc/hosts and env"
+        return f"pods share the machine's network, with addresses of 127.0.0.0/8, {names}{why}"
+
     @property
     def host_ip(self) -> str:
         """The machine's address, as pods know it."""
@@ -81,13 +90,16 @@ class Network:
 
     # --- life
 
-    async def start(self) -> None:
+    async def start(self, *, possible: bool = True) -> None:
         """Find out what this machine allows. Before anything else, once.
 
+        :param possible: whether containers can be put into network namespaces.
         :raises probe.Unsuitable: the options insist on what does not work.
         """
         services = await self._service_networks() if self._options.mode != "loopback" else []
-        self._mode, self.why_loopback = await modes.choose(self._options, self._env, self._directory, services)
+        self._mode, self.why_loopback = await modes.choose(
+            self._options, self._env, self._directory, services, possible=possible
+        )
         if isinstance(self._mode, LoopbackMode):
             self._cluster.other_services_at = self._services_on_loopback
             self._feed.only_ready = True
@@ -232,6 +244,12 @@ class Network:
         self._attached.pop(uid, None)
         self._files.remove(uid)
         self._feed.pod_changed(uid)
+
+    def place(self, uid: str) -> PodNetwork | None:
+        """Where a pod of this node is, to connect to it; ``None``: nowhere (any more)."""
+        address = self.address(uid)
+        path = undo.namespace_path(self._directory, uid)
+        return PodNetwork(address, str(path) if path.exists() else "") if address else None
 
     def address(self, uid: str) -> str | None:
         """The pod's address, if it is on this node and has one."""
