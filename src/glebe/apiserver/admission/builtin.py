@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from glebe.apiserver.admission.adminaccess import AdminAccess
 from glebe.apiserver.admission.limits import LimitRanger
 from glebe.apiserver.admission.noderestriction import NodeRestriction
 from glebe.apiserver.admission.nodes import TaintNodesByCondition
@@ -73,3 +74,5 @@ def contribute(assembly: Assembly) -> None:
         plugins += (quota,)
     for plugin in plugins:
         assembly.plugin(plugin.name, plugin)
+    # No plugin of upstream's list, so it has no place of its own there and cannot be turned off.
+    assembly.judging[Priority.name] = (*assembly.judging.get(Priority.name, ()), AdminAccess(read))
