@@ -25,17 +25,20 @@ from glebe.apiserver.types.registry import TypeRegistry
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.inprocess import InProcessTransport
-from glebe.kube.objects import Object, cluster_of
+from glebe.kube.objects import Object, ObjectKey, cluster_of
 from glebe.kube.transport import Transport
 from glebe.metering.controller import controllers as metering
 from glebe.node.fleet import Fleet
 from glebe.node.kubelet.kubelet import Endpoint, KubeletOptions
+from glebe.node.metrics.service import MetricsService
+from glebe.node.metrics.stations import Take
 from glebe.node.network.options import NetworkOptions
 from glebe.node.process.node import ProcessNode
 from glebe.node.simulated.nodes import SimulatedNodes
 from glebe.node.simulated.scenario import NO_SCENARIO, Scenario
 from glebe.node.spec import NodeSpec
 from glebe.platform import bootstrap
+from glebe.platform.metricsapi import MetricsApi
 from glebe.platform.parts import Part, Parts, Runnable, Wiring
 from glebe.queueing.admission import QueueAdmission
 from glebe.queueing.assembly import Queueing
@@ -101,6 +104,8 @@ class Platform:
             pod_logs=NodeLogs(self._runtime_of, self._simulated_names),
         )
         self._admission.read = self.server.read
+        self._metrics = MetricsApi()
+        self._metrics.serve(self.server)
         self.server.clusters.root_ca = config.root_ca
         self._identity = secure(self.server) if secure is not None else None
         self.client = Client(InProcessTransport(self.server.handle), field_manager="glebe")
@@ -168,7 +173,10 @@ class Platform:
         parts = [
             Part(
                 "workloads",
-                lambda w: workloads.controllers(w.client, w.informers, w.env, root_ca=self.config.root_ca),
+                lambda w: [
+                    *workloads.controllers(w.client, w.informers, w.env, root_ca=self.config.root_ca),
+                    self._measuring(w),
+                ],
                 everywhere=True,
             ),
             *([Part("identity", self._identities, everywhere=True)] if self._identity is not None else ()),
@@ -180,6 +188,17 @@ class Platform:
         if self.config.fleet.local is not None and self.config.nodes_dir is not None:
             parts.append(Part("local", self._process_node))
         return parts
+
+    def _measuring(self, wiring: Wiring) -> Runnable:
+        """What answers ``metrics.k8s.io``; it shares the caches of the controllers, among them the autoscalers."""
+        self._metrics.service = MetricsService(wiring.client, wiring.informers, wiring.env, self._sample_of)
+        return self._metrics.service
+
+    def _sample_of(self, node: ObjectKey) -> Take | None:
+        local = self.config.fleet.local
+        if self._process is None or local is None or (node.cluster, node.name) != (ROOT, local.name):
+            return None
+        return self._process.kubelet.statistics.sample
 
     def _identities(self, wiring: Wiring) -> Sequence[Runnable]:
         assert self._identity is not None
