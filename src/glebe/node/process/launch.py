@@ -41,10 +41,11 @@ async def container_spec(
     pod_dir: Path,
     sandbox: Sandbox,
     host_ip: str,
-    resolve: Resolve,
+    resolve: Resolve | None,
 ) -> ContainerSpec:
     """Everything that starts one run of ``container``.
 
+    :param resolve: finds addresses that are put in the place of names in ``env``; ``None``: programs look names up.
     :raises ConfigError: it cannot be created as it is written.
     """
     network = sandbox.network
@@ -56,7 +57,7 @@ async def container_spec(
         **network.env,
         **sandbox.grant.env(container),
     }
-    resolved = await _resolve_hosts(pod, container, resolve)
+    resolved = await _resolve_hosts(pod, container, resolve) if resolve is not None else container
     # Paths of mounts may depend on the environment (subPathExpr), and the environment names paths.
     paths = PathMap(container, volumes, environment.build(view, resolved, base, source))
     env = environment.build(view, resolved, {**base, **paths.variables}, source)
@@ -89,6 +90,15 @@ def _working_directory(container: dict[str, Any], paths: PathMap, pod_dir: Path)
     work.mkdir(parents=True, exist_ok=True)
     paths.link(work)
     return str(work)
+
+
+def with_network_files(
+    spec: ContainerSpec, container: dict[str, Any], network: PodNetwork, *, mounts: bool
+) -> ContainerSpec:
+    """The container with the hosts file and the resolver of its pod, unless it brings its own."""
+    own = {mount["mountPath"].rstrip("/") for mount in container.get("volumeMounts") or ()}
+    files = tuple(mount for mount in network.mounts if mount.target not in own) if mounts else ()
+    return dataclasses.replace(spec, mounts=(*spec.mounts, *files))
 
 
 def with_termination_log(

@@ -124,6 +124,7 @@ class ProcessNode:
                     if self._own_informers:
                         self._informers.start(group)
                     group.create_task(self.presence.run(), name="process node: presence")
+                    await self._machine.containers.start()
                     await self._machine.network.start(possible=self._machine.containers.abilities.networks)
                     group.create_task(self._machine.network.run(), name="process node: network")
                     await self._pods.wait_synced()

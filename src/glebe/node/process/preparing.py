@@ -98,6 +98,7 @@ class Preparation:
             pod_dir=pod.directory,
             sandbox=pod.sandbox,
             host_ip=machine.host_ip,
-            resolve=machine.resolve(pod.pod),
+            resolve=machine.resolve(pod.pod) if machine.network.mode == "loopback" else None,
         )
+        spec = launch.with_network_files(spec, self._body, pod.sandbox.network, mounts=machine.containers.mounts)
         return launch.with_termination_log(spec, self._body, run.path, mounts=machine.containers.mounts)
