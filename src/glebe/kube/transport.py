@@ -8,7 +8,7 @@ line can tell which it is, and a fault injector is just a transport around a tra
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -56,6 +56,8 @@ class Request:
     peer_certificate: bytes | None = None
     remote: str = ""
     """The client's IP address; "" in process."""
+    piecewise: bool = False
+    """The answer may come in :attr:`Response.parts`."""
 
     def param(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""
@@ -74,6 +76,17 @@ class StreamSink(Protocol):
     def write(self, chunk: bytes) -> None: ...
 
 
+class Parts(Protocol):
+    """A body that is known and not yet put together."""
+
+    size: int
+    """Bytes of all."""
+
+    def pieces(self, least: Callable[[], int]) -> Iterator[bytes]:
+        """All of it, in pieces of not much more than ``least()`` bytes."""
+        ...
+
+
 @dataclass(slots=True)
 class Response:
     """An HTTP response: either ``body`` is whole, or ``stream`` yields chunks until the end.
@@ -87,6 +100,8 @@ class Response:
     stream: AsyncIterator[bytes] | None = None
     upgrade: Callable[[asyncio.Transport], asyncio.Protocol] | None = None
     """With status 101: makes the protocol that speaks on the connection from now on. Only over HTTP."""
+    parts: Parts | None = None
+    """The body, for a request that takes it piecewise; ``body`` is empty then."""
 
     async def close(self) -> None:
         """Stop a stream early and release what it holds. Harmless when there is none."""

@@ -13,8 +13,8 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-_YOUNG, _MIDDLE = 5_000, 4
-_SURVIVORS = 5  # middle collections after which what survived is set aside: about 100,000 objects
+_YOUNG, _MIDDLE = 1_500, 2  # so that one look takes a millisecond or so
+_SURVIVORS = 30  # middle collections after which what survived is set aside: about 100,000 objects
 _LOOK = 0.25
 _FEW = 5_000_000  # never walk everything before so many objects have been set aside: that takes a second
 

@@ -7,7 +7,8 @@ import asyncio
 import orjson
 import pytest
 
-from glebe.apiserver.fairness.pieces import OBJECTS, Pieces, Pushes
+from glebe.apiserver.fairness.courtesy import Courtesy
+from glebe.apiserver.fairness.pieces import Line, Pieces
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import MemoryStore
 from glebe.apiserver.types.registry import TypeRegistry
@@ -15,7 +16,7 @@ from glebe.kube.clock import Env
 from glebe.kube.transport import PLATFORM, Request, Response
 
 SPACE = "/api/v1/namespaces/default/configmaps"
-MANY = OBJECTS * 2 + 50
+MANY = 250
 NAMES = [f"c{i:03}" for i in range(MANY)]
 
 
@@ -69,7 +70,7 @@ async def test_a_list_is_of_one_moment() -> None:
 
 
 async def test_clusters_take_turns_with_pieces() -> None:
-    pieces, order = Pieces(), []
+    pieces, order = Pieces(Courtesy()), []
 
     async def work(cluster: str, number: int) -> None:
         for _ in range(number):
@@ -82,7 +83,7 @@ async def test_clusters_take_turns_with_pieces() -> None:
 
 
 async def test_those_who_give_up_do_not_stop_the_pieces() -> None:
-    pieces = Pieces()
+    pieces = Pieces(Courtesy())
     await pieces.turn("a")
     waiting = [asyncio.create_task(pieces.turn("a")) for _ in range(3)]
     await asyncio.sleep(0)
@@ -92,7 +93,7 @@ async def test_those_who_give_up_do_not_stop_the_pieces() -> None:
 
 
 async def test_pushes_are_shared() -> None:
-    pushes, order = Pushes(), []
+    pushes, order = Line(Courtesy(), 16, 4), []
     for _ in range(500):
         pushes.add("loud", lambda: order.append("loud"))
     pushes.add("quiet", lambda: order.append("quiet"))

@@ -78,7 +78,9 @@ def add_response(event: dict[str, Any], response: Response, verdict: Verdict) ->
     event["responseStatus"] = {"metadata": {}, "code": response.status}
     if response.stream is not None or (verdict.level != REQUEST_RESPONSE and response.status < 400):
         return
-    body = _object(response.body, response.headers.get("content-type", ""))
+    parts = response.parts
+    whole = response.body if parts is None else b"".join(parts.pieces(lambda: parts.size))
+    body = _object(whole, response.headers.get("content-type", ""))
     if not isinstance(body, dict):
         return
     if body.get("kind") == "Status" and body.get("apiVersion") == "v1":

@@ -16,6 +16,7 @@ import orjson
 
 from glebe.apiserver.request import media, selection
 from glebe.apiserver.request.call import Call, served, stored_version
+from glebe.apiserver.request.listbody import ListBody
 from glebe.apiserver.request.routing import Route
 from glebe.apiserver.store import Compacted, Entry, Event, Subscription
 from glebe.apiserver.verbs import reading, watching
@@ -74,7 +75,7 @@ async def list_objects(call: Call) -> Response:
         {"kind": info.list_kind, "apiVersion": info.api_version, "metadata": meta, "clusters": clusters}
     )
     values = [_value(call, entry) for entry in entries]
-    return Response(200, {"content-type": media.JSON}, reading.list_body(head, values))
+    return Response(200, {"content-type": media.JSON}, ListBody(head, values).whole())
 
 
 async def _find(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from glebe.apiserver.clusters.firstobjects import LEVEL_NAMES, SCHEMA_NAMES
 from glebe.apiserver.fairness import limits, work
+from glebe.apiserver.fairness.courtesy import courtesy
 from glebe.apiserver.fairness.options import FairnessOptions
 from glebe.apiserver.fairness.schemas import LEVELS, SCHEMAS, Plan
 from glebe.apiserver.fairness.tenants import LONG, WATCH, WRITE, Lane, LevelUse, Tally, Tenant
@@ -80,6 +81,7 @@ class Gate:
     def follow(self) -> None:
         """Hear of changed schemas and levels. The store must have been started."""
         store = self._server.store
+        self.turns.manners = courtesy()
         self._followers = tuple(store.follow(resource, self._changed) for resource in (SCHEMAS, LEVELS))
 
     async def __call__(self, flight: Flight, onward: Onward) -> Response:

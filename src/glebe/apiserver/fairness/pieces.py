@@ -1,7 +1,8 @@
-"""Big work in pieces: one piece of anybody's in each turn of the loop, the clusters in turn.
+"""Big work in pieces: a little of anybody's in each turn of the loop, the clusters in turn.
 
-Long lists, the beginnings of watches and events for many watchers are cut into pieces that each take well under a
-millisecond. Whoever asks for something small meanwhile waits for one piece and not for all of them.
+Long lists, the beginnings of watches, events for many watchers and the ends of many writes are cut into pieces that
+each take well under a millisecond, smaller ones while several clusters ask. Whoever asks for something small meanwhile
+waits for one piece and not for all of them.
 """
 
 from __future__ import annotations
@@ -11,103 +12,124 @@ from collections import deque
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-BYTES = 256 * 1024
-"""About what one piece should copy or encrypt."""
-OBJECTS = 100
-"""How many objects one piece should look at."""
-_PUSHES = 16
-"""So many watchers are written to in one turn."""
+from glebe.apiserver.fairness.courtesy import Courtesy, courtesy
 
 Job = Callable[[], None]
 
-
-class Pieces:
-    """The pieces that wait in one loop."""
-
-    def __init__(self) -> None:
-        self._jobs: dict[str, deque[Job]] = {}
-        self._turning = False
-
-    async def turn(self, cluster: str) -> None:
-        """Return when ``cluster`` may do its next piece: at once when nobody else did one in this turn."""
-        loop = asyncio.get_running_loop()
-        if not self._turning:
-            self._turning = True
-            loop.call_soon(self._next, loop)
-            return
-        granted: asyncio.Future[None] = loop.create_future()
-
-        def grant() -> None:
-            if not granted.done():
-                granted.set_result(None)
-
-        self._line(cluster, grant)
-        await granted
-
-    def _line(self, cluster: str, job: Job) -> None:
-        line = self._jobs.get(cluster)
-        if line is None:
-            line = self._jobs[cluster] = deque()
-        line.append(job)
-
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        jobs = self._jobs
-        if not jobs:
-            self._turning = False
-            return
-        cluster, line = next(iter(jobs.items()))
-        del jobs[cluster]
-        job = line.popleft()
-        if line:
-            jobs[cluster] = line  # behind the others
-        loop.call_soon(self._next, loop)
-        job()
+_BYTES, _FEW_BYTES = 256 * 1024, 64 * 1024
+"""About what one piece copies or encrypts; and in company."""
+_OBJECTS, _FEW_OBJECTS = 100, 25
+"""How many objects one piece looks at; and in company."""
+_JOBS, _FEW_JOBS = 16, 4
+"""So many small jobs are done in one turn; and in company."""
 
 
-class Pushes:
-    """Writes to watchers that wait in one loop: a few in each turn, the clusters in turn."""
+class Line:
+    """Jobs that wait in one loop: ``most`` in each turn, ``few`` in company, the clusters in turn.
 
-    def __init__(self) -> None:
+    A job must not raise.
+    """
+
+    def __init__(self, manners: Courtesy, most: int, few: int) -> None:
+        self._manners = manners
+        self._most, self._few = most, few
         self._lines: dict[str, deque[Job]] = {}
-        self._turning = False
+        self._turning = self._resting = False
 
     def add(self, cluster: str, job: Job) -> None:
-        """Have ``job`` done soon; it must not raise."""
+        """Have ``job`` done soon."""
         line = self._lines.get(cluster)
         if line is None:
             line = self._lines[cluster] = deque()
         line.append(job)
         if not self._turning:
-            self._turning = True
-            loop = asyncio.get_running_loop()
-            loop.call_soon(self._next, loop)
+            self._begin()
+        elif self._resting and not self._manners.holds(cluster):
+            self._go_on()
 
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        lines = self._lines
-        left = _PUSHES
-        while lines and left:
-            share = max(1, left // len(lines))
-            for cluster in list(lines)[:left]:
-                line = lines.pop(cluster)
-                for _ in range(min(share, len(line))):
-                    left -= 1
-                    line.popleft()()
-                if line:
-                    lines[cluster] = line
-        if lines:
-            loop.call_soon(self._next, loop)
-        else:
+    def _begin(self) -> None:
+        self._turning = True
+        self._manners.busy += 1
+        asyncio.get_running_loop().call_soon(self._turn)
+
+    def _go_on(self) -> None:
+        if self._resting:
+            self._resting = False
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        lines, manners = self._lines, self._manners
+        if not lines:
             self._turning = False
+            manners.busy -= 1
+            return
+        left = self._few if manners.company else self._most
+        clusters = [each for each in lines if not manners.holds(each)]
+        if not clusters:
+            self._resting = True
+            manners.afterwards(self._go_on)
+            return
+        asyncio.get_running_loop().call_soon(self._turn)
+        for position, cluster in enumerate(clusters[:left]):
+            share = max(1, left // (min(len(clusters), left) - position))
+            left -= self._some(cluster, share)
+
+    def _some(self, cluster: str, share: int) -> int:
+        """Up to ``share`` jobs of the cluster, which then stands behind the others; how many there were."""
+        line = self._lines.pop(cluster)
+        number = min(share, len(line))
+        for _ in range(number):
+            line.popleft()()
+        if line:
+            newer = self._lines.get(cluster)  # what the jobs themselves have added
+            if newer is not None:
+                line.extend(newer)
+                del self._lines[cluster]
+            self._lines[cluster] = line
+        return number
 
 
-_OF_LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Pieces, Pushes]] = WeakKeyDictionary()
+class Pieces(Line):
+    """Pieces of big work: one in each turn."""
+
+    def __init__(self, manners: Courtesy) -> None:
+        super().__init__(manners, 1, 1)
+
+    @property
+    def bytes(self) -> int:
+        """How many one piece should copy or encrypt."""
+        return _FEW_BYTES if self._manners.company else _BYTES
+
+    @property
+    def objects(self) -> int:
+        """How many one piece should look at."""
+        return _FEW_OBJECTS if self._manners.company else _OBJECTS
+
+    async def turn(self, cluster: str) -> None:
+        """Return when ``cluster`` may do its next piece: at once when nobody else did one in this turn."""
+        if not self._turning and not self._manners.holds(cluster):
+            self._begin()
+            return
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def grant() -> None:
+            if not granted.done():
+                granted.set_result(None)
+
+        self.add(cluster, grant)
+        await granted
 
 
-def _of_loop() -> tuple[Pieces, Pushes]:
+_OF_LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Pieces, Line, Line]] = WeakKeyDictionary()
+
+
+def _of_loop() -> tuple[Pieces, Line, Line]:
     loop = asyncio.get_running_loop()
     found = _OF_LOOPS.get(loop)
     if found is None:
-        found = _OF_LOOPS[loop] = (Pieces(), Pushes())
+        manners = courtesy()
+        lines = [Line(manners, _JOBS, _FEW_JOBS) for _ in range(2)]
+        found = _OF_LOOPS[loop] = (Pieces(manners), lines[0], lines[1])
     return found
 
 
@@ -116,6 +138,11 @@ def pieces() -> Pieces:
     return _of_loop()[0]
 
 
-def pushes() -> Pushes:
-    """Those of the running loop."""
+def pushes() -> Line:
+    """Writes to watchers that wait."""
     return _of_loop()[1]
+
+
+def ends() -> Line:
+    """Ends of writes that were committed together."""
+    return _of_loop()[2]

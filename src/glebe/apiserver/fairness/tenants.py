@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from glebe.apiserver.fairness.buckets import Bucket
 from glebe.apiserver.fairness.queues import Fair
+from glebe.apiserver.fairness.recent import Recent
 from glebe.apiserver.fairness.schemas import LEVELS, SCHEMAS, Level, Plan, Schema, compile_plan
 from glebe.apiserver.request.routing import ROOT, Route
 from glebe.kube.transport import User
@@ -86,6 +87,7 @@ class Tenant:
         "name",
         "order",
         "plan",
+        "recent",
         "used",
         "user_buckets",
         "user_watches",
@@ -97,6 +99,7 @@ class Tenant:
         self.name = name
         self.cluster = cluster
         self.order = Fair(self)
+        self.recent = Recent()
         self.plan: Plan | None = None
         self.lanes: dict[tuple[object, ...], Lane] = {}
         self.levels: dict[str, LevelUse] = {}

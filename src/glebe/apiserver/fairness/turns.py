@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from glebe.apiserver.fairness.courtesy import Courtesy
 from glebe.apiserver.fairness.options import FairnessOptions
 from glebe.apiserver.fairness.queues import REFUSED, STARTED, WAITING, Fair, Waiter
+from glebe.apiserver.fairness.recent import Recent
 from glebe.apiserver.fairness.tenants import Lane, LevelUse, Tenant
 
 _ALONE = 4
 """So many times the quantum starts in one turn while only one cluster asks."""
 _FRESH = 3
 """So many times the quantum may have started when somebody comes whose turn it is anyhow."""
-_SHARED_TURNS = 2000
-"""For so many turns after two clusters asked, the quantum is small."""
+_LIGHT = 0.3
+"""Who asks for less than this part of all work is not kept waiting by what others have waiting."""
 _TICK = 0.001
 
 
@@ -31,7 +33,11 @@ class Turns:
 
     def __init__(self, options: FairnessOptions) -> None:
         self._options = options
+        self.manners = Courtesy()
+        """Those of the loop, once there is one."""
         self._order = Fair()
+        self._recent = Recent()
+        """Work of all clusters."""
         self.used = 0
         """Seats."""
         self.waiting = 0
@@ -39,11 +45,9 @@ class Turns:
         self._then = 0.0
         """When it was forgotten what earlier turns began."""
         self._small = options.quantum / 2
-        self._turning = False
+        self._turning = self._resting = False
         self._stalled = False
         """Somebody waits for a seat of those that all clusters share."""
-        self._turn_number = 0
-        self._shared_until = 0
         self._last: Tenant | None = None
         self._arrivals: deque[tuple[float, Waiter, Lane, Fair]] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -55,11 +59,13 @@ class Turns:
         tenant = lane.tenant
         if tenant is not self._last:
             if self._last is not None:
-                self._shared_until = self._turn_number + _SHARED_TURNS
+                self.manners.shared_at = now
             self._last = tenant
         if self._turning:
             # This turn's work is begun: only who would be the next anyhow may go on, and not too many of them.
             late = self._spent >= self._quantum() * (_FRESH if self.waiting else 1)
+            if self._resting and not self.manners.holds(tenant.name):
+                late = False
             if tenant.waiting or late or (self.waiting and tenant.order.tag > self._order.now):
                 return False
         elif self.waiting:
@@ -70,6 +76,10 @@ class Turns:
         if not self._fits(tenant, use, seats):
             return False
         self._order.spend(tenant.order, cost)
+        self._recent.add(cost, now)
+        tenant.recent.add(cost, now)
+        if self.manners.busy and tenant.recent.rate < self._recent.rate * _LIGHT:
+            self.manners.begin(tenant.name, now)
         use.used += seats
         tenant.used += seats
         self.used += seats
@@ -85,6 +95,8 @@ class Turns:
         use.used -= seats
         tenant.used -= seats
         self.used -= seats
+        if self.manners.guests:
+            self.manners.end(tenant.name)
         if self.waiting:
             self._offer(tuple(self._crowd) if self._stalled else (tenant,))
 
@@ -101,6 +113,8 @@ class Turns:
         flow.live += 1
         use.order.live += 1
         tenant.waiting += 1
+        if not self.waiting:
+            self.manners.busy += 1
         self.waiting += 1
         self._crowd[tenant] = None
         use.order.add(flow)
@@ -109,6 +123,8 @@ class Turns:
         self._time(waiter, lane, flow, loop)
         if not self._turning:
             self._arm()
+        elif self._resting and not self.manners.holds(tenant.name):
+            self._go_on()
         try:
             await waiter.future
         except asyncio.CancelledError:
@@ -166,6 +182,8 @@ class Turns:
         flow.live -= 1
         use.order.live -= 1
         self.waiting -= 1
+        if not self.waiting:
+            self.manners.busy -= 1
         tenant.waiting -= 1
         if not tenant.waiting:
             self._crowd.pop(tenant, None)
@@ -194,8 +212,7 @@ class Turns:
     # -- turns -----------------------------------------------------------------------------------------------------
 
     def _quantum(self) -> float:
-        alone = self._turn_number >= self._shared_until
-        return self._options.quantum * _ALONE if alone else self._options.quantum
+        return self._options.quantum if self.manners.company else self._options.quantum * _ALONE
 
     def _fits(self, tenant: Tenant, use: LevelUse, seats: int) -> bool:
         options = self._options
@@ -207,6 +224,9 @@ class Turns:
 
     def _start(self, tenant: Tenant, use: LevelUse, cost: float, seats: int) -> None:
         self._spent += cost
+        now = asyncio.get_running_loop().time()
+        self._recent.add(cost, now)
+        tenant.recent.add(cost, now)
         use.used += seats
         tenant.used += seats
         self.used += seats
@@ -216,13 +236,21 @@ class Turns:
         asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        """A new turn of the loop: some of those who wait start."""
-        self._turn_number += 1
+        """A new turn of the loop: some of those who wait start, unless they wait for a guest."""
         self._spent = 0.0
-        if self.waiting and self._serve():
+        manners = self.manners
+        if manners.guests and self.waiting and all(manners.holds(each.name) for each in self._crowd):
+            self._resting = True
+            manners.afterwards(self._go_on)
+        elif self.waiting and self._serve():
             asyncio.get_running_loop().call_soon(self._turn)
         else:
             self._turning = False
+
+    def _go_on(self) -> None:
+        if self._resting:
+            self._resting = False
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def _offer(self, tenants: tuple[Tenant, ...]) -> None:
         """A seat became free: levels that wait for one stand in line again."""

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 
+from glebe.apiserver.fairness.pieces import pieces
 from glebe.apiserver.http import responses
 from glebe.apiserver.http.limits import Limits
 from glebe.apiserver.http.protocol import HttpProtocol
@@ -18,6 +19,10 @@ from glebe.kube.transport import Request, Response
 log = logging.getLogger("glebe.apiserver.http")
 
 _BACKLOG = 1024
+_STRANGERS = ""
+"""Whose work a handshake is."""
+_EXHAUSTED = 0.1
+"""Seconds until connections are taken again after the system refused one."""
 _FILES = 65_536
 #: A peer that vanished is found out after about a minute of silence, or when what was sent to it is not acknowledged.
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
@@ -47,7 +52,8 @@ class HttpServer:
         self._host = host
         self._wanted_port = port
         self._tls = tls
-        self._server: asyncio.Server | None = None
+        self._sockets: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._connections: set[HttpProtocol] = set()
         self._checking: asyncio.TimerHandle | None = None
         self._dates = responses.Dates()
@@ -69,23 +75,43 @@ class HttpServer:
         """
         self._loop = asyncio.get_running_loop()
         _allow_many_files()
-        handshake = self.limits.handshake_seconds if self._tls is not None else None
-        self._server = await self._loop.create_server(
-            lambda: HttpProtocol(self),
-            self._host,
-            self._wanted_port,
-            ssl=self._tls,
-            backlog=_BACKLOG,
-            ssl_handshake_timeout=handshake,
-        )
-        self.port = int(self._server.sockets[0].getsockname()[1])
+        self._sockets = await listening(self._host, self._wanted_port)
+        self.port = int(self._sockets[0].getsockname()[1])
+        self._tasks = {self._loop.create_task(self._accept(each), name="accept") for each in self._sockets}
         self._check()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Take connections one by one: a handshake costs as much as ten reads, and many may come together."""
+        share = pieces()
+        while True:
+            try:
+                accepted, _ = await self._loop.sock_accept(listener)
+            except OSError as error:
+                log.error("cannot take a connection: %s", error)  # too many open files, for example
+                await asyncio.sleep(_EXHAUSTED)
+                continue
+            task = self._loop.create_task(self._welcome(accepted))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            await share.turn(_STRANGERS)
+
+    async def _welcome(self, accepted: socket.socket) -> None:
+        handshake = self.limits.handshake_seconds if self._tls is not None else None
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: HttpProtocol(self), accepted, ssl=self._tls, ssl_handshake_timeout=handshake
+            )
+        except (OSError, ssl.SSLError) as error:
+            log.debug("a connection that never was: %s", error)
 
     async def close(self) -> None:
         """Stop listening, end the streams, let requests in flight finish."""
         self.closing = True
-        if self._server is not None:
-            self._server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for each in self._sockets:
+            each.close()
         if self._checking is not None:
             self._checking.cancel()
         for connection in tuple(self._connections):
@@ -123,6 +149,32 @@ class HttpServer:
         for connection in tuple(self._connections):
             connection.check(now)
         self._checking = self._loop.call_later(self.limits.check_seconds, self._check)
+
+
+async def listening(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen at all addresses of a host; port 0 is one that the system chooses, the same for all.
+
+    :raises OSError: an address cannot be had.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in dict.fromkeys(found):
+            each = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(each)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            each.bind((address[0], port, *address[2:]))
+            each.listen(_BACKLOG)
+            each.setblocking(False)
+            port = port or each.getsockname()[1]
+    except OSError:
+        for each in sockets:
+            each.close()
+        raise
+    return sockets
 
 
 def _allow_many_files() -> None:

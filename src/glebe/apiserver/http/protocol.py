@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from glebe.apiserver.fairness.pieces import BYTES, pieces
+from glebe.apiserver.fairness.pieces import pieces
 from glebe.apiserver.http import requests, responses
 from glebe.apiserver.http.requests import Refusal
 from glebe.apiserver.http.sink import Sink
 from glebe.apiserver.request.routing import split_cluster
-from glebe.kube.transport import Request, Response
+from glebe.kube.transport import Parts, Request, Response
 
 if TYPE_CHECKING:
     from glebe.apiserver.http.listener import HttpServer
@@ -28,8 +28,8 @@ log = logging.getLogger("glebe.apiserver.http")
 _NEVER = float("inf")
 _READ = 256 * 1024
 """At most so much comes, or is held, at once."""
-_SLICE = BYTES
-"""Large bodies go out in such pieces, each when the one before it has left."""
+_SLICE = 256 * 1024
+"""Large bodies are compressed in such pieces."""
 _WHOLE = 64 * 1024
 """Bodies up to this size go out with their head in one piece."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -220,7 +220,8 @@ class HttpProtocol(asyncio.Protocol):
         path, query = requests.target(self._url)
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         method = parser.get_method().decode()
-        request = Request(method, path, query, self._headers, body, None, self._certificate, self._remote)
+        piecewise = method == "GET"
+        request = Request(method, path, query, self._headers, body, None, self._certificate, self._remote, piecewise)
         keep = parser.should_keep_alive()
         item = Item(request, not keep, self._version == "1.1")
         item.upgrade = parser.should_upgrade()
@@ -323,12 +324,17 @@ class HttpProtocol(asyncio.Protocol):
             self._parse(b"".join(held))
 
     async def _send(self, request: Request, response: Response, close: bool) -> None:
-        body = response.body
-        if len(body) >= self._limits.compress and "content-encoding" not in response.headers:
+        body, parts = response.body, response.parts
+        size = len(body) if parts is None else parts.size
+        if size >= self._limits.compress and "content-encoding" not in response.headers:
             response.headers["vary"] = "Accept-Encoding"
             if responses.accepts_gzip(request.headers.get("accept-encoding", "")):
-                body = await self._loop.run_in_executor(None, responses.compress, body)
+                whole = (body,) if parts is None else parts.pieces(lambda: _SLICE)
+                body, parts = await self._loop.run_in_executor(None, responses.compress, whole), None
                 response.headers["content-encoding"] = "gzip"
+        if parts is not None:
+            await self._send_parts(request, response, parts, close)
+            return
         if request.method == "HEAD" or len(body) <= _WHOLE:
             head = responses.head(response.status, response.headers, self._front.date(), len(body), close)
             self.transport.write(head if request.method == "HEAD" else head + body)
@@ -336,13 +342,29 @@ class HttpProtocol(asyncio.Protocol):
                 await self.sink.drained()
             return
         self._write_head(response, len(body), close)
-        view = memoryview(body)
+        view, start = memoryview(body), 0
         cluster, _ = split_cluster(request.path)
-        for start in range(0, len(body), _SLICE):
+        share = pieces()
+        while start < len(body):
             if self.sink.full:
                 await self.sink.drained()
-            await pieces().turn(cluster)
-            self.transport.write(view[start : start + _SLICE])
+            await share.turn(cluster)
+            end = start + share.bytes
+            self.transport.write(view[start:end])
+            start = end
+        if self.sink.full:
+            await self.sink.drained()
+
+    async def _send_parts(self, request: Request, response: Response, parts: Parts, close: bool) -> None:
+        """A body that is put together as it goes out."""
+        self._write_head(response, parts.size, close)
+        cluster, _ = split_cluster(request.path)
+        share = pieces()
+        for piece in parts.pieces(lambda: share.bytes):
+            if self.sink.full:
+                await self.sink.drained()
+            await share.turn(cluster)
+            self.transport.write(piece)
         if self.sink.full:
             await self.sink.drained()
 

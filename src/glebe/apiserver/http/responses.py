@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -83,7 +83,7 @@ def accepts_gzip(header: str) -> bool:
     return False
 
 
-def compress(body: bytes) -> bytes:
+def compress(pieces: Iterable[bytes]) -> bytes:
     """gzip, quick rather than small (upstream's level)."""
     packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 31)
-    return packer.compress(body) + packer.flush()
+    return b"".join((*map(packer.compress, pieces), packer.flush()))

@@ -188,6 +188,7 @@ class Page:
     """A consistent piece of an ordered range, as of ``revision``."""
 
     entries: list[Entry]
+    """Read only: others may have the same list."""
     revision: int
     next_key: tuple[str, ...] | None
     """(namespace, name) of the last entry when there are more; the next page starts after it.

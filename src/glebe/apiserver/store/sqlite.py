@@ -13,10 +13,12 @@ import sqlite3
 import threading
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import perf_counter
 
+from glebe.apiserver.fairness.pieces import ends
 from glebe.apiserver.store import sqlitefile as file
 from glebe.apiserver.store.base import (
     WHITEOUT,
@@ -38,6 +40,9 @@ log = logging.getLogger("glebe.apiserver.store")
 _BATCH = 2000
 _SLICE = 500
 """At most so many rows of a dropped cluster go with one transaction, so that nobody waits for a big cluster's end."""
+
+_FEW = 2
+"""The ends of so many writes need not be shared among the turns of the loop."""
 
 _MANY = 1000
 """After the end of so many clusters the database's cache is full of what nobody will ask for."""
@@ -240,15 +245,27 @@ class SQLiteStore(Mirror):
             self._pending.pop(operation.key, None)
             if error is None:
                 self._show(operation)
-                operation.done.set_result(None)
             else:
                 operation.done.set_exception(error)
+        if error is None:
+            self._tell(batch)
         for operation in removed:
             assert operation.removed is not None
             if error is None:
                 operation.removed.set_result(None)
             else:
                 operation.removed.set_exception(error)
+
+    @staticmethod
+    def _tell(batch: list[_Operation]) -> None:
+        """Wake the writers: of many, a few in each turn of the loop, since each has an answer to write."""
+        if len(batch) <= _FEW:
+            for operation in batch:
+                operation.done.set_result(None)
+        else:
+            line = ends()
+            for operation in batch:
+                line.add(operation.key.cluster, partial(operation.done.set_result, None))
 
     def _show(self, operation: _Operation) -> None:
         key = operation.key

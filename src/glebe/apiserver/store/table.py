@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from glebe.apiserver.store.shelf import Shelf
 
 _SHRINKS = 1024
+_LONG = 100
+"""Lists of so many entries are kept until something changes: making them, and looking through them for garbage, takes
+longer than all the rest of a watch's beginning."""
 _LAST = "\U0010ffff"
 
 
@@ -29,6 +32,7 @@ class Table:
         "floor",
         "given",
         "history_size",
+        "kept",
         "keys",
         "newest",
         "oldest",
@@ -56,6 +60,8 @@ class Table:
         self.events = 0
         self.history_size = 0
         self.subscriptions: Sequence[Subscription] = ()
+        self.kept: tuple[str, list[Entry]] | None = None
+        """All entries of a namespace ("": of all), as they are now."""
 
     def load(self, key: tuple[str, str], entry: Entry) -> None:
         """Put an entry that was there before: no event. The caller must :meth:`sort` afterwards."""
@@ -68,6 +74,7 @@ class Table:
         for key, entry in entries.items():
             if key not in self.entries:
                 self.entries[key] = entry
+                self.kept = None
                 insort(self.keys, key)
                 self.given += 1
                 self.floor = max(self.floor, entry.revision)  # its beginning is in no history
@@ -77,6 +84,7 @@ class Table:
 
     def apply(self, key: tuple[str, str], entry: Entry, deleted: bool) -> None:
         """Make one change current, remember it and tell the watchers."""
+        self.kept = None
         previous = self.entries.get(key)
         if previous is not None:
             if type(previous) is GivenEntry:
@@ -153,10 +161,13 @@ class Table:
         low, high = _bounds(keys, namespace, after)
         stop = min(high, low + limit) if limit else high
         entries = self.entries
-        if low == 0 and stop == len(keys):
-            found = [entries[k] for k in keys]
+        whole = after is None and stop == high and not (written and self.given)
+        if whole and self.kept is not None and self.kept[0] == namespace:
+            found = self.kept[1]
         else:
-            found = [entries[k] for k in keys[low:stop]]
+            found = [entries[k] for k in keys] if stop - low == len(keys) else [entries[k] for k in keys[low:stop]]
+            if whole and len(found) >= _LONG:
+                self.kept = namespace, found
         next_key = keys[stop - 1] if stop < high and stop > low else None
         return Page(found, revision or current, next_key, high - stop)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import orjson
 
-from glebe.apiserver.fairness.pieces import BYTES, OBJECTS, pieces
+from glebe.apiserver.fairness.pieces import pieces
 from glebe.apiserver.request import media, selection
 from glebe.apiserver.request.call import (
     Call,
@@ -20,6 +20,7 @@ from glebe.apiserver.request.call import (
     stored_version,
     table_of,
 )
+from glebe.apiserver.request.listbody import ListBody
 from glebe.apiserver.store import EVERY_CLUSTER, Compacted, Entry, FutureRevision, Page
 from glebe.kube.errors import ApiError, Cause, bad_request, gone, invalid
 from glebe.kube.objects import Object
@@ -27,6 +28,8 @@ from glebe.kube.transport import Response
 
 _T = TypeVar("_T")
 _BREATHE = 50
+_SHORT = 25
+"""Lists of so many objects are made in one go."""
 _EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
     "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
@@ -78,11 +81,14 @@ async def find(call: Call, chosen: selection.Selection, limit: int) -> tuple[lis
         going_on = token(call, page.revision, page.next_key) if page.next_key else ""
         return page.entries, page.revision, going_on, page.remaining
     found: list[Entry] = []
+    share = pieces()
     while True:
         page = page_of(call, namespace, after, max(limit, 500) if limit else 0, revision)
+        pause = share.objects
         for position, entry in enumerate(page.entries):
-            if position % OBJECTS == OBJECTS - 1:
-                await pieces().turn(call.cluster)
+            if position == pause:
+                await share.turn(call.cluster)
+                pause += share.objects
             if chosen.name and entry.view()["metadata"]["name"] != chosen.name:
                 continue
             if not chosen.matches(entry):
@@ -231,56 +237,43 @@ async def _respond_protobuf(call: Call, entries: list[Entry], meta: Object) -> R
     return Response(200, {"content-type": media.PROTOBUF}, body)
 
 
-def list_body(head: bytes, values: list[bytes]) -> bytes:
-    """A list's JSON from that of the list without items, and those of the items (``values`` is used up).
-
-    The items are copied once: a big list's bytes are most of what it costs.
-    """
-    if not values:
-        return head[:-1] + b',"items":[]}'
-    values[0] = b"".join((head[:-1], b',"items":[', values[0]))
-    values[-1] += b"]}"
-    return b",".join(values)
-
-
-async def _long_list_body(call: Call, head: bytes, values: list[bytes]) -> bytes:
-    """:func:`list_body`, with others between its pieces."""
-    body = bytearray(head[:-1])
-    body += b',"items":['
-    start, size = 0, 0
-    for end, value in enumerate(values, 1):
-        size += len(value)
-        if size >= BYTES or end == len(values):
-            await pieces().turn(call.cluster)
-            body += b",".join(values[start:end])
-            body += b"," if end < len(values) else b"]}"
-            start, size = end, 0
+async def _together(call: Call, parts: ListBody) -> bytes:
+    """A long list's bytes, with others between its pieces."""
+    body, share = bytearray(), pieces()
+    for piece in parts.pieces(lambda: share.bytes):
+        await share.turn(call.cluster)
+        body += piece
     return cast(bytes, body)  # nobody can tell; another copy would cost as much as all of this
 
 
 async def _in_pieces(call: Call, entries: list[Entry], make: Callable[[Entry], _T]) -> list[_T]:
     """``make`` of all entries; long lists let others run in between."""
     made: list[_T] = []
-    for start in range(0, len(entries), OBJECTS):
+    share, start = pieces(), 0
+    while start < len(entries):
         if start:
-            await pieces().turn(call.cluster)
-        made += map(make, entries[start : start + OBJECTS])
+            await share.turn(call.cluster)
+        end = start + share.objects
+        made += map(make, entries[start:end])
+        start = end
     return made
 
 
 async def _respond_list(call: Call, entries: list[Entry], meta: Object) -> Response:
     info, wanted = call.info, call.wanted
     if wanted.shape == "" and wanted.media == media.JSON and not wanted.pretty:
-        if stored_version(info):
-            values = [e.value for e in entries]
-        else:
+        values: Sequence[Entry] | Sequence[bytes] = entries
+        if not stored_version(info):
             values = await _in_pieces(call, entries, lambda e: orjson.dumps(served(info, e.load())))
         head = orjson.dumps({"kind": info.list_kind, "apiVersion": info.api_version, "metadata": meta})
-        whole = len(values) <= OBJECTS
-        body = list_body(head, values) if whole else await _long_list_body(call, head, values)
-        return Response(200, {"content-type": media.JSON}, body)
+        whole = ListBody(head, values)
+        if len(values) <= _SHORT:
+            return Response(200, {"content-type": media.JSON}, whole.whole())
+        if call.request.piecewise:
+            return Response(200, {"content-type": media.JSON}, parts=whole)
+        return Response(200, {"content-type": media.JSON}, await _together(call, whole))
     items = await _in_pieces(call, entries, lambda e: served(info, e.load()))
-    if wanted.shape == "Table" and len(items) > OBJECTS:
+    if wanted.shape == "Table" and len(items) > _SHORT:
         return await _respond_long_table(call, items, meta)
     if wanted.shape == "Table":
         return respond(table_of(call, items, meta), wanted)
@@ -295,8 +288,12 @@ async def _respond_list(call: Call, entries: list[Entry], meta: Object) -> Respo
 
 async def _respond_long_table(call: Call, items: list[Object], meta: Object) -> Response:
     """A table of many rows, with others between them."""
-    table = table_of(call, items[:OBJECTS], meta)
-    for start in range(OBJECTS, len(items), OBJECTS):
-        await pieces().turn(call.cluster)
-        table["rows"] += table_of(call, items[start : start + OBJECTS], meta)["rows"]
+    share = pieces()
+    start = share.objects
+    table = table_of(call, items[:start], meta)
+    while start < len(items):
+        await share.turn(call.cluster)
+        end = start + share.objects
+        table["rows"] += table_of(call, items[start:end], meta)["rows"]
+        start = end
     return respond(table, call.wanted)

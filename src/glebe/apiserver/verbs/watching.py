@@ -8,10 +8,10 @@ from typing import Any
 
 import orjson
 
-from glebe.apiserver.fairness.pieces import OBJECTS, pieces
+from glebe.apiserver.fairness.pieces import pieces
 from glebe.apiserver.request import media, selection
 from glebe.apiserver.request.call import Call, partial, served, stored_version, table_of
-from glebe.apiserver.store import Compacted, Entry, Event, Subscription
+from glebe.apiserver.store import EVERY_CLUSTER, Compacted, Entry, Event, Key, Subscription
 from glebe.apiserver.verbs.pushing import push
 from glebe.apiserver.verbs.reading import invalid_options, revision_of
 from glebe.kube.errors import ApiError, Cause, gone
@@ -101,6 +101,16 @@ def _subscribe(call: Call, plan: Plan, name: str) -> Subscription:
     return store.watch(call.info.stored_as, call.cluster, namespace, name, revision=start)
 
 
+def _present(call: Call, namespace: str, name: str) -> list[Entry]:
+    """What is there now; of one name where only that is asked for and known where to be."""
+    store, resource = call.server.store, call.info.stored_as
+    if name and (namespace or not call.info.namespaced) and call.cluster != EVERY_CLUSTER:
+        entry = store.get(Key(resource, call.cluster, namespace, name))
+        return [] if entry is None else [entry]
+    found = store.range(resource, call.cluster, namespace).entries
+    return [each for each in found if each.view()["metadata"]["name"] == name] if name else found
+
+
 async def _one(chunk: bytes) -> AsyncIterator[bytes]:
     yield chunk
 
@@ -137,7 +147,7 @@ class _Stream:
         if plan.initial:
             namespace = call.route.namespace if call.info.namespaced else ""
             # Taken here, together with the subscription: nothing may happen between the two.
-            self._initial = call.server.store.range(call.info.stored_as, call.cluster, namespace).entries
+            self._initial = _present(call, namespace, chosen.name)
         self._start = store_revision
         metrics = call.server.metrics
         info = call.info
@@ -204,15 +214,13 @@ class _Stream:
         """What is there at the beginning, in pieces."""
         chosen, initial = self._chosen, self._initial
         self._initial = []
-        for start in range(0, len(initial), OBJECTS):
-            if start or len(initial) > OBJECTS:
-                await pieces().turn(self._call.cluster)
-            frames = []
-            for entry in initial[start : start + OBJECTS]:
-                if chosen.name and entry.view()["metadata"]["name"] != chosen.name:
-                    continue
-                if chosen.all or chosen.matches(entry):
-                    frames.append(self._encode("ADDED", entry))
+        share, start = pieces(), 0
+        while start < len(initial):
+            end = start + share.objects
+            if end < len(initial) or start:
+                await share.turn(self._call.cluster)
+            frames = [self._encode("ADDED", each) for each in initial[start:end] if chosen.all or chosen.matches(each)]
+            start = end
             if frames:
                 self._sent[0] += len(frames)
                 yield b"".join(frames)
