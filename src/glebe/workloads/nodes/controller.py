@@ -16,6 +16,7 @@ from glebe.kube.pods import BY_PLACE, has_ended, node_of, place_of, space
 from glebe.kube.resources import LEASES, NODES, PODS
 from glebe.workloads.nodes.eviction import Eviction, Way, driving_out, evictions
 from glebe.workloads.nodes.health import GRACE, assess, heartbeat_of
+from glebe.workloads.nodes.lifetimes import Lifetimes
 
 LEASE_NAMESPACE = "kube-node-lease"
 
@@ -236,4 +237,5 @@ def build(client: Client, informers: Informers, env: Env) -> list[Controller]:
     return [
         NodeHealth(client, informers, env).controller(),
         NodeEviction(client, informers, env).controller(),
+        Lifetimes(client, informers, env).controller(),
     ]
