@@ -78,6 +78,9 @@ async def container_spec(
         cwd=_working_directory(container, paths, pod_dir),
         hostname=hostname,
         network=network.namespace,
+        stdin=bool(container.get("stdin")),
+        stdin_once=bool(container.get("stdinOnce")),
+        tty=bool(container.get("tty")),
         stop_signal=(container.get("lifecycle") or {}).get("stopSignal") or "",
         grace=float(pod["spec"].get("terminationGracePeriodSeconds", _DEFAULT_GRACE)),
     )
