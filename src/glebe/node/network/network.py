@@ -27,6 +27,7 @@ from glebe.node.network.options import NetworkOptions
 from glebe.node.network.podfiles import PodFiles
 from glebe.node.network.servicefeed import ServiceFeed
 from glebe.node.network.services import Balancer, Front
+from glebe.node.values.services import MASTER, variables, visible
 
 log = logging.getLogger("glebe.node")
 
@@ -87,6 +88,26 @@ class Network:
     def service_addresses(self, service: Object) -> Sequence[str]:
         """Where pods of this node reach the Service: its cluster IPs or an address of 127.0.0.0/8; headless: none."""
         return self._mode.service_addresses(service)
+
+    async def variables(self, pod: Object) -> dict[str, str]:
+        """What containers of the pod are told of Services, by addresses that they can reach."""
+        await self._cluster.wait_synced()
+        links = pod["spec"].get("enableServiceLinks") is not False
+        found = visible(self._cluster.services.store.values(), pod["metadata"]["namespace"], links)
+        if self.mode == "loopback":
+            found = [self._reachable(service) for service in found]
+        return variables(found)
+
+    def _reachable(self, service: Object) -> Object:
+        """The Service under its address on the loopback; the API server itself under its own."""
+        meta = service["metadata"]
+        if (meta["namespace"], meta["name"]) == MASTER:
+            for each in self._cluster.slices(*MASTER):
+                for endpoint in each.get("endpoints") or ():
+                    spec = {**service["spec"], "clusterIP": endpoint["addresses"][0], "ports": each.get("ports") or []}
+                    return {**service, "spec": spec}
+        addresses = self.service_addresses(service)
+        return {**service, "spec": {**service["spec"], "clusterIP": addresses[0] if addresses else "None"}}
 
     # --- life
 
