@@ -28,6 +28,8 @@ LOCAL_PATH: Final = "glebe.dev/local-path"
 """The provisioner of Glebe's own nodes."""
 SIMULATED: Final = "glebe.dev/simulated"
 """Annotation of a PersistentVolume behind which there is nothing."""
+FINALIZER: Final = "external-provisioner.volume.kubernetes.io/finalizer"
+"""Keeps a volume's object until its data is gone."""
 HOSTNAME: Final = "kubernetes.io/hostname"
 
 
