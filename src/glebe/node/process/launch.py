@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ from typing import Any
 from glebe.kube.objects import Object
 from glebe.node.contracts import ContainerSpec, Mount, PodNetwork
 from glebe.node.devices.grants import Grant
+from glebe.node.process import allowances
 from glebe.node.process.seams import inherited
 from glebe.node.values import environment
 from glebe.node.values.environment import ConfigError, Source
 from glebe.node.volumes.rewrite import PathMap
 
 Resolve = Callable[[str, str], Awaitable[str]]  # (hostname, subdomain) -> address; waits until there is one
+
+#: (container, volumes, environment) -> what is mounted where
+MountsOf = Callable[[dict[str, Any], Mapping[str, Path], Mapping[str, str]], tuple[Mount, ...]]
 
 _DEFAULT_GRACE = 30.0
 TERMINATION_LOG = "termination-log"  # in the run's directory
@@ -41,10 +46,14 @@ async def container_spec(
     pod_dir: Path,
     sandbox: Sandbox,
     host_ip: str,
+    services: Mapping[str, str] | None = None,
     resolve: Resolve | None,
+    mounts: MountsOf | None = None,
 ) -> ContainerSpec:
     """Everything that starts one run of ``container``.
 
+    :param mounts: says what is mounted where; ``None``: nothing can be, and paths are rewritten.
+    :param services: the variables that tell of Services.
     :param resolve: finds addresses that are put in the place of names in ``env``; ``None``: programs look names up.
     :raises ConfigError: it cannot be created as it is written.
     """
@@ -54,12 +63,15 @@ async def container_spec(
     base = {
         **inherited(),
         "HOSTNAME": hostname,
+        **(services or {}),
         **network.env,
         **sandbox.grant.env(container),
     }
     resolved = await _resolve_hosts(pod, container, resolve) if resolve is not None else container
     # Paths of mounts may depend on the environment (subPathExpr), and the environment names paths.
-    paths = PathMap(container, volumes, environment.build(view, resolved, base, source))
+    first = environment.build(view, resolved, base, source)
+    mounted = mounts(container, volumes, first) if mounts is not None else ()
+    paths = PathMap(container, volumes, first) if mounts is None else _at_their_places(container)
     env = environment.build(view, resolved, {**base, **paths.variables}, source)
     env.update(sandbox.grant.env(container))  # without isolation, a device named by the pod would be another's
     for name in [item["name"] for item in container.get("env") or ()]:
@@ -75,9 +87,14 @@ async def container_spec(
     return ContainerSpec(
         argv=argv,
         env=env,
-        cwd=_working_directory(container, paths, pod_dir),
+        cwd=paths.apply(container["workingDir"]) if container.get("workingDir") else _work(container, paths, pod_dir),
         hostname=hostname,
+        mounts=mounted,
         network=network.namespace,
+        limits=allowances.limits_of(container),
+        identity=allowances.identity_of(pod, container, os.geteuid()),
+        read_only_root=bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem")),
+        host_pids=bool(pod["spec"].get("hostPID")),
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
         tty=bool(container.get("tty")),
@@ -86,13 +103,25 @@ async def container_spec(
     )
 
 
-def _working_directory(container: dict[str, Any], paths: PathMap, pod_dir: Path) -> str:
-    if container.get("workingDir"):
-        return paths.apply(container["workingDir"])
+def _work(container: dict[str, Any], paths: PathMap, pod_dir: Path) -> str:
+    """The directory of a container that names none: its own, with a link to each volume."""
     work = pod_dir / container["name"] / "work"
     work.mkdir(parents=True, exist_ok=True)
+    work.chmod(0o777)  # whoever the container runs as
     paths.link(work)
     return str(work)
+
+
+def _at_their_places(container: dict[str, Any]) -> PathMap:
+    """Volumes that are where the container says: nothing to rewrite, but variables and links name them."""
+    return PathMap(
+        {
+            "volumeMounts": [
+                {"name": m["name"], "mountPath": m["mountPath"]} for m in container.get("volumeMounts") or ()
+            ]
+        },
+        {m["name"]: Path(m["mountPath"]) for m in container.get("volumeMounts") or ()},
+    )
 
 
 def with_network_files(
@@ -114,7 +143,8 @@ def with_termination_log(
     file.chmod(0o666)  # whoever the container runs as
     path = container.get("terminationMessagePath") or "/dev/termination-log"
     if mounts:
-        return dataclasses.replace(spec, mounts=(*spec.mounts, Mount(str(file), path)))
+        env = {**spec.env, TERMINATION_VARIABLE: path}
+        return dataclasses.replace(spec, env=env, mounts=(*spec.mounts, Mount(str(file), path)))
     argv = [str(file) if word == path else word for word in spec.argv]
     env = {name: str(file) if value == path else value for name, value in spec.env.items()}
     return dataclasses.replace(spec, argv=argv, env={**env, TERMINATION_VARIABLE: str(file)})

@@ -98,7 +98,9 @@ class Preparation:
             pod_dir=pod.directory,
             sandbox=pod.sandbox,
             host_ip=machine.host_ip,
+            services=await machine.network.variables(view),
             resolve=machine.resolve(pod.pod) if machine.network.mode == "loopback" else None,
+            mounts=machine.volumes.mounts if machine.containers.mounts else None,
         )
         spec = launch.with_network_files(spec, self._body, pod.sandbox.network, mounts=machine.containers.mounts)
         return launch.with_termination_log(spec, self._body, run.path, mounts=machine.containers.mounts)
