@@ -15,8 +15,9 @@ from typing import Any
 import yaml
 
 from glebe.gpu import catalogue
+from glebe.kube.objects import EVERY
 from glebe.node.simulated import runtimes
-from glebe.node.spec import BLOCK_LABEL, GPU_RESOURCE, POOL_LABEL, RACK_LABEL, NodeSpec, standard_labels
+from glebe.node.spec import BLOCK_LABEL, GPU_RESOURCE, POOL_LABEL, RACK_LABEL, ROOT, NodeSpec, standard_labels
 from glebe.node.values.fields import Fields, FleetError, unique
 
 __all__ = ["DEFAULT_FLEET", "Fleet", "FleetError", "load_fleet", "local_spec", "parse_fleet"]
@@ -92,8 +93,13 @@ def parse_fleet(text: str, file: str = "fleet") -> Fleet:
     return Fleet(tuple(nodes), local)
 
 
+_POOL_FIELDS = "name count gpu cpu memory topology labels taints startDelay runTime clusters".split()
+
+
 def _pool(pool: Fields) -> list[NodeSpec]:
-    pool.only("name", "count", "gpu", "cpu", "memory", "topology", "labels", "taints", "startDelay", "runTime")
+    pool.only(
+        "name", "count", "gpu", "cpu", "memory", "topology", "labels", "taints", "startDelay", "runTime", "clusters"
+    )
     name, count = pool.name("name"), pool.integer("count", low=1)
     capacity = {"cpu": pool.quantity("cpu", "64"), "memory": pool.quantity("memory", "512Gi"), "pods": MAX_PODS}
     labels = {POOL_LABEL: name}
@@ -109,8 +115,9 @@ def _pool(pool: Fields) -> list[NodeSpec]:
         name=name,
         capacity=capacity,
         taints=tuple(_taint(pool, i, value) for i, value in enumerate(pool.items("taints"))),
-        start_delay=runtimes.seconds(_run_time(pool, "startDelay", "1s", runtimes.seconds)),
+        start_delay=_run_time(pool, "startDelay", "1s", runtimes.check),
         run_time=_run_time(pool, "runTime", "60s", runtimes.check),
+        clusters=_clusters(pool),
     )
     width = max(2, len(str(count - 1)))
     nodes = []
@@ -123,6 +130,24 @@ def _pool(pool: Fields) -> list[NodeSpec]:
         own = {**standard_labels(node_name, "simulated"), **place, **labels}
         nodes.append(replace(base, name=node_name, labels=own, address=_address(index)))
     return nodes
+
+
+def _clusters(pool: Fields) -> tuple[str, ...]:
+    """The logical clusters in which the pool's nodes are."""
+    value = pool.value.get("clusters")
+    if value is None:
+        return (ROOT,)
+    if value == EVERY:
+        return (EVERY,)
+    names = pool.items("clusters")
+    if not names:
+        raise pool.error(
+            "clusters", "is empty", f'name logical clusters, or write "{EVERY}" for all; leave it out for {ROOT}'
+        )
+    unique(pool.file, [(pool.at(f"clusters[{i}]"), str(name)) for i, name in enumerate(names)])
+    return tuple(
+        Fields(pool.file, pool.at(f"clusters[{i}]"), {"name": name}).name("name") for i, name in enumerate(names)
+    )
 
 
 def _address(index: int) -> str:
@@ -194,7 +219,7 @@ def local_spec(name: str = "local") -> NodeSpec:
         if board is not None:
             labels.update(catalogue.node_labels(board, len(gpus)))
     info = {"architecture": arch, "kernelVersion": platform.release(), "osImage": _os_name()}
-    return NodeSpec(name=name, capacity=capacity, labels=labels, address="127.0.0.1", start_delay=0.0, info=info)
+    return NodeSpec(name=name, capacity=capacity, labels=labels, address="127.0.0.1", start_delay="0", info=info)
 
 
 def local_gpus(root: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from glebe.kube.clock import format_micro_time, format_time
-from glebe.kube.objects import Object, set_condition
+from glebe.kube.objects import EVERY, Object, set_condition
 
 LEASE_NAMESPACE = "kube-node-lease"
 KIND_LABEL = "glebe.dev/node-kind"  # "simulated" or "process"
@@ -17,6 +17,8 @@ BLOCK_LABEL = "topology.glebe.dev/block"
 RACK_LABEL = "topology.glebe.dev/rack"
 HOSTNAME_LABEL = "kubernetes.io/hostname"
 GPU_RESOURCE = "nvidia.com/gpu"
+ROOT = "root"
+"""The logical cluster of bare paths."""
 
 
 def _no_text() -> Mapping[str, str]:
@@ -28,17 +30,24 @@ class NodeSpec:
     """One node to register. ``capacity`` holds Kubernetes quantities; ``taints`` hold core/v1 Taint objects.
 
     ``start_delay`` (seconds) passes between binding and running; ``run_time`` is how long a pod without the annotation
-    ``sim.glebe.dev/run-time`` runs, in the annotation's own syntax. Both concern simulated nodes only.
+    ``sim.glebe.dev/run-time`` runs, in the annotation's own syntax. Both concern simulated nodes only. Below
+    ``host_paths`` pods of a process node may have hostPath volumes; ``None``: anywhere.
     """
 
     name: str
     capacity: Mapping[str, str]
     labels: Mapping[str, str] = field(default_factory=_no_text)
     taints: tuple[Mapping[str, str], ...] = ()
-    start_delay: float = 1.0
+    start_delay: str = "1s"
     run_time: str = "60s"
     address: str = ""
     info: Mapping[str, str] = field(default_factory=_no_text)  # status.nodeInfo
+    host_paths: tuple[str, ...] | None = None
+    clusters: tuple[str, ...] = (ROOT,)
+
+    def serves(self, cluster: str) -> bool:
+        """Whether there is such a node in that logical cluster."""
+        return cluster in self.clusters or EVERY in self.clusters
 
 
 def standard_labels(name: str, kind: str, arch: str = "amd64") -> dict[str, str]:

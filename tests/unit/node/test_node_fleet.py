@@ -29,7 +29,7 @@ def test_pool_options_are_used() -> None:
         "  runTime: lognormal(60s, 0.5)\n  taints:\n  - {key: k, value: v, effect: NoExecute}\n"
     )
     node = fleet.nodes[100]
-    assert (node.name, node.labels["team"], node.start_delay) == ("a-100", "red", 0.5)
+    assert (node.name, node.labels["team"], node.start_delay) == ("a-100", "red", "500ms")
     assert node.run_time == "lognormal(60s, 0.5)"
     assert node.taints == ({"key": "k", "value": "v", "effect": "NoExecute"},)
     assert "topology.glebe.dev/rack" not in node.labels
@@ -58,7 +58,10 @@ def test_pool_options_are_used() -> None:
         (HEAD + "pools: [{name: a, count: 1, cpu: lots}]", "pools[0].cpu", "quantity"),
         (HEAD + "pools: [{name: a, count: 1, memory: -1Gi}]", "pools[0].memory", "quantity"),
         (HEAD + "pools: [{name: a, count: 1, runTime: often}]", "pools[0].runTime", "lognormal"),
-        (HEAD + "pools: [{name: a, count: 1, startDelay: 'uniform(1,2)'}]", "pools[0].startDelay", "duration"),
+        (HEAD + "pools: [{name: a, count: 1, startDelay: 'uniform(2,1)'}]", "pools[0].startDelay", "duration"),
+        (HEAD + "pools: [{name: a, count: 1, clusters: []}]", "pools[0].clusters", "leave it out"),
+        (HEAD + "pools: [{name: a, count: 1, clusters: [A]}]", "pools[0].clusters[0].name", "lower-case"),
+        (HEAD + "pools: [{name: a, count: 1, clusters: [b, b]}]", "pools[0].clusters[1]", "already used"),
         (HEAD + "pools: [{name: a, count: 1, labels: {x: 1}}]", "pools[0].labels.x", 'in quotes: "1"'),
         (HEAD + "pools: [{name: a, count: 1, taints: [{effect: NoSchedule}]}]", "pools[0].taints[0].key", "required"),
         (HEAD + "pools: [{name: a, count: 1, taints: [{key: a, effect: X}]}]", "pools[0].taints[0].effect", "one of"),

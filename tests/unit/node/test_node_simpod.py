@@ -10,7 +10,7 @@ from glebe.node.spec import NodeSpec
 from glebe.node.status import pod_status
 
 NOW = 1_767_225_600.0
-SPEC = NodeSpec("n1", {"cpu": "1"}, start_delay=1.0, run_time="60s")
+SPEC = NodeSpec("n1", {"cpu": "1"}, start_delay="1s", run_time="60s")
 
 
 def pod(policy: str = "Never", annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:

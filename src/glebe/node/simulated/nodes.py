@@ -1,26 +1,36 @@
 """Simulated nodes: pods that run no program but live, end and fail as real ones do.
 
-One object serves any number of nodes from one pod informer. What a pod does follows from its annotations
-(``sim.glebe.dev/run-time``, ``/exit-code``, ``/fail-after``) and its uid alone, so that a restarted process continues
-every running pod where it was. Faults are injected by calling :meth:`SimulatedNodes.fail_node` and its siblings.
+One object serves any number of nodes in any number of logical clusters from one pod informer. What a pod does follows
+from its annotations (:mod:`.plan`), the scenario and its uid alone, so that a restarted process continues every running
+pod where it was. Faults are injected by calling :meth:`SimulatedNodes.fail_node` and its siblings.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
 
+from glebe.gpu import xids
 from glebe.kube.client import Client
 from glebe.kube.clock import Env, parse_time
 from glebe.kube.controller import Controller, Result
+from glebe.kube.events import WARNING, EventRecorder
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, condition_is_true, is_deleting, key_of
-from glebe.kube.pods import BY_NODE, ENDED, has_ended, node_of
+from glebe.kube.objects import EVERY, Object, ObjectKey, condition_is_true, is_deleting, key_of
+from glebe.kube.pods import BY_PLACE, ENDED, has_ended, place_of, space
 from glebe.kube.resources import NODES, PODS
 from glebe.node.podwrites import finish_deletion, write_status
 from glebe.node.presence import Presence
+from glebe.node.simulated import runtimes
+from glebe.node.simulated.health import Health
+from glebe.node.simulated.places import Places
 from glebe.node.simulated.pod import SimPod
-from glebe.node.spec import NodeSpec
+from glebe.node.simulated.scenario import NO_SCENARIO, Scenario
+from glebe.node.simulated.story import story
+from glebe.node.simulated.timeline import Timeline
+from glebe.node.spec import GPU_RESOURCE, ROOT, NodeSpec
 from glebe.node.status import pod_status
 
 _WORKERS = 8
@@ -30,9 +40,12 @@ _LOST = ("NodeLost", "the simulated node failed while this pod was on it")
 class SimulatedNodes:
     """Runs the simulated nodes ``specs``.
 
+    :param client: of one cluster, or of all logical clusters (:data:`EVERY`); in the latter case each node is in those
+        that its specification names.
     :param informers: shared informers to read pods and nodes from (somebody else runs them); by default this object
         makes and runs its own.
     :param heartbeat_interval: seconds between two heartbeats of one node; by default 10, more for large fleets.
+    :param scenario: what befalls nodes and pods.
     """
 
     def __init__(
@@ -43,17 +56,33 @@ class SimulatedNodes:
         *,
         informers: Informers | None = None,
         heartbeat_interval: float | None = None,
+        scenario: Scenario = NO_SCENARIO,
     ) -> None:
         self._client = client
         self._env = env
         self._specs = {spec.name: spec for spec in specs}
+        self._scenario = scenario
+        self._everywhere = client.cluster == EVERY
+        self.home = ROOT if self._everywhere else client.cluster
+        """The cluster that is meant where none is named."""
         self._own_informers = informers is None
         self._informers = informers or Informers(client, env)
-        self._pods = self._informers.get(PODS, indexers={BY_NODE: node_of})
+        self._pods = self._informers.get(PODS, indexers={BY_PLACE: place_of})
         nodes = self._informers.get(NODES)
-        self.presence = Presence(client, env, specs, nodes, interval=heartbeat_interval)
+        own = [] if self._everywhere else [spec for spec in specs if spec.serves(ROOT)]
+        self.presence = Presence(client, env, own, nodes, interval=heartbeat_interval, status_of=self._status_of)
+        self._timeline = Timeline(self, scenario, env)
+        wanted = {cluster for spec in specs for cluster in spec.clusters} if self._everywhere else set()
+        self._places = Places(client, wanted, self._come, self._go)
+        if self._everywhere:
+            self._come(ROOT)
+        else:
+            self._timeline.come(self.home, own)
+        self._health: dict[ObjectKey, Health] = {}
         self._sims: dict[ObjectKey, SimPod] = {}
-        self._delays: dict[str, float] = {}
+        self._delays: dict[ObjectKey, str] = {}
+        self._writes = 0
+        self._recorder = EventRecorder(client, env, "kubelet")
         self.controller = Controller("simulated-nodes", self._reconcile, env, workers=_WORKERS)
         self.controller.watch(self._pods, when=self._concerns)
 
@@ -62,37 +91,123 @@ class SimulatedNodes:
         async with asyncio.TaskGroup() as group:
             if self._own_informers:
                 self._informers.start(group)
+            group.create_task(self._places.run(), name="simulated nodes: clusters")
             group.create_task(self.presence.run(), name="simulated nodes: presence")
             group.create_task(self.controller.run(), name="simulated nodes: pods")
+            group.create_task(self._timeline.run(), name="simulated nodes: scenario")
 
     async def wait_registered(self) -> None:
-        """Wait until every node is in the API."""
+        """Wait until every node is in the API; those of other logical clusters follow."""
         await self.presence.registered.wait()
+
+    # --- clusters
+
+    def _in(self, cluster: str) -> list[NodeSpec]:
+        return [spec for spec in self._specs.values() if spec.serves(cluster)]
+
+    def _come(self, cluster: str) -> None:
+        specs = self._in(cluster)
+        self.presence.settle(cluster, specs)
+        self._timeline.come(cluster, specs)
+
+    def _go(self, cluster: str) -> None:
+        self.presence.leave(cluster)
+        self._timeline.go(cluster)
+
+    def key(self, node: str, cluster: str | None = None) -> ObjectKey:
+        """The address of a node.
+
+        :raises KeyError: no simulated node is called so there.
+        """
+        key = ObjectKey(self.home if cluster is None else cluster, "", node)
+        if self.presence.spec(key) is None:
+            raise KeyError(f'no simulated node is called "{node}"')
+        return key
+
+    def runs(self, pod: Object) -> bool:
+        """Whether the pod is on one of these nodes."""
+        return self._node_of(pod) is not None
+
+    def _node_of(self, pod: Object) -> ObjectKey | None:
+        name = pod["spec"].get("nodeName")
+        spec = self._specs.get(name) if name else None
+        if spec is None:
+            return None
+        cluster = key_of(pod, self._client.cluster).cluster
+        return ObjectKey(cluster, "", name) if spec.serves(cluster if self._everywhere else ROOT) else None
+
+    def _on(self, node: ObjectKey) -> list[Object]:
+        return self._pods.store.by_index(BY_PLACE, space(node.cluster if self._everywhere else "", node.name))
 
     # --- faults
 
-    def fail_node(self, name: str, *, crash: bool = True) -> None:
+    def fail_node(self, name: str, *, crash: bool = True, cluster: str | None = None) -> None:
         """The node stops: no heartbeats, no status. With ``crash`` what ran on it is lost; else it was only cut off."""
-        self._spec(name)
-        self.presence.silence(name)
+        key = self.key(name, cluster)
+        self.presence.silence(key)
         if crash:
             now = self._env.clock.now()
-            for pod in self._pods.store.by_index(BY_NODE, name):
+            for pod in self._on(key):
                 sim = self._sims.get(key_of(pod, self._client.cluster))
                 if sim is not None and sim.running:
                     sim.state.disrupted = _LOST[1]
                     sim.kill(now, *_LOST)
 
-    def recover_node(self, name: str) -> None:
+    def recover_node(self, name: str, *, cluster: str | None = None) -> None:
         """The node comes back, reports what became of its pods, and takes new ones."""
-        self._spec(name)
-        self.presence.resume(name)
-        for pod in self._pods.store.by_index(BY_NODE, name):
+        key = self.key(name, cluster)
+        self.presence.resume(key)
+        for pod in self._on(key):
             self.controller.queue.add(key_of(pod, self._client.cluster))
 
-    def fail_pod(self, namespace: str, name: str, *, exit_code: int = 1, message: str = "injected failure") -> bool:
+    def set_ready(self, name: str, ready: bool, *, cluster: str | None = None) -> None:
+        """What the node says of itself."""
+        key = self.key(name, cluster)
+        self._health.setdefault(key, Health()).ready = ready
+        self.presence.tell(key)
+
+    async def break_gpu(self, name: str, number: int, code: int, *, cluster: str | None = None) -> None:
+        """The driver reports an XID error: an event, the application that used the GPU fails, and unless only that was
+        to blame the GPU leaves the node's allocatable until :meth:`mend_gpu`."""
+        key = self.key(name, cluster)
+        if xids.breaks(code):
+            self._health.setdefault(key, Health()).broken[number] = code
+            self.presence.tell(key)
+        self._fail_user_of_gpu(key, number)
+        if (node := self._informers.get(NODES).store.get(key)) is not None:
+            await self._recorder.event(node, WARNING, "XidError", f"GPU {number}: {xids.text(code)}")
+
+    def mend_gpu(self, name: str, number: int, *, cluster: str | None = None) -> None:
+        """The GPU has been repaired."""
+        key = self.key(name, cluster)
+        if self._health.setdefault(key, Health()).broken.pop(number, None) is not None:
+            self.presence.tell(key)
+
+    def _fail_user_of_gpu(self, node: ObjectKey, number: int) -> None:
+        """GPUs are taken to be given out in the order in which pods came."""
+        first = 0
+        for pod in self._on(node):
+            key = key_of(pod, self._client.cluster)
+            sim = self._sims.get(key)
+            if sim is None or not sim.running:
+                continue
+            first += _gpus(pod)
+            if number < first:
+                sim.end(1, self._env.clock.now(), message="CUDA error: the GPU reported an XID error (simulated)")
+                self.controller.queue.add(key)
+                return
+
+    def fail_pod(
+        self,
+        namespace: str,
+        name: str,
+        *,
+        exit_code: int = 1,
+        message: str = "injected failure",
+        cluster: str | None = None,
+    ) -> bool:
         """The containers of a running pod exit now with ``exit_code``; ``False`` when it is not running here."""
-        key = ObjectKey(self._client.cluster, namespace, name)
+        key = ObjectKey(self.home if cluster is None else cluster, namespace, name)
         sim = self._sims.get(key)
         if sim is None or not sim.running:
             return False
@@ -100,25 +215,39 @@ class SimulatedNodes:
         self.controller.queue.add(key)
         return True
 
-    def delay_status(self, name: str, seconds: float) -> None:
-        """Every status write of this node comes ``seconds`` late; 0 ends that."""
-        self._spec(name)
-        self._delays[name] = seconds
+    def delay_status(self, name: str, delay: float | str, *, cluster: str | None = None) -> None:
+        """Every status write of this node comes so late (seconds, or a distribution as for run times); 0 ends that."""
+        key = self.key(name, cluster)
+        if delay in (0, "", "0"):
+            self._delays.pop(key, None)
+        else:
+            self._delays[key] = delay if isinstance(delay, str) else f"{delay}s"
 
     def running(self) -> list[ObjectKey]:
         """The pods that run now, in the order in which this process met them."""
         return [key for key, sim in self._sims.items() if sim.running]
 
-    def _spec(self, name: str) -> NodeSpec:
-        if name not in self._specs:
-            raise KeyError(f'no simulated node is called "{name}"')
-        return self._specs[name]
+    def pods_on(self, name: str, *, cluster: str | None = None) -> list[Object]:
+        """The pods that are bound to a node."""
+        return self._on(self.key(name, cluster))
+
+    def client_of(self, cluster: str) -> Client:
+        return self._client.at(cluster)
+
+    def _status_of(
+        self, key: ObjectKey, spec: NodeSpec, conditions: list[dict[str, Any]], now: float
+    ) -> dict[str, Any]:
+        return (self._health.get(key) or Health()).status(spec, conditions, now)
 
     # --- pods
 
     def _concerns(self, old: Object | None, new: Object | None) -> bool:
         pod = new or old
-        if pod is None or pod["spec"].get("nodeName") not in self._specs:
+        if pod is None:
+            return False
+        if self._places.needed:
+            self._places.hint(key_of(pod, self._client.cluster).cluster)
+        if self._node_of(pod) is None:
             return False
         if old is None or new is None:
             return True
@@ -132,42 +261,55 @@ class SimulatedNodes:
         if sim is not None and (pod is None or pod["metadata"]["uid"] != sim.uid):
             del self._sims[key]
             sim = None
-        if pod is None:
+        node = self._node_of(pod) if pod is not None else None
+        if pod is None or node is None:
             return None
-        node = pod["spec"].get("nodeName", "")
         if not self.presence.is_alive(node):
-            return None
+            # Of a cluster that was not heard of yet, or the node is down: then its return brings the pod here again.
+            return Result(1.0) if self.presence.spec(node) is None and self._places.needed else None
+        client = self._client.at(key.cluster)
         if has_ended(pod):
             self._sims.pop(key, None)
             if is_deleting(pod):
-                await finish_deletion(self._client, pod)
+                await finish_deletion(client, pod)
             return None
         now = self._env.clock.now()
         if sim is None:
-            sim = self._sims[key] = SimPod(pod, self._specs[node], now)
+            wishes = self._scenario.wishes(key.cluster or ROOT, pod)
+            sim = self._sims[key] = SimPod(pod, self._specs[node.name], now, wishes)
         sim.advance(now)
         sim.dirty = sim.dirty or _behind(pod)
         if is_deleting(pod) and sim.phase not in ENDED:
             sim.terminate(now, parse_time(pod["metadata"]["deletionTimestamp"]))
-        if not await self._write(node, pod, sim):
+        if (late := self._late(node, sim, now)) > 0:
+            return Result(late)
+        if not await self._write(client, pod, sim):
             return None
         if is_deleting(pod) and not sim.stopping:
-            await finish_deletion(self._client, pod)
+            await finish_deletion(client, pod)
             return None
         return Result(max(0.0, sim.next - self._env.clock.now())) if sim.next is not None else None
 
-    async def _write(self, node: str, pod: Object, sim: SimPod) -> bool:
-        """Bring the status to the API; ``False`` when there is no such pod, or no such node, any more."""
+    def _late(self, node: ObjectKey, sim: SimPod, now: float) -> float:
+        """Seconds for which this status is still held up on a slow node."""
+        if not sim.dirty or node not in self._delays:
+            return 0.0
+        if sim.held_until is None:
+            self._writes += 1
+            sim.held_until = now + runtimes.sample(self._delays[node], f"{self._scenario.seed}/{self._writes}")
+        if sim.held_until > now:
+            return sim.held_until - now
+        sim.held_until = None
+        return 0.0
+
+    async def _write(self, client: Client, pod: Object, sim: SimPod) -> bool:
+        """Bring the status to the API; ``False`` when there is no such pod any more."""
         if not sim.dirty:
             return True
-        if self._delays.get(node):
-            await asyncio.sleep(self._delays[node])
-            if not self.presence.is_alive(node):
-                return False
         sim.dirty = False
         try:
             now = self._env.clock.now()
-            return await write_status(self._client, pod, lambda seen: pod_status(seen, sim.state, now))
+            return await write_status(client, pod, lambda seen: pod_status(seen, sim.state, now))
         except BaseException:
             sim.dirty = True
             raise
@@ -185,16 +327,24 @@ class SimulatedNodes:
         previous: bool = False,
         timestamps: bool = False,
         limit_bytes: int | None = None,
+        since_time: float | None = None,
+        stream: str = "",
     ) -> AsyncIterator[bytes]:
-        """Log lines of a simulated container; each says that it is simulated. ``since``/``limit`` are not needed."""
+        """Log lines of a simulated container; each says that it is simulated. All go to standard output."""
         key = key_of(pod, self._client.cluster)
-        sent = 0
+        since = since_time if since_seconds is None else self._env.clock.now() - since_seconds
+        sent, left = 0, float("inf") if limit_bytes is None else limit_bytes
         while True:
             current = self._pods.store.get(key) or pod
-            lines = [] if previous else _story(current, container)
+            lines = [] if previous or stream == "stderr" else story(current, container)
             first = sent if sent or tail_lines is None else max(0, len(lines) - tail_lines)
             for at, text in lines[first:]:
-                yield ((at + " " if timestamps else "") + text + "\n").encode()
+                if since is None or parse_time(at) >= since:
+                    line = ((at + " " if timestamps else "") + text + "\n").encode()[: int(min(left, 1 << 20))]
+                    left -= len(line)
+                    yield line
+                    if not left:
+                        return
             sent = max(sent, len(lines))
             gone = self._pods.store.get(key) is None or current["metadata"]["uid"] != pod["metadata"]["uid"]
             if not follow or gone or has_ended(current):
@@ -202,12 +352,21 @@ class SimulatedNodes:
             await asyncio.sleep(1.0)
 
 
+def _gpus(pod: Object) -> int:
+    def asked(container: Object) -> int:
+        with suppress(ValueError):
+            return int(((container.get("resources") or {}).get("limits") or {}).get(GPU_RESOURCE) or 0)
+        return 0
+
+    return sum(map(asked, pod["spec"]["containers"]))
+
+
 def _gates(pod: Object) -> dict[str, str | None]:
     """What is said of the pod's readiness gates."""
     gates = {gate["conditionType"] for gate in pod["spec"].get("readinessGates") or ()}
     if not gates:
         return {}
-    conditions = (pod.get("status") or {}).get("conditions") or ()
+    conditions: Iterable[Object] = (pod.get("status") or {}).get("conditions") or ()
     return {c["type"]: c.get("status") for c in conditions if c["type"] in gates}
 
 
@@ -229,21 +388,3 @@ def _behind(pod: Object) -> bool:
     shut = any(open_.get(g["conditionType"]) != "True" for g in pod["spec"]["readinessGates"])
     ready = condition_is_true(pod, "Ready")
     return ready if shut else not ready and condition_is_true(pod, "ContainersReady")
-
-
-def _story(pod: Object, container: str) -> list[tuple[str, str]]:
-    """(time, text) of everything there is to say about a simulated container."""
-    out: list[tuple[str, str]] = []
-    where = pod["spec"].get("nodeName", "")
-    for status in (pod.get("status") or {}).get("containerStatuses") or ():
-        state = status.get("state") or {}
-        run = state.get("running") or state.get("terminated") or {}
-        if status.get("name") != container or not run.get("startedAt"):
-            continue
-        text = (
-            f"[simulated] container {container} of pod {pod['metadata']['name']} on node {where}: no program runs here"
-        )
-        out.append((run["startedAt"], text))
-        if "terminated" in state:
-            out.append((run["finishedAt"], f"[simulated] container {container} exited with code {run['exitCode']}"))
-    return out

@@ -8,7 +8,9 @@ from typing import Any
 from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, annotations_of
 from glebe.node import backoff
+from glebe.node.simulated import runtimes
 from glebe.node.simulated.plan import Plan
+from glebe.node.simulated.pulling import Pull
 from glebe.node.spec import NodeSpec
 from glebe.node.status import (
     Container,
@@ -27,9 +29,11 @@ class SimPod:
     ``advance(now)`` makes every transition that is due; ``next`` is when the next one is (``None``: never); ``dirty``
     says that the status has changed since it was last written. Init containers run one after the other, sidecars from
     their turn on, then all others at once.
+
+    :param wishes: annotations that count instead of the pod's own.
     """
 
-    def __init__(self, pod: Object, spec: NodeSpec, now: float) -> None:
+    def __init__(self, pod: Object, spec: NodeSpec, now: float, wishes: Mapping[str, str] | None = None) -> None:
         self.uid: str = pod["metadata"]["uid"]
         self.policy: str = pod["spec"].get("restartPolicy", "Always")
         self._deadline: int | None = pod["spec"].get("activeDeadlineSeconds")
@@ -37,6 +41,7 @@ class SimPod:
         self.state = PodState(init, main, now, host_ip=spec.address, pod_ip=pod_address(self.uid), resizes=True)
         self.dirty = False
         self.next: float | None = None
+        self.held_until: float | None = None  # a slow node brings the status then
         self.running = False  # the main containers
         self.stopping = False
         self._turn = 0  # of the init containers
@@ -44,13 +49,16 @@ class SimPod:
         self._begin = 0.0  # when the present run began, or will begin
         self._crash = backoff.CrashLoop()
         self._plan: Plan | None = None
-        self._adopt(pod, spec, now)
+        self._pull = Pull(0.0, 0.0)
+        self._ready_at: float | None = None  # when the containers that run will be ready
+        self._probed = [_ready_after(c) for c in pod["spec"]["containers"]]
+        self._adopt(pod, spec, now, annotations_of(pod) if wishes is None else wishes)
 
-    def _adopt(self, pod: Object, spec: NodeSpec, now: float) -> None:
+    def _adopt(self, pod: Object, spec: NodeSpec, now: float, wishes: Mapping[str, str]) -> None:
         # What is always started again is a service: it runs until it is told to end.
         default = "" if self.policy == "Always" else spec.run_time
         try:
-            self._plan = Plan.of(annotations_of(pod), default)
+            self._plan = Plan.of(wishes, default)
         except ValueError as error:
             for container in self.state.main:
                 container.wait("CreateContainerConfigError", str(error))
@@ -61,7 +69,8 @@ class SimPod:
         if status.get("phase") == "Running" and seen is not None:
             self._resume(status, seen)
             return
-        self._begin = now + spec.start_delay
+        self._pull = Pull(self._plan.unpullable(f"{self.uid}/pull"), self._plan.pull(f"{self.uid}/pull"))
+        self._begin = now + self._plan.delay(spec.start_delay, f"{self.uid}/start")
         self._plan_next(self._begin)
         if status.get("startTime") and status.get("initContainerStatuses"):
             self._resume_init(status, now)
@@ -79,6 +88,8 @@ class SimPod:
         running = seen["state"].get("running")
         if running is not None:
             self._start(parse_time(running["startedAt"]), restarts)
+            if seen.get("ready"):  # it was ready before
+                self._become_ready()
             self.dirty = False
             return
         ended = (seen.get("lastState") or {}).get("terminated") or seen["state"].get("terminated") or {}
@@ -125,16 +136,22 @@ class SimPod:
                 self.kill(
                     self.next, "DeadlineExceeded", "Pod was active on the node longer than the specified deadline"
                 )
+            elif self.running and self._ready_at is not None and self.next >= self._ready_at:
+                self._become_ready()
             elif self.running:
-                self.end(self._run()[1], self.next)
+                _, code, reason = self._run()
+                self.end(code, self.next, reason)
             elif self._turn < len(self.state.init):
                 self._initialize(self.state.init[self._turn], self.next)
+            elif not self._pull.done:
+                self._fetch(self.next)
             else:
                 self._start(self.next, self.state.main[0].restarts + (self.state.main[0].last is not None))
 
-    def _run(self) -> tuple[float | None, int]:
+    def _run(self) -> tuple[float | None, int, str]:
         assert self._plan is not None
-        return self._plan.run(f"{self.uid}/{self.state.main[0].restarts}")
+        restarts = self.state.main[0].restarts
+        return self._plan.run(f"{self.uid}/{restarts}", restarts)
 
     def _init_time(self, container: Container) -> float:
         assert self._plan is not None
@@ -185,7 +202,36 @@ class SimPod:
             container.start(at)
         self.running, self.dirty, self._begin = True, True, at
         length = self._run()[0]
-        self._plan_next(None if length is None else at + length)
+        self._ends_at = None if length is None else at + length
+        self._await_readiness(at, restarts)
+
+    def _fetch(self, at: float) -> None:
+        """One step of pulling the images of the main containers."""
+        self._begins(at)
+        self._plan_next(self._pull.step(self.state.main, at))
+        self.dirty = True
+
+    def _await_readiness(self, at: float, restarts: int) -> None:
+        assert self._plan is not None
+        if self._plan.ready_after:
+            after = [runtimes.sample(self._plan.ready_after, f"{self.uid}/ready/{restarts}")] * len(self.state.main)
+        else:
+            after = self._probed
+        for container, seconds in zip(self.state.main, after, strict=False):
+            container.ready = None if not seconds else False
+        self._ready_at = at + max(after) if any(after) else None
+        self._plan_run()
+
+    def _become_ready(self) -> None:
+        for container in self.state.main:
+            container.ready = None
+        self._ready_at, self.dirty = None, True
+        self._plan_run()
+
+    def _plan_run(self) -> None:
+        """What comes next while containers run: they are ready, or end."""
+        times = [at for at in (self._ready_at, self._ends_at) if at is not None]
+        self._plan_next(min(times) if times else None)
 
     def end(self, code: int, at: float, reason: str = "", message: str = "") -> None:
         """All containers exit now; they start again if the pod's restartPolicy says so."""
@@ -193,7 +239,7 @@ class SimPod:
             return
         for container in self.state.main:
             container.end(Exit(code, at, self._begin, reason, message))
-        self.running, self.dirty, self.next = False, True, None
+        self.running, self.dirty, self.next, self._ready_at = False, True, None, None
         if restarts_after(self.policy, code):
             wait = self._crash.after(at - self._begin)
             for container in self.state.main:
@@ -247,6 +293,13 @@ class SimPod:
                 self.dirty = True
 
     _code = 143
+    _ends_at: float | None = None
+
+
+def _ready_after(container: Mapping[str, Any]) -> float:
+    """Seconds before a kubelet could call the container ready: it waits that long before it probes."""
+    probes = (container.get(kind) or {} for kind in ("startupProbe", "readinessProbe"))
+    return float(sum(probe.get("initialDelaySeconds") or 0 for probe in probes))
 
 
 def pod_address(uid: str) -> str:
