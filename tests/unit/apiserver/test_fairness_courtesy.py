@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glebe.apiserver.fairness.courtesy import Courtesy
 from glebe.apiserver.fairness.pieces import Line, Pieces
@@ -31,6 +33,25 @@ async def test_others_rest_while_a_guest_asks() -> None:
     manners.end("guest")
     await turns(5)
     assert done == ["guest", "loud", "loud"]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 20))
+def test_each_cluster_has_its_share_of_every_turn(numbers: list[int], most: int) -> None:
+    async def go() -> list[list[int]]:
+        line, done, seen = Line(Courtesy(), most, 1), [], []
+        for cluster, number in enumerate(numbers):
+            for _ in range(number):
+                line.add(str(cluster), lambda cluster=cluster: done.append(cluster))  # type: ignore[misc]
+        while sum(map(len, seen)) < sum(numbers):
+            await asyncio.sleep(0)
+            seen.append(list(done))
+            done.clear()
+        return [each for each in seen if each]
+
+    seen = asyncio.run(go())
+    assert [sum(each.count(cluster) for each in seen) for cluster in range(len(numbers))] == numbers
+    assert all(len(each) <= most for each in seen)
+    assert len(set(seen[0])) == min(most, len(numbers))
 
 
 async def test_what_a_guest_brings_meanwhile_goes_on() -> None:

@@ -70,9 +70,9 @@ class Line:
             manners.afterwards(self._go_on)
             return
         asyncio.get_running_loop().call_soon(self._turn)
-        for position, cluster in enumerate(clusters[:left]):
-            share = max(1, left // (min(len(clusters), left) - position))
-            left -= self._some(cluster, share)
+        chosen = clusters[:left]
+        for position, cluster in enumerate(chosen):
+            left -= self._some(cluster, max(1, left // (len(chosen) - position)))
 
     def _some(self, cluster: str, share: int) -> int:
         """Up to ``share`` jobs of the cluster, which then stands behind the others; how many there were."""
