@@ -103,12 +103,22 @@ def main() -> int:
     file.truncate(0)
     file.write(f"{os.getpid()} {start_time(os.getpid())}")
     file.flush()
-    watch(node_dir, window)
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
     from glebe.node.network import undo
 
-    undo.undo(node_dir / "network")
+    state = undo.read_state(node_dir / "network")  # the directory may be gone when it is needed
+    watch(node_dir, window)
+    if _is_ours(file.fileno(), node_dir / "network" / "guard"):
+        undo.undo(node_dir / "network", state)
     return 0
+
+
+def _is_ours(file: int, path: Path) -> bool:
+    """Whether nobody has made the directory anew, with a guard of its own."""
+    try:
+        return os.fstat(file).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return not path.parent.exists()
 
 
 if __name__ == "__main__":

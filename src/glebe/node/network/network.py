@@ -123,7 +123,7 @@ class Network:
         )
         if isinstance(self._mode, LoopbackMode):
             self._cluster.other_services_at = self._services_on_loopback
-            self._feed.only_ready = True
+            self._feed.on_loopback = True
         await asyncio.to_thread(self._forget_lost)
         self._files = PodFiles(self._directory / "pods", own_loopback=self.mode == "namespace")
         self._dns = DnsServer(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from glebe.kube.informer import Informer
 from glebe.kube.objects import Object, condition_is_true
 from glebe.kube.pods import BY_NODE
 from glebe.node.network.cluster import Cluster, service_key, services_of
-from glebe.node.network.services import Balancer, balancers, host_ports
+from glebe.node.network.services import Balancer, balancers, host_ports, is_local
+from glebe.node.values.services import MASTER
 
 _TOGETHER = 0.02  # seconds in which changes are collected
 
@@ -32,8 +34,9 @@ class ServiceFeed:
         self._dirty: dict[str, None] = {}
         self._news = asyncio.Event()
         self._with_host_ports: set[str] = set()
-        self.only_ready = False
-        """Whether host ports are opened only for pods that are ready: one that listens there itself comes first."""
+        self.on_loopback = False
+        """Whether pods are on the machine's loopback. Then endpoints may be there, too; and host ports are opened only
+        for pods that are ready, because one that listens there itself comes first."""
 
     def want_all(self) -> None:
         """Tell everything again."""
@@ -91,7 +94,10 @@ class ServiceFeed:
         if service is None:
             return []
         slices = self._cluster.slices(namespace, name)
-        return balancers(service, slices, self._node, self._cluster.unreal, self._cluster.addresses(service))
+        found = balancers(service, slices, self._node, self._cluster.unreal, self._cluster.addresses(service))
+        if self.on_loopback or (namespace, name) == MASTER:  # the server itself says where it is
+            return found
+        return [replace(b, targets=tuple(t for t in b.targets if not is_local(t[0]))) for b in found]
 
     def _host_ports(self, uid: str) -> list[Balancer]:
         address = self._address(uid)
@@ -101,7 +107,7 @@ class ServiceFeed:
                 if not found:
                     break
                 self._with_host_ports.add(uid)
-                return found if not self.only_ready or condition_is_true(pod, "Ready") else []
+                return found if not self.on_loopback or condition_is_true(pod, "Ready") else []
         if not address:
             self._with_host_ports.discard(uid)
         return []

@@ -57,6 +57,15 @@ def is_ipv4(text: str) -> bool:
         return False
 
 
+def is_local(text: str) -> bool:
+    """Whether an address means the machine itself, or its neighbours on the wire: nothing to send pods to.
+
+    Who may write EndpointSlices could else reach what listens on the machine's loopback, or a cloud's metadata.
+    """
+    address = ip_address(text)
+    return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
+
+
 def cluster_ips(service: Object) -> list[str]:
     """The Service's own addresses, those of IPv4."""
     spec = service.get("spec") or {}

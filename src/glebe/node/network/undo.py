@@ -78,12 +78,13 @@ def read_done(directory: Path, uid: str) -> str | None:
         return None
 
 
-def undo(directory: Path) -> None:
+def undo(directory: Path, known: State | None = None) -> None:
     """Remove everything. What cannot be removed is left; ``state.json`` then stays, too, for another try.
 
+    :param known: what there is, if the directory should not say so any more.
     :raises OSError: the first that was refused.
     """
-    state = read_state(directory)
+    state = read_state(directory) or known
     if state is None:
         return
     for uid in known_pods(directory):
