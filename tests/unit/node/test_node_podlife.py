@@ -1,0 +1,236 @@
+"""The life of pods on a process node: probes, hooks, sidecars, restarts, ends; real processes, real API server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from node_world import World
+from test_node_process import gone, log_of, machine, phase
+
+from glebe.kube.objects import Object, condition_is_true
+from glebe.kube.resources import EVENTS, PODS
+from glebe.node.process.node import ProcessNode
+
+pytestmark = pytest.mark.realtime
+
+
+def c(script: str, name: str = "c", **more: Any) -> dict[str, Any]:
+    return {"name": name, "image": "i", "command": ["sh", "-c", script], **more}
+
+
+def probe(command: str, **more: Any) -> dict[str, Any]:
+    return {"exec": {"command": ["sh", "-c", command]}, "periodSeconds": 1, **more}
+
+
+async def events(w: World, pod: str) -> list[tuple[str, str, str]]:
+    """(reason, message, container) of the pod's events."""
+    out = []
+    for event in (await w.client.list(EVENTS, "default")).items:
+        about = event["involvedObject"]
+        if about["name"] == pod:
+            part = about.get("fieldPath", "")
+            out.append((event["reason"], event["message"], part.partition("{")[2].rstrip("}")))
+    return out
+
+
+async def until(w: World, name: str, look: Callable[[Object], Any], timeout: float = 8) -> Object:
+    """The pod as soon as it looks so."""
+
+    async def check() -> Any:
+        pod = await w.get(name)
+        return pod if pod.get("status") and look(pod) else None
+
+    found: Object = await w.until(check, timeout=timeout, every=0.02)
+    return found
+
+
+def status_of(pod: Object, name: str = "c") -> dict[str, Any]:
+    fields = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+    return next((s for f in fields for s in pod["status"].get(f) or () if s["name"] == name), {"state": {}})
+
+
+def waiting(pod: Object, name: str = "c") -> str:
+    return str((status_of(pod, name)["state"].get("waiting") or {}).get("reason", ""))
+
+
+async def test_startup_holds_readiness_back_and_readiness_comes_and_goes(tmp_path: Path) -> None:
+    async with machine(tmp_path) as (w, _):
+        up, well = tmp_path / "up", tmp_path / "well"
+        body = c(
+            "sleep 60",
+            startupProbe=probe(f"test -e {up}", failureThreshold=30),
+            readinessProbe=probe(f"test -e {well}", failureThreshold=1),
+        )
+        await w.pod("p", "local", containers=[body])
+        pod = await until(w, "p", lambda p: status_of(p)["state"].get("running"))
+        assert (status_of(pod)["started"], status_of(pod)["ready"]) == (False, False)
+        up.touch()
+        pod = await until(w, "p", lambda p: status_of(p)["started"])
+        assert not condition_is_true(pod, "Ready")
+        well.touch()
+        await until(w, "p", lambda p: condition_is_true(p, "Ready"))
+        well.unlink()
+        pod = await until(w, "p", lambda p: not condition_is_true(p, "Ready"))
+        condition = next(x for x in pod["status"]["conditions"] if x["type"] == "Ready")
+        assert condition["reason"] == "ContainersNotReady"
+        assert condition["message"] == "containers with unready status: [c]"
+        assert status_of(pod)["restartCount"] == 0
+        assert ("Unhealthy", "Readiness probe failed: ", "c") in await events(w, "p")
+
+
+async def test_what_fails_its_liveness_probe_is_started_again(tmp_path: Path) -> None:
+    async with machine(tmp_path) as (w, node):
+        sick = tmp_path / "sick"
+        body = c(
+            "echo up; sleep 60",
+            livenessProbe=probe(f"if test -e {sick}; then echo ill; exit 1; fi", failureThreshold=1),
+        )
+        await w.pod("p", "local", containers=[body], restartPolicy="Always", terminationGracePeriodSeconds=5)
+        await w.pod("once", "local", containers=[body], terminationGracePeriodSeconds=5)
+        await until(w, "p", lambda p: condition_is_true(p, "Ready"))
+        sick.touch()
+        pod = await until(w, "p", lambda p: status_of(p)["restartCount"] == 1)
+        sick.unlink()
+        pod = await until(w, "p", lambda p: condition_is_true(p, "Ready"))
+        assert status_of(pod)["lastState"]["terminated"]["exitCode"] == 143
+        said = await events(w, "p")
+        assert ("Unhealthy", "Liveness probe failed: ill\n", "c") in said
+        assert ("Killing", "Container c failed liveness probe, will be restarted", "c") in said
+        assert await log_of(node, pod) == "up\n"
+        await phase(w, "once", "Failed")  # its policy is Never
+        assert ("Killing", "Container c failed liveness probe", "c") in await events(w, "once")
+
+
+async def test_sidecars_start_first_and_end_last_in_reverse(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+
+    def sidecar(name: str, **more: Any) -> dict[str, Any]:
+        script = f"trap 'echo -{name} >> {diary}; exit 0' TERM; echo +{name} >> {diary}; while :; do sleep 0.05; done"
+        return c(script, name, restartPolicy="Always", **more)
+
+    async with machine(tmp_path) as (w, _):
+        gate = tmp_path / "gate"
+        await w.pod(
+            "p",
+            "local",
+            initContainers=[
+                sidecar("a", startupProbe=probe(f"test -e {gate}", failureThreshold=30)),
+                c(f"echo init >> {diary}", "i"),
+                sidecar("b"),
+            ],
+            containers=[c(f"echo main >> {diary}; sleep 0.2")],
+        )
+        pod = await until(w, "p", lambda p: status_of(p, "a")["state"].get("running"))
+        assert pod["status"]["phase"] == "Pending"
+        assert (waiting(pod, "i"), waiting(pod)) == ("PodInitializing", "PodInitializing")
+        gate.touch()
+        pod = await phase(w, "p", "Succeeded")
+        assert diary.read_text().split() == ["+a", "init", "+b", "main", "-b", "-a"]
+        assert [status_of(pod, name)["state"]["terminated"]["exitCode"] for name in ("a", "b", "i", "c")] == [0] * 4
+        assert ("Killing", "Stopping container a", "a") in await events(w, "p")
+
+
+async def test_a_failed_init_container_fails_the_pod_and_ends_its_sidecars(tmp_path: Path) -> None:
+    async with machine(tmp_path) as (w, _):
+        init = [c("sleep 60", "s", restartPolicy="Always"), c("exit 7", "i")]
+        await w.pod("p", "local", initContainers=init, containers=[c("echo never")], terminationGracePeriodSeconds=3)
+        pod = await phase(w, "p", "Failed")
+        assert status_of(pod, "i")["state"]["terminated"]["exitCode"] == 7
+        assert status_of(pod, "s")["state"]["terminated"]["exitCode"] == 143
+        assert waiting(pod) == "PodInitializing"  # as upstream leaves it
+
+
+async def test_hooks_run_around_the_container(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    async with machine(tmp_path) as (w, _):
+        script = f"trap 'echo term >> {diary}; exit 0' TERM; echo run >> {diary}; while :; do sleep 0.02; done"
+        hooks = {
+            "postStart": {"exec": {"command": ["sh", "-c", f"sleep 0.3; echo post >> {diary}"]}},
+            "preStop": {"exec": {"command": ["sh", "-c", f"echo pre >> {diary}; sleep 0.2; echo pre2 >> {diary}"]}},
+        }
+        await w.pod("p", "local", containers=[c(script, lifecycle=hooks)], terminationGracePeriodSeconds=20)
+        bad = {"postStart": {"exec": {"command": ["sh", "-c", "echo secret; exit 3"]}}}
+        await w.pod("bad", "local", containers=[c("sleep 60", lifecycle=bad)], terminationGracePeriodSeconds=3)
+        slow = {"preStop": {"sleep": {"seconds": 60}}}
+        await w.pod("slow", "local", containers=[c("sleep 60", lifecycle=slow)], terminationGracePeriodSeconds=1)
+        await until(w, "p", lambda p: status_of(p)["state"].get("running"))
+        assert diary.read_text().split() == ["run", "post"]  # not Running before the hook is done
+        await w.client.delete(PODS, "p", "default")
+        await gone(w, "p")
+        assert diary.read_text().split() == ["run", "post", "pre", "pre2", "term"]
+        await phase(w, "bad", "Failed")
+        said = await events(w, "bad")
+        assert ("FailedPostStartHook", "PostStartHook failed", "c") in said
+        assert ("Killing", "FailedPostStartHook", "c") in said
+        await until(w, "slow", lambda p: status_of(p)["state"].get("running"))
+        began = asyncio.get_running_loop().time()
+        await w.client.delete(PODS, "slow", "default")
+        await gone(w, "slow")
+        assert asyncio.get_running_loop().time() - began < 4  # the grace period bounds the hook, too
+
+
+async def test_crash_loops_bad_commands_and_missing_config_read_as_on_any_cluster(tmp_path: Path) -> None:
+    async with machine(tmp_path) as (w, _):
+        always = {"restartPolicy": "Always"}
+        secret = [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "none", "key": "k"}}}]
+        rule = {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}
+        script = f"test -e {tmp_path}/r && exit 0; touch {tmp_path}/r; exit 42"
+        pods: dict[str, dict[str, Any]] = {
+            "crash": {"containers": [c('echo dying > "$GLEBE_TERMINATION_LOG"; exit 3')], **always},
+            "command": {"containers": [{"name": "c", "image": "i", "command": ["/no/such"]}], **always},
+            "config": {"containers": [c("true", env=secret)]},
+            "volume": {"containers": [c("true")], "volumes": [{"name": "v", "configMap": {"name": "none"}}]},
+            "big": {"containers": [c("true", resources={"requests": {"cpu": "64"}})]},
+            "rules": {"containers": [c(script, restartPolicy="Never", restartPolicyRules=[rule])]},
+            "root": {"containers": [c("true", securityContext={"runAsNonRoot": True, "runAsUser": 0})]},
+        }
+        for name, spec in pods.items():
+            await w.pod(name, "local", **spec)
+        crash = await until(w, "crash", lambda p: waiting(p) == "CrashLoopBackOff")
+        uid = crash["metadata"]["uid"]
+        message = status_of(crash)["state"]["waiting"]["message"]
+        assert message == f"back-off 10s restarting failed container=c pod=crash_default({uid})"
+        ended = status_of(crash)["lastState"]["terminated"]
+        assert (ended["exitCode"], ended["message"], ended["containerID"][-4:]) == (3, "dying\n", "/c/1")
+        assert crash["status"]["phase"] == "Running"
+        back_off = f"Back-off restarting failed container c in pod crash_default({uid})"
+        assert ("BackOff", back_off, "c") in await events(w, "crash")
+        command = await until(w, "command", lambda p: waiting(p) == "CrashLoopBackOff")
+        assert status_of(command)["lastState"]["terminated"]["reason"] == "StartError"
+        config = await until(w, "config", lambda p: waiting(p) == "CreateContainerConfigError")
+        assert status_of(config)["state"]["waiting"]["message"] == 'secret "none" not found'
+        assert ("Failed", 'Error: secret "none" not found', "c") in await events(w, "config")
+        volume = await w.get("volume")
+        assert (volume["status"]["phase"], waiting(volume)) == ("Pending", "ContainerCreating")
+        (mount,) = [text for reason, text, _ in await events(w, "volume") if reason == "FailedMount"]
+        assert mount == 'MountVolume.SetUp failed for volume "v" : configmap "none" not found'
+        big = await phase(w, "big", "Failed")
+        assert big["status"]["reason"] == "OutOfcpu"
+        assert big["status"]["message"].startswith(
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 64000"
+        )
+        rules = await phase(w, "rules", "Succeeded")
+        assert status_of(rules)["restartCount"] == 1
+        root = await until(w, "root", lambda p: waiting(p) == "CreateContainerConfigError")
+        assert "runAsUser breaks non-root policy" in status_of(root)["state"]["waiting"]["message"]
+
+
+async def test_an_ephemeral_container_joins_and_does_not_keep_the_pod(tmp_path: Path) -> None:
+    async with machine(tmp_path) as (w, node):
+        await w.pod("p", "local", containers=[c(f"while ! test -e {tmp_path}/go; do sleep 0.05; done")])
+        await until(w, "p", lambda p: status_of(p)["state"].get("running"))
+        debug = {"spec": {"ephemeralContainers": [c("echo debugging; sleep 60", "debug")]}}
+        await w.client.patch(PODS, "p", debug, "default", subresource="ephemeralcontainers")
+        pod = await until(w, "p", lambda p: status_of(p, "debug")["state"].get("running"))
+        await w.until(lambda: _logged(node, pod, "debug", "debugging\n"), timeout=3, every=0.02)
+        (tmp_path / "go").touch()
+        pod = await phase(w, "p", "Succeeded")
+        assert status_of(pod, "debug")["state"]["terminated"]["exitCode"] == 143
+
+
+async def _logged(node: ProcessNode, pod: Object, container: str, text: str) -> bool:
+    return b"".join([chunk async for chunk in node.logs(pod, container)]).decode() == text
