@@ -96,7 +96,7 @@ class ProcessNode:
             host_ip=_HOST_IP,
             containers=Containers(self._root / "agent", window),
             network=Network(self._informers, env, spec.name, self._root / "network", network),
-            volumes=Volumes(client, env, spec),
+            volumes=Volumes(client, env, spec, self._informers, self._root / "claims"),
             devices=Devices(int(spec.capacity.get(GPU_RESOURCE, "0")), self._is_over),
             resolve=self._resolver,
         )
@@ -127,6 +127,7 @@ class ProcessNode:
                     await self._machine.containers.start()
                     await self._machine.network.start(possible=self._machine.containers.abilities.networks)
                     group.create_task(self._machine.network.run(), name="process node: network")
+                    group.create_task(self._machine.volumes.run(), name="process node: volumes")
                     await self._pods.wait_synced()
                     self._adopt(group)
                     self._pods.add_handler(self._on_pod)

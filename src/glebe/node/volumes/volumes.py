@@ -16,6 +16,7 @@ from typing import Any, Final
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
+from glebe.kube.informer import Informers
 from glebe.kube.objects import Object
 from glebe.kube.quantity import parse
 from glebe.kube.resources import CONFIGMAPS, PERSISTENT_VOLUME_CLAIMS, SECRETS
@@ -28,7 +29,9 @@ from glebe.node.values.downward import ConfigError
 from glebe.node.values.environment import Source, decode_secret
 from glebe.node.values.objects import Objects, Ref
 from glebe.node.values.tokens import Tokens
-from glebe.node.volumes import atomic, claims, hostpaths, memory, ownership, payload, subpaths, usage
+from glebe.node.volumes import atomic, hostpaths, memory, ownership, payload, subpaths, usage
+from glebe.node.volumes import claims as claimed
+from glebe.node.volumes.localpaths import LocalPaths
 
 log = logging.getLogger("glebe.node")
 
@@ -51,14 +54,37 @@ def place(path: Path, *, read_only: bool = False) -> Place:
 
 
 class Volumes:
-    """All volumes of one node. A pod's are below ``POD_DIR/volumes``."""
+    """All volumes of one node. A pod's are below ``POD_DIR/volumes``.
 
-    def __init__(self, client: Client, env: Env, spec: NodeSpec) -> None:
+    :param claims: where volumes are made for claims; without it (and informers) this node makes none.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        env: Env,
+        spec: NodeSpec,
+        informers: Informers | None = None,
+        claims: Path | None = None,
+    ) -> None:
         self._client = client
+        self._local = None
+        if informers is not None and claims is not None:
+            self._local = LocalPaths(client, informers, env, spec, claims)
         self._spec = spec
         self._objects = Objects(client, env)
         self._tokens = Tokens(client, env)
         self._places: dict[str, dict[str, Place]] = {}  # per uid: what is bound is not looked up again
+
+    async def run(self) -> None:
+        """Make volumes for claims, until cancelled; then end all watches."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for controller in self._local.controllers if self._local is not None else ():
+                    group.create_task(controller.run(), name=f"process node: {controller.name}")
+                await asyncio.get_running_loop().create_future()
+        finally:
+            self.close()
 
     async def source(self, pod: Object) -> Source:
         """The ConfigMaps and Secrets that the pod's environment names, as they are now.
@@ -141,10 +167,10 @@ class Volumes:
             return place(hostpaths.find(volume["hostPath"], self._spec.host_paths))
         if "emptyDir" in volume:
             return self._empty_dir(pod, volume["emptyDir"], path)
-        if claims.claim_name(pod, volume):
+        if claimed.claim_name(pod, volume):
             return await self._claimed(pod, volume)
         if not any(kind in volume for kind in payload.KINDS):
-            raise VolumeError(claims.unsupported(volume, "it"))
+            raise VolumeError(claimed.unsupported(volume, "it"))
         await self._write(pod, volume, path)
         return place(path, read_only=True)
 
@@ -166,12 +192,12 @@ class Volumes:
         if known is not None and known.exists():
             return known
         namespace = pod["metadata"]["namespace"]
-        wanted = Ref(PERSISTENT_VOLUME_CLAIMS, namespace, claims.claim_name(pod, volume))
+        wanted = Ref(PERSISTENT_VOLUME_CLAIMS, namespace, claimed.claim_name(pod, volume))
         claim = await self._objects.read(uid, wanted)
-        bound = claims.bound_volume(pod, volume, claim)
+        bound = claimed.bound_volume(pod, volume, claim)
         assert claim is not None
         found = await self._objects.read(uid, Ref(VOLUMES, "", bound))
-        path = claims.path_of(found, claim, self._spec.labels, self._spec.host_paths)
+        path = claimed.path_of(found, claim, self._spec.labels, self._spec.host_paths)
         group = ownership.group_of(pod["spec"])
         policy = (pod["spec"].get("securityContext") or {}).get("fsGroupChangePolicy")
         keep = policy == "OnRootMismatch" and group is not None and ownership.belongs(path, group, read_only=False)
