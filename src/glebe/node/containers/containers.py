@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from glebe.node.containers import abilities, cgroups, client, runspec, usage
 from glebe.node.containers.abilities import Abilities
@@ -16,7 +18,14 @@ from glebe.node.containers.rundir import Run
 from glebe.node.containers.runspec import Settings
 from glebe.node.containers.supervise import system
 from glebe.node.containers.usage import Usage
-from glebe.node.contracts import ContainerSpec, Limits, Streams
+from glebe.node.contracts import ContainerSpec, Limits, SandboxError, Streams
+
+if TYPE_CHECKING:
+    from glebe.node.containers.images.images import Images, Tell
+    from glebe.node.containers.images.store import Image
+
+NATIVE = "process"  # the handler that means the machine's own file system
+ANY_IMAGE = "container"  # the handler that means whatever OCI runtime there is
 
 __all__ = ["Abilities", "CannotExecute", "Containers", "NotRunning", "Usage"]
 
@@ -25,10 +34,12 @@ class Containers:
     """Starts containers and talks to them.
 
     :param agent_file: names the agent that runs now; :param window: how long containers go on without one (seconds).
-    :param key: tells this node's cgroups from those of other nodes on the machine.
+    :param key: tells this node's cgroups from those of other nodes on the machine; else its directory does.
     :param isolate: ``False``: plain processes, whatever the machine allows.
     :param hidden: directories that no container sees into (the platform's own).
     :param log_size, log_files: bytes of a container's log file, and how many of them there are.
+    :param layouts: where images lie that need no registry (:mod:`.images.layout`).
+    :param now: seconds since the epoch, for the age of images.
     """
 
     runtime = "process"  # in containerID: RUNTIME://...
@@ -38,15 +49,21 @@ class Containers:
         agent_file: Path,
         window: float,
         *,
-        key: str = "node",
+        key: str = "",
         isolate: bool = True,
         hidden: Sequence[Path] = (),
         log_size: int = 10 * 1024 * 1024,
         log_files: int = 5,
+        layouts: Path | None = None,
+        now: Callable[[], float] = lambda: 0.0,
     ) -> None:
         shown = tuple(str(path) for path in hidden)
+        key = key or hashlib.sha256(os.fsencode(agent_file.absolute())).hexdigest()[:12]
         self._settings = Settings(agent_file, window, key, log_size, log_files, shown)
         self._isolate = isolate
+        self._now = now
+        self._layouts = layouts
+        self._images: Images | None = None
         self.abilities = Abilities()
 
     async def start(self) -> Abilities:
@@ -69,7 +86,58 @@ class Containers:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(run.path / "view")  # of a preparation that was broken off
         run.path.mkdir(parents=True, exist_ok=True)
-        run.prepare(runspec.native(spec, run.path, self._settings, self.abilities))
+        make = runspec.from_image if spec.rootfs else runspec.native
+        run.prepare(make(spec, run.path, self._settings, self.abilities))
+
+    # --- images
+
+    def handler(self, name: str) -> str:
+        """The OCI runtime that a RuntimeClass' handler means; ``""``: the machine's own file system.
+
+        :raises SandboxError: no runtime answers to it here.
+        """
+        if name in ("", NATIVE):
+            return ""
+        runtimes = self.abilities.runtimes if self.abilities.images else {}
+        if name == ANY_IMAGE and runtimes:
+            return next(iter(runtimes))
+        if name in runtimes:
+            return name
+        raise SandboxError(f'failed to get sandbox runtime: no runtime for "{name}" is configured')
+
+    @property
+    def handlers(self) -> tuple[str, ...]:
+        """The handlers that can be used here."""
+        return (NATIVE, *((ANY_IMAGE, *self.abilities.runtimes) if self.abilities.images else ()))
+
+    async def image(self, name: str, policy: str, secrets: Iterable[Mapping[str, Any]], tell: Tell) -> Image:
+        """An image, unpacked and ready; ``secrets`` are the pod's ``imagePullSecrets``.
+
+        :raises ImageError: it cannot be had.
+        """
+        return await self._store().ensure(name, policy, secrets, tell)
+
+    def list_images(self) -> list[dict[str, Any]]:
+        """For ``node.status.images``."""
+        directory = self._settings.agent_file.parent / "images"
+        return self._store().store.list() if self.abilities.images and directory.exists() else []
+
+    async def collect_images(self, runs: Sequence[Run], unused_for: float) -> int:
+        """Remove images that no run uses and that nobody wanted for so many seconds; bytes of blobs that were freed."""
+        if not self.list_images():
+            return 0
+        used = [Path((run.spec.get("oci") or {}).get("overlay", {}).get("lower", "")) for run in runs]
+        return await asyncio.to_thread(self._store().store.collect, used, self._now() - unused_for)
+
+    def _store(self) -> Images:
+        if self._images is None:
+            from glebe.node.containers.images.images import Images  # here: most nodes never use one
+
+            base = self._settings.agent_file.parent / "images"
+            self._images = Images(base, self._layouts or base / "local", self._now)
+        return self._images
+
+    # --- talking to them
 
     async def execute(self, run: Run, argv: Sequence[str], *, tty: bool = False, stdin: bool = False) -> Streams:
         """Start a further process in a running container: its environment, directory, user and namespaces.

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glebe.node.containers import capabilities, cgroups, mountplan
+import orjson
+
+from glebe.node.containers import bundle, capabilities, cgroups, mountplan
 from glebe.node.containers.abilities import Abilities
 from glebe.node.containers.capabilities import UnknownCapability
 from glebe.node.containers.mountplan import CannotMount
-from glebe.node.contracts import ContainerSpec, Identity
+from glebe.node.containers.supervise import main as supervise
+from glebe.node.contracts import ContainerSpec, CreateError, Identity
 from glebe.node.values.environment import ConfigError
 
 
@@ -94,6 +97,37 @@ def native(spec: ContainerSpec, run: Path, settings: Settings, abilities: Abilit
             raise ConfigError(str(error)) from error
         result["mounts"] = plan.operations
     return result
+
+
+def from_image(spec: ContainerSpec, run: Path, settings: Settings, abilities: Abilities) -> dict[str, Any]:
+    """A container with an image's root, by the OCI runtime ``spec.handler``; writes its bundle.
+
+    :raises CreateError: it cannot be made as it is written.
+    """
+    paths = {name: str(run / name) for name in ("upper", "work", "merged", "bundle", "oci")}
+    if any(sign in str(run) + spec.rootfs for sign in ",:\\"):
+        raise CreateError(f'an overlay cannot have ",", ":" or "\\" in its paths: {run}')
+    told = {**common(spec, run, settings), **limits(spec, run, settings, abilities)}
+    group = told["cgroup"]
+    options = ["--root", paths["oci"]]
+    cgroup = ""
+    if spec.handler == "crun":
+        options.append("--cgroup-manager=disabled")  # the supervisor has put it into the container's groups
+    else:
+        cgroup = f"/{cgroups.PARENT}/{cgroups.group_name(settings.key, run)}"
+        group = {**group, "procs": []}
+    document = bundle.config(spec, Path(paths["merged"]), {supervise.MARK: str(run)}, cgroup)
+    os.makedirs(paths["bundle"], exist_ok=True)
+    Path(paths["bundle"], "config.json").write_bytes(orjson.dumps(document))
+    overlay = {"lower": spec.rootfs, "upper": paths["upper"], "work": paths["work"], "merged": paths["merged"]}
+    made = {
+        "runtime": abilities.runtimes[spec.handler],
+        "options": options,
+        "id": f"glebe-{cgroups.group_name(settings.key, run)}",
+        "bundle": paths["bundle"],
+        "overlay": overlay,
+    }
+    return {**told, "cgroup": group, "oci": made}
 
 
 def _identity(identity: Identity, abilities: Abilities) -> dict[str, Any]:

@@ -1,6 +1,9 @@
-"""A container's log as CRI lines (``TIME STREAM F|P TEXT``), rotated by size: LOG, LOG.1 (newer) ... LOG.4."""
+"""A container's log as CRI lines (``TIME STREAM F|P TEXT``).
 
-# ruff: noqa: SIM105 - contextlib is not imported here
+Rotated by size, between lines: LOG becomes LOG.1, the next one LOG.2 and so on, numbers are never used again, so that
+who follows need not race with renames; the newest few are kept.
+"""
+
 from __future__ import annotations
 
 import os
@@ -18,6 +21,7 @@ class Log:
         self._path = path
         self._size = size
         self._files = files
+        self._number = 0
         self._file = self._open()
         self._rest = {"stdout": b"", "stderr": b""}
 
@@ -54,17 +58,13 @@ class Log:
             pass  # a full disk must not end the container
 
     def _rotate(self) -> None:
-        for index in range(self._files - 2, 0, -1):
-            try:
-                os.replace(f"{self._path}.{index}", f"{self._path}.{index + 1}")
-            except FileNotFoundError:
-                pass
-        if self._files > 1:
-            os.replace(self._path, self._path + ".1")
-        else:
-            os.unlink(self._path)
+        self._number += 1
+        os.replace(self._path, f"{self._path}.{self._number}")
         os.close(self._file)
         self._file = self._open()
+        old = self._number - max(0, self._files - 1)
+        if old > 0:
+            os.unlink(f"{self._path}.{old}")
 
 
 def _stamp() -> str:

@@ -50,12 +50,18 @@ def send(channel: _socket.socket, message: dict[str, Any], fds: tuple[int, ...] 
 
 def receive(channel: _socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """One packet and its descriptors; ``None``: the other end is gone."""
+    data, fds = receive_raw(channel)
+    return (system.loads(data.decode()) if data else None), fds
+
+
+def receive_raw(channel: _socket.socket) -> tuple[bytes, list[int]]:
+    """Bytes and the descriptors beside them."""
     data, ancillary, _, _ = channel.recvmsg(_PACKET, _socket.CMSG_SPACE(4 * 16), 0x40000000)  # MSG_CMSG_CLOEXEC
     fds = array.array("i")
     for _, kind, content in ancillary:
         if kind == _socket.SCM_RIGHTS:
             fds.frombytes(content[: len(content) // 4 * 4])
-    return (system.loads(data.decode()) if data else None), list(fds)
+    return data, list(fds)
 
 
 class Inside:

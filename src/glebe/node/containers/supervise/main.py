@@ -19,14 +19,11 @@ Times are seconds since the epoch; ``start`` is field 22 of /proc/PID/stat.
 # ruff: noqa: SIM105 - contextlib is not imported here
 from __future__ import annotations
 
-import fcntl
 import os
 import select
-import struct
-import termios
 import time
 
-from glebe.node.containers.supervise import crifile, inside, limits, native, oci, sessions, system
+from glebe.node.containers.supervise import crifile, limits, native, oci, sessions, stdio, system
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +33,6 @@ else:
     import _signal
 
 MARK = "GLEBE_RUN"  # a variable that everything in the run inherits: RUN_DIR
-_INPUT_LIMIT = 256 * 1024  # bytes of input that wait for the container until attached clients have to
 _IDLE = 500  # milliseconds between two looks for a platform
 
 
@@ -46,13 +42,13 @@ class Supervisor:
         with open(self.path("run.json")) as file:
             self.run: dict[str, Any] = system.loads(file.read())
         sizes = (self.run.get("logSize") or crifile.SIZE, self.run.get("logFiles") or crifile.FILES)
-        self.log = crifile.Log(self.run["log"], *sizes)
+        self.stdio = stdio.Stdio(self.run, crifile.Log(self.run["log"], *sizes))
         self.limits = limits.Limits(self.run, run_dir)
         mark = {MARK: run_dir}
-        self.container: Any = (
-            oci.Oci(self.run, mark) if self.run.get("oci") else native.Native(self.run, mark, self.limits.procs)
-        )
-        self.sessions = sessions.Sessions(self.container, self.give, self.resize, bool(self.run.get("tty")))
+        made: Any = oci.Oci(self.run, self.limits.procs) if self.run.get("oci") else None
+        self.container: Any = made or native.Native(self.run, mark, self.limits.procs)
+        self.sessions = sessions.Sessions(self.container, self.stdio, bool(self.run.get("tty")))
+        self.stdio.tell = self.sessions.tell
         self.pid = 0
         self.started = 0.0
         self.reason = ""
@@ -61,11 +57,6 @@ class Supervisor:
         self.alone_since: float | None = None
         self.agent_fd = -1
         self.wake_fd = -1
-        self.input_fd = -1
-        self.terminal = -1
-        self.input = bytearray()
-        self.input_over = False
-        self.streams: dict[int, str] = {}
         self.ended: int | None = None  # the command's wait status
 
     def path(self, name: str) -> str:
@@ -105,35 +96,19 @@ class Supervisor:
             raise native.CannotStart(128, f"{error.filename or 'cgroup'}: {error.strerror}") from error
         self.container.listen(self._began, self._ended)
         self.container.open()
-        theirs = self._standard_streams()
+        theirs = self.stdio.open()
         try:
             self.pid = self.container.start_main(theirs)
         finally:
             for fd in set(theirs):
                 os.close(fd)
+        if self.container.console >= 0:
+            self.stdio.use_terminal(self.container.console)
         self.started = time.time()
         stamp = {"pid": self.pid, "start": system.start_time(self.pid), "at": self.started}
         system.write_json(self.path("started.json"), stamp)
         if self.kill_at is not None:  # asked to stop before there was anything to stop
             self.container.signal(self._stop_signal())
-
-    def _standard_streams(self) -> list[int]:
-        """The container's ends of its standard input, output and error; ours are remembered."""
-        if self.run.get("tty"):
-            self.terminal, slave = os.openpty()
-            self.streams = {self.terminal: "stdout"}
-            self.input_fd = self.terminal if self.run.get("stdin") else -1
-            os.set_blocking(self.terminal, False)
-            return [slave, slave, slave]
-        if self.run.get("stdin"):
-            in_r, self.input_fd = os.pipe()
-            os.set_blocking(self.input_fd, False)
-        else:
-            in_r = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        out_r, out_w = os.pipe()
-        err_r, err_w = os.pipe()
-        self.streams = {out_r: "stdout", err_r: "stderr"}
-        return [in_r, out_w, err_w]
 
     # --- 2. watch
 
@@ -150,24 +125,25 @@ class Supervisor:
 
     def _poll(self) -> select.poll:
         poll = select.poll()
-        for fd in (self.wake_fd, self.sessions.listener.fileno(), *self.streams):
+        for fd in (self.wake_fd, self.sessions.listener.fileno(), *self.stdio.streams):
             poll.register(fd, select.POLLIN)
         for fd in (self.agent_fd, self.container.channel.fileno() if self.container.channel else -1):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
-        full = len(self.input) > _INPUT_LIMIT
+        full = self.stdio.full
         for fd, session in self.sessions.sessions.items():
             wanted = 0 if full and session.attached else select.POLLIN
             poll.register(fd, wanted | (select.POLLOUT if session.behind else 0))
-        if self.input and self.input_fd >= 0:
-            poll.register(self.input_fd, select.POLLOUT | (select.POLLIN if self.input_fd in self.streams else 0))
+        if self.stdio.waiting:
+            fd = self.stdio.input_fd
+            poll.register(fd, select.POLLOUT | (select.POLLIN if fd in self.stdio.streams else 0))
         return poll
 
     def _on(self, fd: int, event: int) -> None:
-        if fd in self.streams and event & (select.POLLIN | select.POLLHUP | select.POLLERR):
-            self._pass_on(fd)
-        if fd == self.input_fd:
-            self._feed()
+        if fd in self.stdio.streams and event & (select.POLLIN | select.POLLHUP | select.POLLERR):
+            self.stdio.pass_on(fd)
+        if fd == self.stdio.input_fd:
+            self.stdio.feed()
         elif fd == self.wake_fd:
             os.read(fd, 512)
         elif fd == self.agent_fd:
@@ -181,35 +157,10 @@ class Supervisor:
                 self.sessions.drop(session)
             elif event & (select.POLLIN | select.POLLHUP | select.POLLERR):
                 self.sessions.hear(fd)
-            self._mind_input()
+            self.container.settle()
         elif self.container.channel and fd == self.container.channel.fileno() and not self.container.hear():
             self.container.channel.close()
             self.container.channel = None
-
-    def _pass_on(self, fd: int) -> bool:
-        try:
-            data = os.read(fd, 65536)
-        except BlockingIOError:
-            return True
-        except OSError:  # EIO: nobody holds the terminal any more
-            data = b""
-        name = self.streams[fd]
-        self.log.feed(name, data)
-        if data:
-            self.sessions.tell(1 if name == "stdout" else 2, data)
-        else:
-            del self.streams[fd]
-            if fd != self.terminal:
-                os.close(fd)
-        return bool(data)
-
-    def _drain(self) -> None:
-        """What the command wrote before it ended; a left-over child that holds the pipe does not delay us."""
-        for fd in list(self.streams):
-            while select.select([fd], [], [], 0)[0] and self._pass_on(fd):
-                pass
-            if fd in self.streams:
-                self.log.feed(self.streams[fd], b"")
 
     def _began(self, number: int, message: dict[str, Any]) -> None:
         self.sessions.began(number, message)
@@ -230,49 +181,6 @@ class Supervisor:
                 self.container.reaped(pid, status)
         except ChildProcessError:
             pass
-
-    # --- input
-
-    def give(self, data: bytes) -> None:
-        """Input for the container."""
-        if self.input_fd >= 0:
-            self.input += data
-            self._feed()
-
-    def _feed(self) -> None:
-        try:
-            while self.input and self.input_fd >= 0:
-                del self.input[: os.write(self.input_fd, self.input[:65536])]
-        except BlockingIOError:
-            return
-        except OSError:  # it reads no more
-            self.input.clear()
-            self._close_input()
-        self._mind_input()
-
-    def _mind_input(self) -> None:
-        """``stdinOnce``: the end of the first client's input is the end of the container's."""
-        if self.sessions.once_over and self.run.get("stdinOnce") and not self.input:
-            self._close_input()
-
-    def _close_input(self) -> None:
-        if self.input_fd >= 0:
-            if self.input_fd == self.terminal:
-                try:
-                    os.write(self.terminal, b"\x04")
-                except OSError:
-                    pass
-            else:
-                os.close(self.input_fd)
-            self.input_fd = -1
-
-    def resize(self, columns: int, rows: int) -> None:
-        """The size of the container's terminal."""
-        if self.terminal >= 0:
-            try:
-                fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-            except OSError:
-                pass
 
     # --- time
 
@@ -362,7 +270,7 @@ class Supervisor:
         if code and self.limits.out_of_memory():
             self.reason, self.message = "OOMKilled", self.message
         self.sweep()
-        self._drain()
+        self.stdio.drain()
         self.sessions.close()
         self.limits.close()
         self.write_exit(128 + number if number else code, number, self.reason, self.message)
@@ -402,4 +310,4 @@ def main(run_dir: str) -> int:
     return 0
 
 
-__all__ = ["MARK", "Supervisor", "inside", "main"]
+__all__ = ["MARK", "Supervisor", "main"]

@@ -25,6 +25,8 @@ class CannotStart(Exception):
 
 def cannot_start(failed: dict[str, Any]) -> CannotStart:
     """What a step's failure means for who reads the pod's status."""
+    if "error" in failed:
+        return CannotStart(failed["code"], failed["error"])
     number, stage, what = failed["errno"], failed["stage"], failed["what"]
     text = os.strerror(number)
     if stage == "chdir":
@@ -44,6 +46,7 @@ class Native:
         self._mark = mark
         self._procs = procs
         self._inside = 0  # pid
+        self.console = -1  # our end of the terminal is the supervisor's own
         self._ended: Callable[[int, int], None] = lambda number, status: None
         self._began: Callable[[int, dict[str, Any]], None] = lambda number, message: None
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -134,6 +137,9 @@ class Native:
         elif "failed" in said:
             self._began(said["failed"], said)
         return True
+
+    def settle(self) -> None:
+        """Nothing is left to tell: it comes over the channel."""
 
     def reaped(self, pid: int, status: int) -> None:
         """A child of the supervisor has ended: when it is the one inside, the container has."""

@@ -19,8 +19,9 @@ from glebe.node.containers.supervise.native import cannot_start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
+
+    from glebe.node.containers.supervise.stdio import Stdio
 
 NAME = "socket"
 _BEHIND = 4 * 1024 * 1024  # bytes that wait for an attached client; one that is slower is dropped, not waited for
@@ -70,16 +71,15 @@ class Session:
 
 
 class Sessions:
-    """:param give: takes input for the container; ``b""`` is its end. :param resize: takes columns and rows."""
+    """:param container: starts further processes. :param stdio: the container's own streams."""
 
-    def __init__(self, container: Any, give: Callable[[bytes], None], resize: Callable[[int, int], None], tty: bool):
+    def __init__(self, container: Any, stdio: Stdio, tty: bool) -> None:
         self._container = container
-        self._give = give
-        self._resize = resize
+        self._stdio = stdio
         self._tty = tty
         self._last = 0
         self.sessions: dict[int, Session] = {}  # by descriptor
-        self.once_over = False  # a client that gave input has left
+        self._leaving: list[Session] = []
         self.listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         self.listener.setblocking(False)
 
@@ -117,7 +117,9 @@ class Sessions:
         fds: list[int] = []
         try:
             said, fds = inside.receive(session.connection)
-            if said is None or session.running:
+            if session.running:
+                self._leave(session)
+            elif said is None:
                 self.drop(session)
             elif said["do"] == "exec":
                 session.running = True
@@ -129,7 +131,7 @@ class Sessions:
         except BlockingIOError:
             pass
         except (OSError, ValueError, KeyError, TypeError, StopIteration):
-            self.drop(session)
+            self._leave(session) if session.running else self.drop(session)
         finally:
             for number in fds:
                 os.close(number)
@@ -144,11 +146,11 @@ class Sessions:
         if not data:
             self.drop(session)
         elif data[0] == 0 and session.gives_input:
-            self._give(data[1:])
+            self._stdio.give(data[1:])
         elif data[0] == 4 and session.gives_input:
-            self.once_over = True
+            self._stdio.last_input()
         elif data[0] == 5 and len(data) == 5:
-            self._resize(int.from_bytes(data[1:3], "big"), int.from_bytes(data[3:5], "big"))
+            self._stdio.resize(int.from_bytes(data[1:3], "big"), int.from_bytes(data[3:5], "big"))
 
     def tell(self, stream: int, data: bytes) -> None:
         """Output for all who are attached."""
@@ -171,26 +173,32 @@ class Sessions:
 
     def ended(self, number: int, status: int) -> None:
         """A further process has ended."""
-        for session in list(self.sessions.values()):
+        for session in [*self.sessions.values(), *self._leaving]:
             if session.number == number:
                 code = os.waitstatus_to_exitcode(status)
                 session.running = False
                 session.send(system.dumps({"exit": 128 - code if code < 0 else code}).encode())
                 self.drop(session)
 
+    def _leave(self, session: Session) -> None:
+        """The client of a process is gone: the process goes, too, and then the connection."""
+        del self.sessions[session.fd]
+        self._leaving.append(session)
+        self._container.signal(system.SIGKILL, session.number)
+
     def drop(self, session: Session) -> None:
-        """Part with a client; the process that it started goes with it."""
-        if self.sessions.pop(session.fd, None) is None:
+        """Part with a client."""
+        if session in self._leaving:
+            self._leaving.remove(session)
+        elif self.sessions.pop(session.fd, None) is None:
             return
-        if session.running:
-            self._container.signal(system.SIGKILL, session.number)
         if session.attached and session.gives_input:
-            self.once_over = True
+            self._stdio.last_input()
         session.connection.close()
 
     def close(self) -> None:
         """The container has ended."""
-        for session in list(self.sessions.values()):
+        for session in [*self.sessions.values(), *self._leaving]:
             if session.running:
                 session.send(system.dumps({"exit": 137}).encode())
                 session.running = False
