@@ -152,18 +152,39 @@ class _Side(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.other: _Side | None = None
+        self.early: list[bytes] = []
+        """What was received while there was no other side yet: a loop may read although it was asked not to."""
+        self.ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
+    def join(self, other: _Side) -> None:
+        """From now on what comes in goes to ``other``."""
+        self.other = other
+        early, self.early = self.early, []
+        for data in early:
+            self.data_received(data)
+        if self.ended:
+            self.eof_received()
+
     def data_received(self, data: bytes) -> None:
-        if self.other is not None and self.other.transport is not None:
+        if self.other is None:
+            self.early.append(data)
+        elif self.other.transport is not None:
             self.other.transport.write(data)
 
     def eof_received(self) -> bool:
-        if self.other is not None and self.other.transport is not None and self.other.transport.can_write_eof():
-            self.other.transport.write_eof()
-        return True  # the other direction may go on
+        """The other direction may go on; when both have ended, so does the connection."""
+        self.ended = True
+        other = self.other
+        if other is not None and other.transport is not None and self.transport is not None:
+            if other.ended:
+                other.transport.close()
+                self.transport.close()
+            elif other.transport.can_write_eof():
+                other.transport.write_eof()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         other, self.other = self.other, None
@@ -205,14 +226,15 @@ class _Caller(_Side):
         for target in self._front.choice.targets(client):
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    _, callee = await loop.create_connection(_Side, *target)
+                    transport, callee = await loop.create_connection(_Side, *target)
             except (OSError, TimeoutError):
                 continue
             self._front.choice.went(client, target)
             if self.transport.is_closing():
-                callee.transport.abort() if callee.transport is not None else None
+                transport.abort()
                 return
-            self.other, callee.other = callee, self
+            callee.join(self)
+            self.join(callee)
             self.transport.resume_reading()
             return
         self.transport.abort()
