@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from glebe.node.contracts import Streams
 from glebe.node.kubelet.dialogue import RESIZE, STDERR, STDIN, STDOUT, Dialogue
 
 _SIGN = 5.0  # seconds between signs of life while the process takes no input
+_AHEAD = 1 << 20  # bytes of input that are held for a process
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +107,63 @@ async def _output(dialogue: Dialogue, process: Streams, options: Options) -> Non
 
 
 async def _input(dialogue: Dialogue, process: Streams, options: Options) -> None:
-    """Until the client leaves."""
-    with contextlib.suppress(OSError):
-        async for kind, what in dialogue.said():
-            if kind == RESIZE:
-                await process.resize(*what)
-            elif kind == STDIN and options.stdin:
-                with contextlib.suppress(OSError):  # the process may have closed its input
-                    await _patiently(dialogue, process.write(what) if what else process.close_input())
-
-
-async def _patiently(dialogue: Dialogue, work: Any) -> None:
-    """Wait for ``work``; meanwhile nothing is read, so that only a sign of life tells whether anybody is there."""
-    task = asyncio.ensure_future(work)
+    """Until the client leaves. What the process has not taken yet is held, so that its leaving is seen behind that."""
+    feed = _Feed(process)
     try:
-        while not (await asyncio.wait({task}, timeout=_SIGN))[0]:
-            await dialogue.still_there()
-        task.result()
+        with contextlib.suppress(OSError):
+            async for kind, what in dialogue.said():
+                if kind == RESIZE:
+                    await process.resize(*what)
+                elif kind == STDIN and options.stdin:
+                    feed.add(what)
+                    while not await feed.has_room(_SIGN):
+                        await dialogue.still_there()  # nothing is read meanwhile
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await feed.stop()
+
+
+class _Feed:
+    """Input on its way to a process; an empty piece is its end."""
+
+    def __init__(self, process: Streams) -> None:
+        self._process = process
+        self._pieces: deque[bytes] = deque()
+        self._held = 0
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._task = asyncio.ensure_future(self._run())
+
+    def add(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._held += len(piece)
+        if self._held > _AHEAD and not self._task.done():
+            self._room.clear()
+        self._news.set()
+
+    async def has_room(self, seconds: float) -> bool:
+        """Whether more may come, waiting for it so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._room.wait()
+        return self._room.is_set()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                while self._pieces:
+                    piece = self._pieces.popleft()
+                    await (self._process.write(piece) if piece else self._process.close_input())
+                    self._held -= len(piece)
+                    if self._held <= _AHEAD:
+                        self._room.set()
+                self._news.clear()
+                await self._news.wait()
+        except OSError:
+            pass  # the process has closed its input: what else comes is dropped
+        finally:
+            self._room.set()
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)

@@ -18,7 +18,7 @@ _VERSION = 3
 _SYN_STREAM, _SYN_REPLY, _RST_STREAM, _PING, _GOAWAY = 1, 2, 3, 6, 7
 _FIN = 1
 _PROTOCOL_ERROR, _REFUSED, _CANCEL = 1, 3, 5
-_LARGEST_FRAME = 16 << 20
+_LARGEST_FRAME = 4 << 20  # clients send pieces of 32 KiB
 _HELD = 1 << 20  # bytes of one stream that nobody has read yet, before the connection is held up
 _STREAMS = 1000
 _QUIET = 5.0  # seconds
@@ -172,18 +172,17 @@ class Session:
             return False
         first, second = struct.unpack_from(">II", self._buffer)
         flags, length = second >> 24, second & 0xFFFFFF
-        if length > _LARGEST_FRAME:
-            raise ConnectionAbortedError("the frame is too long")
+        control = bool(first & 0x80000000)
+        if length > _LARGEST_FRAME or (control and (first >> 16) & 0x7FFF != _VERSION):
+            raise ConnectionAbortedError("too long, or not SPDY/3")
         if len(self._buffer) < 8 + length:
             return False
         body = bytes(self._buffer[8 : 8 + length])
         del self._buffer[: 8 + length]
-        if not first & 0x80000000:
-            await self._data(first, flags, body)
-        elif (first >> 16) & 0x7FFF == _VERSION:
+        if control:
             await self._control(first & 0xFFFF, flags, body)
         else:
-            raise ConnectionAbortedError("not SPDY/3")
+            await self._data(first, flags, body)
         return True
 
     async def _data(self, number: int, flags: int, body: bytes) -> None:
