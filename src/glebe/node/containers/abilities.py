@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -62,23 +62,7 @@ async def find(directory: Path, *, isolate: bool = True) -> Abilities:
     """
     if not isolate:
         return Abilities()
-    os.makedirs(directory, exist_ok=True)
-    place = tempfile.mkdtemp(prefix="probe.", dir=directory)
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(probe.__file__), place),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={},
-        )
-        try:
-            output, _ = await asyncio.wait_for(process.communicate(), _TIMEOUT)
-            found = orjson.loads(output)
-        except (TimeoutError, orjson.JSONDecodeError):
-            found = {}
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    found = await asyncio.to_thread(_probe, directory)
     runtimes = {name: path for name in _RUNTIMES if (path := shutil.which(name))}
     return Abilities(
         mounts=bool(found.get("mount")),
@@ -90,3 +74,18 @@ async def find(directory: Path, *, isolate: bool = True) -> Abilities:
         groups=cgroups.find(),
         runtimes=runtimes,
     )
+
+
+def _probe(directory: Path) -> dict[str, bool]:
+    """What the probing program says; nothing, when it cannot even be run."""
+    directory.mkdir(parents=True, exist_ok=True)
+    place = tempfile.mkdtemp(prefix="probe.", dir=directory)
+    try:
+        command = [sys.executable, "-I", "-S", str(probe.__file__), place]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env={}, timeout=_TIMEOUT)
+        found: dict[str, bool] = orjson.loads(done.stdout)
+        return found
+    except (OSError, subprocess.SubprocessError, orjson.JSONDecodeError):
+        return {}
+    finally:
+        shutil.rmtree(place, ignore_errors=True)

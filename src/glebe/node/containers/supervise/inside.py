@@ -190,8 +190,11 @@ class Inside:
             for number in _HANDLED:
                 _signal.signal(number, _signal.SIG_DFL)
             os.setsid()
+            stage = "cgroup"
+            system.be_ordinary()
             for fd in self._procs:
                 os.write(fd, b"0")
+            stage = "session"
             high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in fds]
             for target, fd in enumerate(high):
                 os.dup2(fd, target)

@@ -136,6 +136,7 @@ class Oci:
             for number in _ALL:
                 _signal.signal(number, _signal.SIG_DFL)
             os.setsid()
+            system.be_ordinary()
             for fd in self._procs if enter else ():
                 os.write(fd, b"0")
             high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]

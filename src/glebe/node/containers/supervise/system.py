@@ -111,6 +111,12 @@ def map_self() -> None:
             file.write(text)
 
 
+def be_ordinary() -> None:
+    """Leave the real-time class of an agent that has one: no cgroup without a share of it would take us."""
+    if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 def start_time(pid: int) -> int:
     """Field 22 of /proc/PID/stat (clock ticks since boot), 0 when there is no such process or it is a zombie."""
     try:
