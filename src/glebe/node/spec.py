@@ -31,7 +31,9 @@ class NodeSpec:
 
     ``start_delay`` (seconds) passes between binding and running; ``run_time`` is how long a pod without the annotation
     ``sim.glebe.dev/run-time`` runs, in the annotation's own syntax. Both concern simulated nodes only. Below
-    ``host_paths`` pods of a process node may have hostPath volumes; ``None``: anywhere.
+    ``host_paths`` pods of a process node may have hostPath volumes; ``None``: anywhere. ``gpus`` of a process node:
+    that many, without looking; ``None``: those that NVML finds, MIG devices offered by ``mig_strategy``.
+    ``resource_slices``: a simulated node publishes its GPUs for ResourceClaims, too.
     """
 
     name: str
@@ -43,6 +45,9 @@ class NodeSpec:
     address: str = ""
     info: Mapping[str, str] = field(default_factory=_no_text)  # status.nodeInfo
     host_paths: tuple[str, ...] | None = None
+    gpus: int | None = None
+    mig_strategy: str = "mixed"
+    resource_slices: bool = False
     clusters: tuple[str, ...] = (ROOT,)
 
     def serves(self, cluster: str) -> bool:

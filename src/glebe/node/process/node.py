@@ -42,7 +42,7 @@ from glebe.node.process.launch import Resolve
 from glebe.node.process.machine import Machine
 from glebe.node.process.runner import PodRunner
 from glebe.node.process.seams import Volumes
-from glebe.node.spec import GPU_RESOURCE, NodeSpec, node_status
+from glebe.node.spec import NodeSpec, node_status
 
 log = logging.getLogger("glebe.node")
 
@@ -97,7 +97,7 @@ class ProcessNode:
             containers=Containers(self._root / "agent", window),
             network=Network(self._informers, env, spec.name, self._root / "network", network),
             volumes=Volumes(client, env, spec, self._informers, self._root / "claims"),
-            devices=Devices(int(spec.capacity.get(GPU_RESOURCE, "0")), self._is_over),
+            devices=Devices(spec, client, env, events, over=self._is_over, tell=self._say_status),
             resolve=self._resolver,
         )
         self.kubelet = Kubelet(
@@ -125,6 +125,8 @@ class ProcessNode:
                         self._informers.start(group)
                     group.create_task(self.presence.run(), name="process node: presence")
                     await self._machine.containers.start()
+                    await self._machine.devices.start()
+                    group.create_task(self._machine.devices.run(), name="process node: devices")
                     await self._machine.network.start(possible=self._machine.containers.abilities.networks)
                     group.create_task(self._machine.network.run(), name="process node: network")
                     group.create_task(self._machine.volumes.run(), name="process node: volumes")
@@ -137,7 +139,10 @@ class ProcessNode:
 
     def _status(self, key: ObjectKey, spec: NodeSpec, conditions: list[dict[str, Any]], now: float) -> dict[str, Any]:
         endpoint = {"daemonEndpoints": {"kubeletEndpoint": {"Port": self._port}}}
-        return {**node_status(spec, conditions, now, ready=True), **endpoint}
+        return self._machine.devices.status({**node_status(spec, conditions, now, ready=True), **endpoint})
+
+    def _say_status(self) -> None:
+        self.presence.tell(ObjectKey(self._client.cluster, "", self._spec.name))
 
     @contextlib.contextmanager
     def _lock(self):  # type: ignore[no-untyped-def]
