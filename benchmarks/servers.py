@@ -100,8 +100,11 @@ class Ours(Server):
 
     async def _serve(self, name: str, began: float, *more: str) -> float:
         """Start one server process with its files in the folder ``name``."""
+        return await self._begin("apiserver", name, began, *more)
+
+    async def _begin(self, verb: str, name: str, began: float, *more: str) -> float:
         port, data, log = free_port(), self._directory / name, self._directory / f"{name}.log"
-        command = [sys.executable, "-m", "glebe.cli.main", "apiserver", "--quiet", "--data-dir", str(data)]
+        command = [sys.executable, "-m", "glebe.cli.main", verb, "--quiet", "--data-dir", str(data)]
         process = self.spawn(log, [*command, "--listen", f"127.0.0.1:{port}", *more])
         taken = await _ready(port, began, process, log)
         while not (data / "kubeconfig").exists():  # noqa: ASYNC110 - a file of another process
