@@ -23,23 +23,17 @@ def limits_of(container: Mapping[str, Any]) -> Limits:
     )
 
 
-def identity_of(pod: Object, container: Mapping[str, Any], image_user: int | None = None) -> Identity:
-    """As whom the container runs; what it says itself goes before what its pod says.
-
-    :param image_user: whom its image names, where there is one.
-    :raises ConfigError: it must not run as root, and would.
-    """
+def identity_of(pod: Object, container: Mapping[str, Any]) -> Identity:
+    """As whom the container is to run; what it says itself goes before what its pod says."""
     of_pod = pod["spec"].get("securityContext") or {}
     own = container.get("securityContext") or {}
-    both = {**of_pod, **{key: value for key, value in own.items() if value is not None}}
-    user = both.get("runAsUser")
-    _refuse_root(pod, container, both.get("runAsNonRoot"), user, image_user)
+    both = _both(pod, container)
     group_of_volumes = of_pod.get("fsGroup")
     groups = [*(of_pod.get("supplementalGroups") or ()), *([] if group_of_volumes is None else [group_of_volumes])]
     capabilities = own.get("capabilities") or {}
     privileged = bool(own.get("privileged"))
     return Identity(
-        user=user,
+        user=both.get("runAsUser"),
         group=both.get("runAsGroup"),
         groups=tuple(dict.fromkeys(groups)),
         no_new_privileges=own.get("allowPrivilegeEscalation") is False and not privileged,
@@ -49,14 +43,27 @@ def identity_of(pod: Object, container: Mapping[str, Any], image_user: int | Non
     )
 
 
-def _refuse_root(
-    pod: Object, container: Mapping[str, Any], must: bool | None, user: int | None, image_user: int | None
-) -> None:
-    if not must:
+def refuse_root(pod: Object, container: Mapping[str, Any], user: int | None, named: str = "") -> None:
+    """Hold a container to its ``runAsNonRoot``.
+
+    :param user: whom it would run as; :param named: what its image says about that.
+    :raises ConfigError: it must not run as root, and would, or nobody can tell.
+    """
+    both, meta = _both(pod, container), pod["metadata"]
+    if not both.get("runAsNonRoot"):
         return
-    meta = pod["metadata"]
     who = f'(pod: "{meta["name"]}_{meta["namespace"]}({meta["uid"]})", container: {container["name"]})'
-    if user == 0:
+    if both.get("runAsUser") == 0:
         raise ConfigError(f"container's runAsUser breaks non-root policy {who}")
-    if user is None and image_user in (0, None):
+    name = named.partition(":")[0]
+    if both.get("runAsUser") is None and name and not name.isdigit():
+        text = f"container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root"
+        raise ConfigError(f"{text} {who}")
+    if not user:
         raise ConfigError(f"container has runAsNonRoot and image will run as root {who}")
+
+
+def _both(pod: Object, container: Mapping[str, Any]) -> dict[str, Any]:
+    own = container.get("securityContext") or {}
+    of_pod = pod["spec"].get("securityContext") or {}
+    return {**of_pod, **{key: value for key, value in own.items() if value is not None}}

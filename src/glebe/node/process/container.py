@@ -133,6 +133,7 @@ class ContainerLife:
         pod = self._pod
         self.run_now = run
         fresh = run.supervisor is None and run.exit is None
+        self.status.image_id = (marks.read(run.path, marks.IMAGE) or {}).get("id", "")
         if fresh:
             pod.say(NORMAL, "Created", self._created(), self.name)
         self.status.restarts, self.status.id = int(run.path.name), self._id_of(run)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from glebe.kube.objects import Object
-from glebe.node.contracts import ContainerSpec, Mount, PodNetwork
+from glebe.node.containers.images import users
+from glebe.node.containers.images.store import Image
+from glebe.node.contracts import ContainerSpec, Identity, Mount, PodNetwork
 from glebe.node.devices.grants import Grant
 from glebe.node.process import allowances
 from glebe.node.process.seams import inherited
@@ -25,6 +27,7 @@ Resolve = Callable[[str, str], Awaitable[str]]  # (hostname, subdomain) -> addre
 MountsOf = Callable[[dict[str, Any], Mapping[str, Path], Mapping[str, str]], tuple[Mount, ...]]
 
 _DEFAULT_GRACE = 30.0
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TERMINATION_LOG = "termination-log"  # in the run's directory
 TERMINATION_VARIABLE = "GLEBE_TERMINATION_LOG"
 
@@ -35,6 +38,7 @@ class Sandbox:
 
     network: PodNetwork
     grant: Grant
+    handler: str = ""  # the OCI runtime of its containers, "" for processes of the machine itself
 
 
 async def container_spec(
@@ -49,6 +53,7 @@ async def container_spec(
     services: Mapping[str, str] | None = None,
     resolve: Resolve | None,
     mounts: MountsOf | None = None,
+    image: Image | None = None,
 ) -> ContainerSpec:
     """Everything that starts one run of ``container``.
 
@@ -61,7 +66,7 @@ async def container_spec(
     view = {**pod, "status": {**(pod.get("status") or {}), "podIP": network.address, "hostIP": host_ip}}
     hostname = pod["spec"].get("hostname") or pod["metadata"]["name"]
     base = {
-        **inherited(),
+        **(inherited() if image is None else {"PATH": _PATH, **dict(image.config.env)}),
         "HOSTNAME": hostname,
         **(services or {}),
         **network.env,
@@ -77,30 +82,69 @@ async def container_spec(
     for name in [item["name"] for item in container.get("env") or ()]:
         if name in env:
             env[name] = paths.apply(env[name])
-    command = container.get("command") or []
-    if not command:
-        raise ConfigError(
-            f'container "{container["name"]}" names no command: a process node runs programs of this machine and does '
-            "not know the image's entry point; set command"
-        )
-    argv = [paths.apply(environment.expand(word, env)) for word in [*command, *(container.get("args") or [])]]
+    argv = [paths.apply(environment.expand(word, env)) for word in _command(container, image)]
     return ContainerSpec(
         argv=argv,
         env=env,
-        cwd=paths.apply(container["workingDir"]) if container.get("workingDir") else _work(container, paths, pod_dir),
+        cwd=_directory(container, image, paths, pod_dir),
         hostname=hostname,
         mounts=mounted,
         network=network.namespace,
         limits=allowances.limits_of(container),
-        identity=allowances.identity_of(pod, container, os.geteuid()),
+        identity=_identity(pod, container, image),
+        rootfs=str(image.root) if image is not None else "",
+        handler=sandbox.handler,
         read_only_root=bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem")),
         host_pids=bool(pod["spec"].get("hostPID")),
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
         tty=bool(container.get("tty")),
-        stop_signal=(container.get("lifecycle") or {}).get("stopSignal") or "",
+        stop_signal=_stop_signal(container, image),
         grace=float(pod["spec"].get("terminationGracePeriodSeconds", _DEFAULT_GRACE)),
     )
+
+
+def _command(container: dict[str, Any], image: Image | None) -> list[str]:
+    """The words to run: the container's, else the image's; args without a command are for the image's entry point.
+
+    :raises ConfigError: nobody says what to run.
+    """
+    command, args = container.get("command") or [], container.get("args") or []
+    if image is not None and not command:
+        command = list(image.config.entrypoint)
+        args = args or list(image.config.command)
+    if command or (image is not None and args):
+        return [*command, *args]
+    if image is not None:
+        raise ConfigError(f'no command specified: neither container "{container["name"]}" nor its image names one')
+    raise ConfigError(
+        f'container "{container["name"]}" names no command: a process node runs programs of this machine and does '
+        "not know the image's entry point; set command"
+    )
+
+
+def _identity(pod: Object, container: dict[str, Any], image: Image | None) -> Identity:
+    """
+    :raises ConfigError: it must not be root, and would. :raises CreateError: the image names somebody unknown.
+    """
+    asked = allowances.identity_of(pod, container)
+    if image is None:
+        allowances.refuse_root(pod, container, os.geteuid() if asked.user is None else asked.user)
+        return asked
+    identity = users.identity(image.root, image.config.user, asked)
+    allowances.refuse_root(pod, container, identity.user, image.config.user)
+    return identity
+
+
+def _stop_signal(container: dict[str, Any], image: Image | None) -> str:
+    own = (container.get("lifecycle") or {}).get("stopSignal") or ""
+    return own or (image.config.stop_signal if image is not None else "")
+
+
+def _directory(container: dict[str, Any], image: Image | None, paths: PathMap, pod_dir: Path) -> str:
+    if container.get("workingDir"):
+        return paths.apply(container["workingDir"])
+    return _work(container, paths, pod_dir) if image is None else image.config.working_dir or "/"
 
 
 def _work(container: dict[str, Any], paths: PathMap, pod_dir: Path) -> str:

@@ -16,8 +16,8 @@ POST_START = "post-start"  # of a run: {"at", "done": bool, "failed": str}
 KILL = "kill"  # of a run: {"at", "grace", "why"}: the node decided to end this run
 PRE_STOP = "pre-stop"  # of a run: {"at"}: the hook was begun
 BACK_OFF = "back-off"  # of a run: {"delay"}: what its failure would cost
+IMAGE = "image"  # of a run: {"id"}: what its image was
 STOP = "stop"  # of a pod: {"at", "grace", "verdict"}: the pod is ending for good
-ADMITTED = "admitted"  # of a pod
 
 
 def read(directory: Path, name: str) -> dict[str, Any] | None:

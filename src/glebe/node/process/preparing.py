@@ -7,11 +7,14 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from glebe.kube.errors import ApiError
+from glebe.kube.objects import Object
+from glebe.kube.resources import SECRETS
 from glebe.kube.transport import ConnectionLost
 from glebe.node import backoff
+from glebe.node.containers.images.store import Image
 from glebe.node.containers.rundir import Run
 from glebe.node.contracts import ContainerSpec, CreateError, ImageError, VolumeError
-from glebe.node.process import launch, reasons
+from glebe.node.process import launch, marks, reasons
 from glebe.node.process.context import NORMAL, WARNING, PodContext
 from glebe.node.process.reasons import Trouble
 from glebe.node.status import Container
@@ -89,6 +92,10 @@ class Preparation:
         pod, machine = self._pod, self._pod.machine
         assert pod.sandbox is not None
         view = pod.view
+        image = await self._image()
+        mounts = machine.containers.mounts or image is not None
+        if image is not None:
+            marks.write(run.path, marks.IMAGE, id=image.ref)
         source = await machine.volumes.source(view)
         spec = await launch.container_spec(
             view,
@@ -100,7 +107,37 @@ class Preparation:
             host_ip=machine.host_ip,
             services=await machine.network.variables(view),
             resolve=machine.resolve(pod.pod) if machine.network.mode == "loopback" else None,
-            mounts=machine.volumes.mounts if machine.containers.mounts else None,
+            mounts=machine.volumes.mounts if mounts else None,
+            image=image,
         )
-        spec = launch.with_network_files(spec, self._body, pod.sandbox.network, mounts=machine.containers.mounts)
-        return launch.with_termination_log(spec, self._body, run.path, mounts=machine.containers.mounts)
+        spec = launch.with_network_files(spec, self._body, pod.sandbox.network, mounts=mounts)
+        return launch.with_termination_log(spec, self._body, run.path, mounts=mounts)
+
+    async def _image(self) -> Image | None:
+        """The container's image, ``None`` where it is a process of the machine itself.
+
+        :raises ImageError: it cannot be had.
+        """
+        pod, machine = self._pod, self._pod.machine
+        assert pod.sandbox is not None
+        if not pod.sandbox.handler:
+            return None
+
+        async def tell(kind: str, reason: str, text: str) -> None:
+            pod.say(kind, reason, text, self._status.name)
+
+        policy = self._body.get("imagePullPolicy") or "IfNotPresent"
+        return await machine.containers.image(self._status.image, policy, await self._pull_secrets(), tell)
+
+    async def _pull_secrets(self) -> list[Object]:
+        found = []
+        for item in self._pod.pod["spec"].get("imagePullSecrets") or ():
+            try:
+                namespace = self._pod.pod["metadata"]["namespace"]
+                found.append(await self._pod.machine.client.get(SECRETS, item.get("name", ""), namespace))
+            except ApiError:
+                text = (
+                    f"Unable to retrieve some image pull secrets ({item.get('name', '')}); attempting to pull the image"
+                )
+                self._pod.say(WARNING, "FailedToRetrieveImagePullSecret", f"{text} may not succeed.")
+        return found

@@ -13,10 +13,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from glebe.kube.clock import parse_time
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, is_deleting
 from glebe.kube.pods import ENDED, has_ended
+from glebe.kube.resources import Resource
 from glebe.kube.transport import ConnectionLost
 from glebe.node.containers import supervisor
 from glebe.node.contracts import AdmissionError, SandboxError, VolumeError
@@ -36,6 +39,8 @@ log = logging.getLogger("glebe.node")
 _RETRY = 1.0  # seconds between attempts at what is not there yet (volumes, the API)
 _REPEAT = 30.0  # seconds after which an event about something that lasts is said again
 _DEADLINE = "Pod was active on the node longer than the specified deadline"
+
+_RUNTIME_CLASSES = Resource("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", namespaced=False)
 
 Admit = Callable[[Object], None]  # raises AdmissionError
 
@@ -181,17 +186,40 @@ class PodRunner:
         machine, directory, meta = self._machine, self.ctx.directory, self.ctx.pod["metadata"]
 
         async def make() -> None:
+            handler = self._recorded("handler")
+            if handler is None:
+                handler = machine.containers.handler(await self._handler())
             directory.mkdir(parents=True, exist_ok=True)
             network = await machine.network.attach(self.ctx.pod)
             grant = await machine.devices.allocate(self.ctx.pod)
             record = {"network": machine.network.record(meta["uid"]), "devices": grant.record}
-            whose = {"namespace": meta["namespace"], "name": meta["name"]}
+            whose = {"namespace": meta["namespace"], "name": meta["name"], "handler": handler}
             supervisor.write_json(str(directory / "pod.json"), {**whose, **record})
-            self.ctx.sandbox = launch.Sandbox(network, grant)
+            self.ctx.sandbox = launch.Sandbox(network, grant, handler)
             self.state.pod_ip, self.state.sandbox = network.address, True
             self.ctx.touch()
 
         return await self._until_made(make, "FailedCreatePodSandBox", "Failed to create pod sandbox: ")
+
+    def _recorded(self, what: str) -> Any:
+        """What an earlier agent wrote down about the pod."""
+        try:
+            return orjson.loads((self.ctx.directory / "pod.json").read_bytes()).get(what)
+        except (OSError, ValueError, AttributeError):
+            return None
+
+    async def _handler(self) -> str:
+        """The handler of the pod's RuntimeClass.
+
+        :raises SandboxError: there is no such class.
+        """
+        name = self.pod["spec"].get("runtimeClassName")
+        if not name:
+            return ""
+        try:
+            return str((await self._machine.client.get(_RUNTIME_CLASSES, name))["handler"])
+        except ApiError as error:
+            raise SandboxError(error.message) from None
 
     async def _make_volumes(self) -> bool:
         async def make() -> None:
