@@ -16,6 +16,7 @@ import yaml
 
 from glebe.gpu import catalogue
 from glebe.kube.objects import EVERY
+from glebe.node.devices.inventory import STRATEGIES
 from glebe.node.simulated import runtimes
 from glebe.node.spec import BLOCK_LABEL, GPU_RESOURCE, POOL_LABEL, RACK_LABEL, ROOT, NodeSpec, standard_labels
 from glebe.node.values.fields import Fields, FleetError, unique
@@ -93,13 +94,14 @@ def parse_fleet(text: str, file: str = "fleet") -> Fleet:
     return Fleet(tuple(nodes), local)
 
 
-_POOL_FIELDS = "name count gpu cpu memory topology labels taints startDelay runTime clusters".split()
+_POOL_FIELDS = (
+    *("name", "count", "gpu", "cpu", "memory", "topology", "labels", "taints"),
+    *("startDelay", "runTime", "clusters", "resourceSlices"),
+)
 
 
 def _pool(pool: Fields) -> list[NodeSpec]:
-    pool.only(
-        "name", "count", "gpu", "cpu", "memory", "topology", "labels", "taints", "startDelay", "runTime", "clusters"
-    )
+    pool.only(*_POOL_FIELDS)
     name, count = pool.name("name"), pool.integer("count", low=1)
     capacity = {"cpu": pool.quantity("cpu", "64"), "memory": pool.quantity("memory", "512Gi"), "pods": MAX_PODS}
     labels = {POOL_LABEL: name}
@@ -118,6 +120,7 @@ def _pool(pool: Fields) -> list[NodeSpec]:
         start_delay=_run_time(pool, "startDelay", "1s", runtimes.check),
         run_time=_run_time(pool, "runTime", "60s", runtimes.check),
         clusters=_clusters(pool),
+        resource_slices=pool.boolean("resourceSlices", False),
     )
     width = max(2, len(str(count - 1)))
     nodes = []
@@ -194,7 +197,7 @@ def _run_time(pool: Fields, key: str, default: str, use: Any) -> str:
 def _local(local: Fields | None) -> NodeSpec | None:
     if local is None:
         return None
-    local.only("enabled", "name", "cpu", "memory", "labels", "taints")
+    local.only("enabled", "name", "cpu", "memory", "labels", "taints", "gpus", "migStrategy")
     if not local.boolean("enabled", True):
         return None
     machine = local_spec(local.name("name", "local"))
@@ -202,8 +205,27 @@ def _local(local: Fields | None) -> NodeSpec | None:
     for key in ("cpu", "memory"):
         capacity[key] = local.quantity(key, capacity[key])
     taints = tuple(_taint(local, i, value) for i, value in enumerate(local.items("taints")))
-    labels = {**machine.labels, **local.string_map("labels")}
-    return replace(machine, capacity=capacity, labels=labels, taints=taints)
+    gpus, found = _local_gpus(local), dict(machine.labels)
+    if gpus is not None:
+        capacity[GPU_RESOURCE] = str(gpus)
+    if gpus == 0:
+        del capacity[GPU_RESOURCE]
+        found = {key: value for key, value in found.items() if not key.startswith("nvidia.com/")}
+    labels = {**found, **local.string_map("labels")}
+    strategy = _mig_strategy(local)
+    return replace(machine, capacity=capacity, labels=labels, taints=taints, gpus=gpus, mig_strategy=strategy)
+
+
+def _local_gpus(local: Fields) -> int | None:
+    """How many GPUs the file says there are; ``None``: those that are found."""
+    return None if local.value.get("gpus", "auto") == "auto" else local.integer("gpus", high=72)
+
+
+def _mig_strategy(local: Fields) -> str:
+    strategy = local.text("migStrategy", STRATEGIES[0])
+    if strategy not in STRATEGIES:
+        raise local.error("migStrategy", f'"{strategy}" is no strategy', f"use one of {', '.join(STRATEGIES)}")
+    return strategy
 
 
 def local_spec(name: str = "local") -> NodeSpec:

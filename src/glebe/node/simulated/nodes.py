@@ -21,6 +21,7 @@ from glebe.kube.informer import Informers
 from glebe.kube.objects import EVERY, Object, ObjectKey, condition_is_true, is_deleting, key_of
 from glebe.kube.pods import BY_PLACE, ENDED, has_ended, place_of, space
 from glebe.kube.resources import NODES, PODS
+from glebe.node.devices.simulated import SimulatedSlices
 from glebe.node.podwrites import finish_deletion, write_status
 from glebe.node.presence import Presence
 from glebe.node.simulated import runtimes
@@ -95,6 +96,9 @@ class SimulatedNodes:
             group.create_task(self.presence.run(), name="simulated nodes: presence")
             group.create_task(self.controller.run(), name="simulated nodes: pods")
             group.create_task(self._timeline.run(), name="simulated nodes: scenario")
+            if SimulatedSlices.wanted(self._specs.values()):
+                slices = SimulatedSlices(self._client, self._env, self._informers, self.presence.spec)
+                group.create_task(slices.controller.run(), name="simulated nodes: ResourceSlices")
 
     async def wait_registered(self) -> None:
         """Wait until every node is in the API; those of other logical clusters follow."""
