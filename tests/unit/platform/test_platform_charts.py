@@ -16,8 +16,8 @@ from glebe.apiserver.store import MemoryStore
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
-from glebe.kube.objects import Object, annotations_of, condition_is_true
-from glebe.kube.resources import DEPLOYMENTS, PODS, REPLICA_SETS, Resource
+from glebe.kube.objects import Object, annotations_of, condition_is_true, get_condition
+from glebe.kube.resources import DEPLOYMENTS, PODS, REPLICA_SETS, STATEFUL_SETS, Resource
 from glebe.node.fleet import parse_fleet
 from glebe.platform.embedded import Platform, PlatformConfig
 
@@ -30,6 +30,7 @@ pools:
 AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
+CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 INGRESSES = Resource("networking.k8s.io", "v1", "ingresses", "Ingress")
 
 
@@ -167,3 +168,74 @@ async def test_evictions_of_it_keep_to_its_budget() -> None:
 async def _allowed(client: Client, count: int) -> bool:
     status = (await client.get(BUDGETS, "web", "default")).get("status") or {}
     return bool(status.get("disruptionsAllowed") == count)
+
+
+# --- a database
+
+
+def database(replicas: int, version: str = "16", scaled: str = "Retain") -> str:
+    return render("database", REPLICAS=str(replicas), VERSION=version, SCALED=scaled)
+
+
+async def members(client: Client, replicas: int, version: str = "16") -> list[Object]:
+    """The members, when so many are ready and all of one version."""
+    pods = (await client.list(PODS, "default", label_selector="app.kubernetes.io/name=database")).items
+    image = f"registry.example.com/database:{version}"
+    fine = all(p["spec"]["containers"][0]["image"] == image and condition_is_true(p, "Ready") for p in pods)
+    return pods if fine and len(pods) == replicas else []
+
+
+async def claims(client: Client) -> dict[str, str]:
+    """Names of the claims, and the uids of the volumes that they are bound to."""
+    found = (await client.list(CLAIMS, "default")).items
+    return {c["metadata"]["name"]: c["spec"].get("volumeName", "") for c in found}
+
+
+async def test_a_database_starts_in_order_and_keeps_its_disks() -> None:
+    async with platform() as client:
+        await apply(client, database(3))
+        pods = await until(lambda: members(client, 3))
+        assert [p["metadata"]["name"] for p in pods] == ["database-0", "database-1", "database-2"]
+        ready = [_since(p, "Ready") for p in pods]
+        started = [p["metadata"]["creationTimestamp"] for p in pods]
+        assert ready[0] <= started[1] <= ready[1] <= started[2]
+        disks = await claims(client)
+        assert list(disks) == ["data-database-0", "data-database-1", "data-database-2"]
+        assert len(set(disks.values())) == 3
+        assert all(disks.values())
+
+        # Scaled down and up again: the same member has the same disk.
+        await apply(client, database(1))
+        await until(lambda: members(client, 1))
+        assert await claims(client) == disks
+        await apply(client, database(3, version="17"))
+        await until(lambda: members(client, 3, "17"))
+        assert await claims(client) == disks
+        of = "kubernetes.io/service-name"
+        dns = (await client.list(SLICES, "default", label_selector=f"{of}=database-headless")).items
+        assert sorted(e["hostname"] for e in dns[0]["endpoints"]) == ["database-0", "database-1", "database-2"]
+        (first,) = (await client.list(SLICES, "default", label_selector=f"{of}=database")).items
+        assert [e["targetRef"]["name"] for e in first["endpoints"]] == ["database-0"]
+
+
+async def test_disks_of_members_that_are_scaled_away_go_where_the_chart_says_so() -> None:
+    async with platform() as client:
+        await apply(client, database(3, scaled="Delete"))
+        await until(lambda: members(client, 3))
+        await apply(client, database(1, scaled="Delete"))
+
+        async def only_one() -> bool:
+            return list(await claims(client)) == ["data-database-0"]
+
+        await until(only_one)
+        await client.delete(STATEFUL_SETS, "database", "default", propagation="Foreground")
+        await until(lambda: members_gone(client))
+        assert await only_one(), "whenDeleted: Retain"
+
+
+async def members_gone(client: Client) -> bool:
+    return not (await client.list(PODS, "default")).items
+
+
+def _since(pod: Object, kind: str) -> str:
+    return str((get_condition(pod, kind) or {})["lastTransitionTime"])

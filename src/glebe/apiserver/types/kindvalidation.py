@@ -8,6 +8,7 @@ from typing import Any
 from glebe.apiserver.types.containervalidation import non_negative_quantities, port_name_faults, port_number
 from glebe.apiserver.types.placementvalidation import label_selector
 from glebe.apiserver.types.podvalidation import template
+from glebe.apiserver.types.rolloutvalidation import PERCENT_ERROR, rollout
 from glebe.kube import names as n
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object
@@ -17,10 +18,6 @@ _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _DATA_KEY_ERROR = (
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  "
     "or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
-)
-_PERCENT_ERROR = (
-    "a valid percent string must be a numeric string followed by an ending '%' "
-    "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
 )
 _DATA_LIMIT = 1024 * 1024
 
@@ -35,6 +32,9 @@ def workload(obj: Object, old: Object | None) -> list[Cause]:
     policy = ((spec.get("template") or {}).get("spec") or {}).get("restartPolicy")
     if policy and policy != "Always":
         causes.append(n.not_supported("spec.template.spec.restartPolicy", policy, ["Always"]))
+    causes += rollout(obj, old)
+    if obj.get("kind") == "StatefulSet":
+        return causes  # its selector is among what no update may change
     if old is not None and spec.get("selector") != (old.get("spec") or {}).get("selector"):
         causes.append(n.invalid("spec.selector", spec.get("selector"), "field is immutable"))
     return causes
@@ -57,7 +57,21 @@ def _selected_template(spec: dict[str, Any], path: str, kind: str) -> list[Cause
             causes.append(n.invalid(f"{path}.selector", selector, "invalid label selector"))
         elif not LabelSelector.from_object(selector).matches(labels or {}):
             causes.append(mismatch)
+    if kind == "StatefulSet":
+        pod = _as_its_pods(spec, pod)
     return causes + template(pod, f"{path}.template")
+
+
+def _as_its_pods(spec: dict[str, Any], pod: dict[str, Any]) -> dict[str, Any]:
+    """A StatefulSet's pods have volumes for its claim templates, and names and subdomains that its template has not."""
+    claims = [t.get("metadata", {}).get("name", "") for t in spec.get("volumeClaimTemplates") or ()]
+    own = pod.get("spec") or {}
+    if not claims and "hostname" not in own and "subdomain" not in own:
+        return pod
+    others = [volume for volume in own.get("volumes") or () if volume.get("name") not in claims]
+    made = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in dict.fromkeys(claims)]
+    kept = {field: value for field, value in own.items() if field not in ("hostname", "subdomain")}
+    return {**pod, "spec": {**kept, "volumes": [*made, *others]}}
 
 
 def replication_controller(obj: Object, old: Object | None) -> list[Cause]:
@@ -287,6 +301,6 @@ def disruption_budget(obj: Object, old: Object | None) -> list[Cause]:
         if isinstance(value, int):
             causes += n.non_negative(f"spec.{field}", value)
         elif value is not None and re.fullmatch(r"[0-9]+%", value) is None:
-            causes.append(n.invalid(f"spec.{field}", value, _PERCENT_ERROR))
+            causes.append(n.invalid(f"spec.{field}", value, PERCENT_ERROR))
     label_selector(spec.get("selector"), "spec.selector", causes)
     return causes

@@ -80,6 +80,7 @@ _NAME_RULES: dict[tuple[str, str], Callable[[str], tuple[str, ...]]] = {
     ("apiregistration.k8s.io", "APIService"): n.path_segment_faults,
     ("networking.k8s.io", "IPAddress"): smallkinds.ip_name_faults,
     ("", "Service"): n.label_1035_faults,
+    ("apps", "StatefulSet"): n.label_faults,
 }
 
 
