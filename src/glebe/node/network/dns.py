@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("glebe.node")
 
+#: Address and port of a name server.
+Server = tuple[str, int]
+
 _PATIENCE = 3.0  # seconds for each of the machine's servers
 _IDLE = 30.0  # seconds for which a TCP client may be silent
 _PENDING = 500  # forwarded questions at one time
@@ -35,7 +38,7 @@ class DnsServer:
     """
 
     def __init__(
-        self, view: View, upstream: Callable[[], Sequence[str]], ready: Callable[[], bool] = lambda: True
+        self, view: View, upstream: Callable[[], Sequence[Server]], ready: Callable[[], bool] = lambda: True
     ) -> None:
         self._view = view
         self._ready = ready
@@ -157,13 +160,13 @@ class DnsServer:
     async def _forward(self, data: bytes, *, over_tcp: bool) -> bytes | None:
         """What the first of the machine's servers that answers says."""
         for server in self._upstream():
-            if server == self.address[0]:
+            if server == self.address:
                 continue
             try:
                 async with asyncio.timeout(_PATIENCE):
                     return await (_ask_tcp if over_tcp else _ask_udp)(server, data)
             except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-                log.debug("name server %s: %s", server, error or "no answer")
+                log.debug("name server %s: %s", server[0], error or "no answer")
         return None
 
 
@@ -175,7 +178,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._take(data, addr)
 
 
-async def _ask_udp(server: str, data: bytes) -> bytes:
+async def _ask_udp(server: Server, data: bytes) -> bytes:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[bytes] = loop.create_future()
 
@@ -183,7 +186,7 @@ async def _ask_udp(server: str, data: bytes) -> bytes:
         if not done.done() and reply[:2] == data[:2]:
             done.set_result(reply)
 
-    transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(take), remote_addr=(server, 53))
+    transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(take), remote_addr=server)
     try:
         transport.sendto(data)
         return await done
@@ -191,8 +194,8 @@ async def _ask_udp(server: str, data: bytes) -> bytes:
         transport.close()
 
 
-async def _ask_tcp(server: str, data: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection(server, 53)
+async def _ask_tcp(server: Server, data: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(*server)
     try:
         writer.write(struct.pack(">H", len(data)) + data)
         size = struct.unpack(">H", await reader.readexactly(2))[0]

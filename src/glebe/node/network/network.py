@@ -126,9 +126,7 @@ class Network:
             self._feed.on_loopback = True
         await asyncio.to_thread(self._forget_lost)
         self._files = PodFiles(self._directory / "pods", own_loopback=self.mode == "namespace")
-        self._dns = DnsServer(
-            self._cluster, lambda: podfiles.machine_resolver().servers, lambda: self._cluster.has_synced
-        )
+        self._dns = DnsServer(self._cluster, podfiles.machine_servers, lambda: self._cluster.has_synced)
         self._server = await self._listen(self._dns)
 
     async def _service_networks(self) -> list[IPv4Network]:

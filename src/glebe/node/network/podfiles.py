@@ -25,6 +25,11 @@ def machine_resolver(*, seen_from_pods: bool = False) -> Resolver:
     return found
 
 
+def machine_servers() -> list[tuple[str, int]]:
+    """The name servers that the machine itself asks."""
+    return [(server, 53) for server in machine_resolver().servers]
+
+
 class PodFiles:
     """Writes them below ``directory``, one directory per pod.
 
