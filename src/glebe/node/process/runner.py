@@ -19,7 +19,7 @@ from glebe.kube.clock import parse_time
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, is_deleting
 from glebe.kube.pods import ENDED, has_ended
-from glebe.kube.resources import Resource
+from glebe.kube.resources import RUNTIME_CLASSES
 from glebe.kube.transport import ConnectionLost
 from glebe.node.containers import supervisor
 from glebe.node.contracts import AdmissionError, SandboxError, VolumeError
@@ -39,8 +39,6 @@ log = logging.getLogger("glebe.node")
 _RETRY = 1.0  # seconds between attempts at what is not there yet (volumes, the API)
 _REPEAT = 30.0  # seconds after which an event about something that lasts is said again
 _DEADLINE = "Pod was active on the node longer than the specified deadline"
-
-_RUNTIME_CLASSES = Resource("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", namespaced=False)
 
 Admit = Callable[[Object], None]  # raises AdmissionError
 
@@ -217,7 +215,7 @@ class PodRunner:
         if not name:
             return ""
         try:
-            return str((await self._machine.client.get(_RUNTIME_CLASSES, name))["handler"])
+            return str((await self._machine.client.get(RUNTIME_CLASSES, name))["handler"])
         except ApiError as error:
             raise SandboxError(error.message) from None
 
