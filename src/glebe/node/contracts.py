@@ -81,6 +81,7 @@ class ContainerSpec:
     rootfs: str = ""
     handler: str = ""
     read_only_root: bool = False
+    devices: tuple[str, ...] = ()  # device nodes of this machine, for a root of its own (else all are seen)
     host_pids: bool = False  # sees the machine's processes (hostPID)
     stop_signal: str = ""  # asks the container to end, SIGTERM unless an image or the pod says otherwise
     stdin: bool = False

@@ -237,6 +237,7 @@ class Platform:
             informers=wiring.informers,
             kubelet=self._kubelet_options(),
             network=self.config.network,
+            hidden=[self.config.nodes_dir.parent],  # keys and database
         )
         return [self._process]
 

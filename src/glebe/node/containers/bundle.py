@@ -7,6 +7,8 @@ overlay over the unpacked image, which stays as it is.
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ def config(spec: ContainerSpec, root: Path, mark: dict[str, str], cgroup: str = 
     """The whole document. ``spec.identity`` has numbers (:mod:`.images.users`).
 
     :param root: where the supervisor mounts the container's root. :param cgroup: for runtimes that insist on one.
-    :raises CreateError: it names capabilities that there are not.
+    :raises CreateError: it names capabilities or devices that there are not.
     """
     spaces: list[dict[str, str]] = [{"type": name} for name in _NAMESPACES]
     if not spec.host_pids:
@@ -40,6 +42,8 @@ def config(spec: ContainerSpec, root: Path, mark: dict[str, str], cgroup: str = 
         "maskedPaths": [] if privileged else _MASKED.split(),
         "readonlyPaths": [] if privileged else _READ_ONLY.split(),
     }
+    if spec.devices:
+        linux["devices"] = [_device(path) for path in spec.devices]
     if cgroup:
         linux["cgroupsPath"] = cgroup
     return {
@@ -49,6 +53,25 @@ def config(spec: ContainerSpec, root: Path, mark: dict[str, str], cgroup: str = 
         "hostname": spec.hostname[:64] or "container",
         "mounts": _mounts(spec),
         "linux": linux,
+    }
+
+
+def _device(path: str) -> dict[str, Any]:
+    try:
+        info = os.stat(path)
+    except OSError as error:
+        raise CreateError(f'device "{path}": {error.strerror}') from error
+    kind = "c" if stat.S_ISCHR(info.st_mode) else "b" if stat.S_ISBLK(info.st_mode) else ""
+    if not kind:
+        raise CreateError(f'"{path}" is not a device')
+    return {
+        "path": path,
+        "type": kind,
+        "major": os.major(info.st_rdev),
+        "minor": os.minor(info.st_rdev),
+        "fileMode": stat.S_IMODE(info.st_mode),
+        "uid": info.st_uid,
+        "gid": info.st_gid,
     }
 
 

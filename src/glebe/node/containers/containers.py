@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from glebe.node.containers.images.images import Images, Tell
     from glebe.node.containers.images.store import Image
 
+_IMAGE_ROUND = 300.0  # seconds
+_FULL = 0.85  # of the disk
+_FULL_AGE = 120.0  # seconds that an image must not have been used, when the disk is full
+_UNUSED_AGE = 7 * 86400.0  # and else
+
 NATIVE = "process"  # the handler that means the machine's own file system
 ANY_IMAGE = "container"  # the handler that means whatever OCI runtime there is
 
@@ -70,6 +75,22 @@ class Containers:
         """Find out what this machine allows; before anything else."""
         self.abilities = await abilities.find(self._settings.agent_file.parent, isolate=self._isolate)
         return self.abilities
+
+    async def run(self, runs: Callable[[], Sequence[Run]]) -> None:
+        """Keep order until cancelled: remove what earlier agents left behind, then images that nobody needs.
+
+        As kubelets do, images go when the disk is 85 % full; besides, when nobody has used them for a week.
+
+        :param runs: all runs that there are on this node.
+        """
+        await self.clean(runs())
+        while True:
+            await asyncio.sleep(_IMAGE_ROUND)
+            await self.collect_images(runs(), _FULL_AGE if self._disk_is_full() else _UNUSED_AGE)
+
+    def _disk_is_full(self) -> bool:
+        usage = shutil.disk_usage(self._settings.agent_file.parent)
+        return usage.used > _FULL * usage.total
 
     @property
     def mounts(self) -> bool:

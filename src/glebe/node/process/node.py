@@ -14,7 +14,7 @@ import fcntl
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +29,7 @@ from glebe.kube.pods import BY_NODE, has_ended, node_of
 from glebe.kube.resources import NODES, PODS
 from glebe.node.containers import supervisor
 from glebe.node.containers.containers import Containers
+from glebe.node.containers.rundir import Run
 from glebe.node.contracts import PodNetwork
 from glebe.node.devices.devices import Devices
 from glebe.node.kubelet.kubelet import Kubelet, KubeletOptions
@@ -36,7 +37,7 @@ from glebe.node.kubelet.pods import LogOptions, Pods
 from glebe.node.network.network import Network
 from glebe.node.network.options import NetworkOptions
 from glebe.node.presence import Presence
-from glebe.node.process import admission
+from glebe.node.process import admission, classes
 from glebe.node.process.history import runs_in
 from glebe.node.process.launch import Resolve
 from glebe.node.process.machine import Machine
@@ -49,6 +50,8 @@ log = logging.getLogger("glebe.node")
 ADOPTION_WINDOW = 60.0  # seconds
 _HOST_IP = "127.0.0.1"
 
+_IMAGES_SHOWN = 50  # of the largest, as kubelets do
+
 
 class NodeDirBusy(RuntimeError):
     """Another platform uses this node's directory."""
@@ -60,6 +63,8 @@ class ProcessNode:
     :param window: seconds that containers go on without a platform.
     :param kubelet: how the node's own server knows its clients; without it there is none.
     :param network: how pods are connected; on the machine's loopback unless given.
+    :param isolate: ``False``: containers are plain processes, whatever the machine allows.
+    :param hidden: directories that containers do not see into.
     """
 
     def __init__(
@@ -73,6 +78,8 @@ class ProcessNode:
         window: float = ADOPTION_WINDOW,
         kubelet: KubeletOptions | None = None,
         network: NetworkOptions | None = None,
+        isolate: bool = True,
+        hidden: Sequence[Path] = (),
     ) -> None:
         self._client = client
         self._spec = spec
@@ -94,7 +101,7 @@ class ProcessNode:
             env=env,
             events=events,
             host_ip=_HOST_IP,
-            containers=Containers(self._root / "agent", window),
+            containers=Containers(self._root / "agent", window, isolate=isolate, hidden=hidden, now=env.clock.now),
             network=Network(self._informers, env, spec.name, self._root / "network", network),
             volumes=Volumes(client, env, spec, self._informers, self._root / "claims"),
             devices=Devices(spec, client, env, events, over=self._is_over, tell=self._say_status),
@@ -124,7 +131,7 @@ class ProcessNode:
                     if self._own_informers:
                         self._informers.start(group)
                     group.create_task(self.presence.run(), name="process node: presence")
-                    await self._machine.containers.start()
+                    await self._start_containers(group)
                     await self._machine.devices.start()
                     group.create_task(self._machine.devices.run(), name="process node: devices")
                     await self._machine.network.start(possible=self._machine.containers.abilities.networks)
@@ -137,9 +144,21 @@ class ProcessNode:
             finally:
                 self._pods.remove_handler(self._on_pod)
 
+    async def _start_containers(self, group: asyncio.TaskGroup) -> None:
+        containers = self._machine.containers
+        await containers.start()
+        group.create_task(containers.run(lambda: _all_runs(self._root / "pods")), name="process node: containers")
+        group.create_task(classes.offer(self._client, containers.handlers), name="process node: runtime classes")
+
     def _status(self, key: ObjectKey, spec: NodeSpec, conditions: list[dict[str, Any]], now: float) -> dict[str, Any]:
         endpoint = {"daemonEndpoints": {"kubeletEndpoint": {"Port": self._port}}}
-        return self._machine.devices.status({**node_status(spec, conditions, now, ready=True), **endpoint})
+        images = self._machine.containers.list_images()[:_IMAGES_SHOWN]
+        status = {
+            **node_status(spec, conditions, now, ready=True),
+            **endpoint,
+            **({"images": images} if images else {}),
+        }
+        return self._machine.devices.status(status)
 
     def _say_status(self) -> None:
         self.presence.tell(ObjectKey(self._client.cluster, "", self._spec.name))
@@ -324,3 +343,7 @@ def _read_record(directory: Path) -> dict | None:  # type: ignore[type-arg]
     except (OSError, orjson.JSONDecodeError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def _all_runs(pods: Path) -> list[Run]:
+    return [run for directory in pods.glob("*") for run in runs_in(directory)]

@@ -14,15 +14,18 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import orjson
 
-from glebe.node.containers.images import documents, extract
+from glebe.node.containers.images import documents
 from glebe.node.containers.images.documents import Config, Descriptor, Manifest
 from glebe.node.containers.images.errors import BrokenImage
 from glebe.node.containers.images.reference import Reference
+
+if TYPE_CHECKING:
+    from glebe.node.containers.images.extract import Bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,7 @@ class Image:
 class Store:
     """:param now: seconds since the epoch. :param bound: makes a bound on what one image may unpack to."""
 
-    def __init__(
-        self, directory: Path, now: Callable[[], float], bound: Callable[[], extract.Bound] = extract.Bound
-    ) -> None:
+    def __init__(self, directory: Path, now: Callable[[], float], bound: Callable[[], Bound] | None = None) -> None:
         self.directory = directory
         self._now = now
         self._bound = bound
@@ -147,6 +148,8 @@ class Store:
 
         :raises BrokenImage: a layer is damaged or unsafe.
         """
+        from glebe.node.containers.images import extract  # here: with the modules for archives
+
         root = self._root(manifest.config.digest)
         if root.is_dir():
             return root
@@ -158,7 +161,7 @@ class Store:
         try:
             into = temporary / "rootfs"
             into.mkdir(mode=0o755)
-            bound = self._bound()
+            bound = self._bound() if self._bound is not None else extract.Bound()
             for index, layer in enumerate(manifest.layers):
                 with open_layer(layer) as file:
                     extract.unpack(file, layer.compression, config.layers[index] if config.layers else "", into, bound)
