@@ -1,0 +1,214 @@
+"""Pods with network namespaces, for real: wires, routes, Services in the kernel, and nothing left behind."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+from netmachine import POD_CIDR, SERVICES, Pod, peer, traces, why_not
+
+from glebe.node.network import links, undo
+from glebe.node.network.kernelproxy import KernelProxy
+from glebe.node.network.routed import Routed
+from glebe.node.network.services import Balancer, Front, Target
+
+pytestmark = [pytest.mark.realtime, pytest.mark.skipif(bool(why_not()), reason=f"no network namespaces: {why_not()}")]
+
+VIP = str(SERVICES[77])
+
+
+class Machine:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.routed = Routed(directory, IPv4Network(POD_CIDR), [SERVICES])
+        self.routed.set_up()
+        self.routed.fill([])
+        self.proxy = KernelProxy(self.routed.place.table)
+        self._pods = 0
+
+    def pod(self) -> Pod:
+        self._pods += 1
+        return Pod(self.routed, f"{self._pods:08d}-pod", str(self.routed.place.pods[9 + self._pods]))
+
+    def serve(self, *targets: Target, front: Front = Front(VIP, "TCP", 80), affinity: int = 0) -> None:  # noqa: B008
+        self.proxy.apply({"default/web": [Balancer(front, targets, affinity)]})
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(tmp_path / "network")
+    try:
+        yield made
+    finally:
+        undo.undo(tmp_path / "network")
+        assert traces(made.routed) == []
+        assert undo.known_pods(tmp_path / "network") == []
+
+
+def test_pods_reach_each_other_and_the_machine_reaches_them(machine: Machine) -> None:
+    a, b = machine.pod(), machine.pod()
+    with b.listen() as server, a.connect((b.address, 8080)):
+        assert peer(server) == a.address
+        with socket.create_connection((b.address, 8080), 3):
+            assert peer(server) == machine.routed.place.gateway
+    with socket.create_server((machine.routed.place.gateway, 0)) as here:
+        here.settimeout(3)
+        with a.connect(here.getsockname()):
+            assert peer(here) == a.address
+
+
+def test_the_same_port_in_every_pod(machine: Machine) -> None:
+    with ExitStack() as stack:
+        for server in [machine.pod().inside(lambda: socket.create_server(("", 80))) for _ in range(3)]:
+            stack.enter_context(server)
+
+
+def test_services_lead_to_all_targets_and_changes_count_at_once(machine: Machine) -> None:
+    client, a, b = machine.pod(), machine.pod(), machine.pod()
+    with a.listen() as at_a, b.listen(9090) as at_b:
+        servers = {at_a: "a", at_b: "b"}
+
+        def who(pod: Pod | None = None) -> str:
+            with pod.connect((VIP, 80)) if pod else socket.create_connection((VIP, 80), 3):
+                (server,) = select.select(list(servers), [], [], 3)[0]
+                peer(server)
+                return servers[server]
+
+        machine.serve((a.address, 8080), (b.address, 9090))
+        assert {who(client) for _ in range(40)} == {"a", "b"}
+        assert {who() for _ in range(40)} == {"a", "b"}  # from the machine itself
+        machine.serve((b.address, 9090))
+        assert {who(client) for _ in range(10)} == {"b"}
+        machine.serve()
+        for ask in (lambda: who(client), who):
+            with pytest.raises(ConnectionRefusedError):
+                ask()
+        machine.serve((a.address, 8080))
+        assert who(client) == "a"
+
+
+def test_a_pod_reaches_itself_by_its_service(machine: Machine) -> None:
+    a = machine.pod()
+    with a.listen() as server:
+        machine.serve((a.address, 8080))
+        with a.connect((VIP, 80)):
+            assert peer(server) == machine.routed.place.gateway
+
+
+def test_node_ports_on_every_address_of_the_machine(machine: Machine) -> None:
+    client, a = machine.pod(), machine.pod()
+    machine.serve((a.address, 8080), front=Front("", "TCP", 31999))
+    with a.listen() as server:
+        for address in ("127.0.0.1", machine.routed.place.gateway):
+            with socket.create_connection((address, 31999), 3):
+                assert peer(server) == machine.routed.place.gateway
+        with client.connect((machine.routed.place.gateway, 31999)):
+            assert peer(server) == client.address
+
+
+def test_clients_stay_with_their_target(machine: Machine) -> None:
+    clients = [machine.pod() for _ in range(3)]
+    pods = [machine.pod() for _ in range(4)]
+    with ExitStack() as stack:
+        servers = [stack.enter_context(pod.listen()) for pod in pods]
+
+        def where(client: Pod) -> int:
+            with client.connect((VIP, 80)):
+                (server,) = select.select(servers, [], [], 3)[0]
+                peer(server)
+                return servers.index(server)
+
+        machine.serve(*((p.address, 8080) for p in pods), affinity=100)
+        first = {n: where(client) for n, client in enumerate(clients)}
+        assert {n: {where(c) for _ in range(8)} for n, c in enumerate(clients)} == {n: {w} for n, w in first.items()}
+        gone = first[0]  # the target of the first client goes; the others' stay
+        machine.serve(*((p.address, 8080) for n, p in enumerate(pods) if n != gone), affinity=100)
+        assert where(clients[0]) != gone
+        assert all(where(clients[n]) == w for n, w in first.items() if w != gone)
+        machine.serve((pods[0].address, 8080))  # no longer sticky
+        assert {where(client) for client in clients} == {0}
+
+
+def test_datagrams(machine: Machine) -> None:
+    client, a = machine.pod(), machine.pod()
+    machine.serve((a.address, 5353), front=Front(VIP, "UDP", 53))
+    with a.udp() as server, client.udp() as sender:
+        a.inside(lambda: server.bind((a.address, 5353)))
+        sender.sendto(b"hello", (VIP, 53))
+        text, back = server.recvfrom(100)
+        server.sendto(text + b" yourself", back)
+        assert sender.recvfrom(100) == (b"hello yourself", (VIP, 53))
+
+
+def test_the_machines_own_loopback_is_out_of_reach(machine: Machine) -> None:
+    """Wires carry answers to 127.0.0.1; a pod that sends there itself gets nowhere."""
+    a = machine.pod()
+    with socket.create_server(("127.0.0.1", 0)) as here:
+        port = here.getsockname()[1]
+
+        def attack() -> None:
+            links.set_option("ipv4/conf/eth0/route_localnet", "1")
+            with socket.socket() as client:  # past the pod's own loopback
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+                client.settimeout(0.5)
+                client.connect(("127.0.0.1", port))
+
+        with pytest.raises(TimeoutError):
+            a.inside(attack)
+        machine.serve(("127.0.0.1", port))  # as the Service kubernetes does
+        with a.connect((VIP, 80)):
+            here.settimeout(3)
+            assert peer(here) == a.address
+
+
+def test_a_pod_that_is_there_stays_and_a_broken_one_is_made_anew(machine: Machine) -> None:
+    a = machine.pod()
+    with a.listen() as server:
+        again = Pod(machine.routed, "00000001-pod", a.address)
+        with again.connect((a.address, 8080)):
+            assert peer(server) == a.address
+    with links.Links() as here:
+        here.remove(undo.wire_name(machine.routed.place.wires, "00000001-pod"))
+    third = Pod(machine.routed, "00000001-pod", a.address)
+    with third.listen(), socket.create_connection((a.address, 8080), 3):
+        pass
+
+
+def test_a_second_node_takes_other_addresses(machine: Machine, tmp_path: Path) -> None:
+    other = Routed(tmp_path / "other", IPv4Network(POD_CIDR), [SERVICES])
+    try:
+        other.set_up()
+        assert not other.place.pods.overlaps(machine.routed.place.pods)
+        assert other.place.table != machine.routed.place.table
+    finally:
+        undo.undo(tmp_path / "other")
+    again = Routed(machine.directory, IPv4Network(POD_CIDR), [SERVICES])
+    again.set_up()
+    assert again.place == machine.routed.place
+
+
+def test_a_thousand_services_are_cheap(machine: Machine) -> None:
+    """All at once, and then one of them: a change touches its own rules only."""
+    a = machine.pod()
+    wanted = {
+        f"default/s{n}": [Balancer(Front(str(SERVICES[256 + n]), "TCP", 80), ((a.address, 8080), (a.address, 8081)))]
+        for n in range(1000)
+    }
+    began = time.perf_counter()
+    machine.proxy.apply(wanted)
+    all_of_them = time.perf_counter() - began
+    machine.proxy.apply({"default/s500": [Balancer(Front(str(SERVICES[756]), "TCP", 80), ((a.address, 8080),))]})
+    one = time.perf_counter() - began - all_of_them
+    with a.listen() as server, a.connect((str(SERVICES[756]), 80)):
+        peer(server)
+    assert all_of_them < 5.0
+    assert one < 0.5
+    machine.proxy.apply({owner: [] for owner in wanted})
+    with pytest.raises(ConnectionRefusedError):
+        a.connect((str(SERVICES[756]), 80))
