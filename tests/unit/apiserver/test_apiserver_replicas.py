@@ -131,6 +131,31 @@ async def test_a_watch_on_one_replica_brings_the_writes_of_both(tmp_path: Path) 
         assert seen == written
 
 
+async def test_two_replicas_never_give_out_the_same_node_port(tmp_path: Path) -> None:
+    def service(name: str, port: int) -> Any:
+        ports = [{"port": 80, **({"nodePort": port} if port else {})}]
+        return {"metadata": {"name": name}, "spec": {"type": "NodePort", "ports": ports}}
+
+    async with pair(tmp_path.name) as (a, b):
+        path = "/api/v1/namespaces/default/services"
+        asked = [
+            ask(server, "POST", path, service(f"s{i}{j}", 30000 + i))
+            for i in range(20)
+            for j, server in enumerate((a, b))
+        ]
+        statuses = [status for status, _ in await asyncio.gather(*asked)]
+        assert [sorted(pair) for pair in zip(statuses[::2], statuses[1::2], strict=True)] == [[201, 422]] * 20
+        assert (await ask(b, "POST", path, service("late", 30000)))[0] == 422
+        taken = [s["spec"]["ports"][0]["nodePort"] for s in (await ask(a, "GET", path))[1]["items"][1:]]
+        assert sorted(taken) == list(range(30000, 30020))
+        for name in (f"s{i}{j}" for i in range(20) for j in range(2)):
+            await ask(a, "DELETE", f"{path}/{name}")
+        assert (await ask(b, "POST", path, service("again", 30001)))[0] == 201
+        async with asyncio.timeout(10):  # claims go soon after their services are written
+            while any(server.store.range("nodeportclaims.glebe.dev", "root").entries for server in (a, b)):
+                await asyncio.gather(a.store.fresh(), b.store.fresh())
+
+
 async def test_an_object_larger_than_etcd_takes_is_413(tmp_path: Path) -> None:
     async with pair(tmp_path.name) as (a, _):
         spec = {"containers": [{"name": "c", "image": "i", "args": ["x" * 1_700_000]}]}

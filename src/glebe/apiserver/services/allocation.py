@@ -82,7 +82,7 @@ class ServiceAddresses:
         taking = _Taking(self, self._pool(call.cluster), call, service)
         try:
             await taking.addresses(spec, before)
-            taking.node_ports(spec, before)
+            await taking.node_ports(spec, before)
         except BaseException:
             taking.settle(False)
             raise
@@ -105,6 +105,8 @@ class _Taking:
     def settle(self, stored: bool) -> None:
         """The write is over."""
         self._pool.settle_ports(self._ports)
+        if self._ports:
+            self._owner.later(self._pool.release_ports(self._ports))
         for address in () if stored else self._addresses:
             self._owner.later(self._pool.give_back_address(address, *self._where))
         self._addresses, self._ports = [], []
@@ -140,7 +142,7 @@ class _Taking:
         self._addresses.append(address)
         return address
 
-    def node_ports(self, spec: Spec, before: Spec) -> None:
+    async def node_ports(self, spec: Spec, before: Spec) -> None:
         held = set(ports_of({"spec": before}))
         if wants_node_ports(spec):
             chosen: dict[int, int] = {}
@@ -149,31 +151,31 @@ class _Taking:
                 asked = port.get("nodePort") or (0 if before else _asked_by_another(port, ports))
                 if asked:
                     if asked not in held and asked not in chosen.values():
-                        self._port(asked, f"spec.ports[{at}].nodePort")
+                        await self._port(asked, f"spec.ports[{at}].nodePort")
                     port["nodePort"] = asked
                 elif not _allocates(spec):
                     continue
                 else:
                     again = 0 if before else chosen.get(port.get("port", 0), 0)
-                    port["nodePort"] = again or self._next_port()
+                    port["nodePort"] = again or await self._next_port()
                 chosen[port.get("port", 0)] = port["nodePort"]
         if needs_health_check(spec):
             asked = spec.get("healthCheckNodePort")
             if not asked:
-                spec["healthCheckNodePort"] = self._next_port()
+                spec["healthCheckNodePort"] = await self._next_port()
             elif asked not in held:
-                self._port(asked, "spec.healthCheckNodePort")
+                await self._port(asked, "spec.healthCheckNodePort")
 
-    def _port(self, port: int, path: str) -> None:
+    async def _port(self, port: int, path: str) -> None:
         try:
-            self._pool.take_port(port)
+            await self._pool.take_port(port)
         except Refused as error:
             raise self._invalid(path, port, str(error)) from None
         self._ports.append(port)
 
-    def _next_port(self) -> int:
+    async def _next_port(self) -> int:
         try:
-            port = self._pool.next_port()
+            port = await self._pool.next_port()
         except Full as error:
             raise errors.internal(f"failed to allocate a nodePort: {error}") from None
         self._ports.append(port)

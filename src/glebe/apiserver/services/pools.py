@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import orjson
 
 from glebe.apiserver.clusters.firstobjects import SERVICE_RANGE, ip_address_object
+from glebe.apiserver.services.portclaims import PortClaims
 from glebe.apiserver.store import Event, Key, Make, Mismatch
 from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, condition_is_true
@@ -50,6 +51,7 @@ class Pools:
         self._cluster = cluster
         self.ports: dict[int, int] = {}
         """Node port -> by how many services it is held."""
+        self._claims = PortClaims(server, cluster)
         self._pending: set[int] = set()
         """Node ports of services that are about to be written."""
         for entry in server.store.range(SERVICES, cluster).entries:
@@ -70,39 +72,52 @@ class Pools:
 
     # -- node ports
 
-    def take_port(self, port: int) -> None:
+    async def take_port(self, port: int) -> None:
         """
         :raises Refused: it is taken, or none of ours.
         """
         if port not in NODE_PORTS:
             span = f"{NODE_PORTS[0]}-{NODE_PORTS[-1]}"
             raise Refused(f"provided port is not in the valid range. The range of valid ports is {span}")
-        if not self._is_free_port(port):
+        if not await self._reserve(port):
             raise Refused("provided port is already allocated")
-        self._pending.add(port)
 
-    def _is_free_port(self, port: int) -> bool:
-        return port not in self.ports and port not in self._pending
-
-    def next_port(self) -> int:
+    async def next_port(self) -> int:
         """A free port, taken at once.
 
         :raises Full: there is none.
         """
-        for _ in range(_TRIES):
-            port = self._server.env.rng.choice(NODE_PORTS)
-            if self._is_free_port(port):
-                break
-        else:
-            port = next(filter(self._is_free_port, NODE_PORTS), 0)
-            if not port:
-                raise Full("range is full")
+        some: list[int] = [self._server.env.rng.choice(NODE_PORTS) for _ in range(_TRIES)]
+        for port in some + list(NODE_PORTS):
+            if await self._reserve(port):
+                return port
+        raise Full("range is full")
+
+    async def _reserve(self, port: int) -> bool:
+        """Keep the port for a service that is about to be written, unless somebody has it."""
+        if port in self.ports or port in self._pending:
+            return False
         self._pending.add(port)
-        return port
+        try:
+            ours = await self._claims.claim(port)
+        except BaseException:
+            self._pending.discard(port)
+            raise
+        if ours and port not in self.ports:
+            return True
+        self._pending.discard(port)
+        if ours:
+            await self._claims.release(port)
+        return False
 
     def settle_ports(self, ports: Iterable[int]) -> None:
-        """The services that took these are written, and counted; or will not be."""
+        """The services that took these are written, and counted; or will not be. :meth:`release_ports` follows."""
         self._pending.difference_update(ports)
+
+    async def release_ports(self, ports: Iterable[int]) -> None:
+        """Other servers may look at these again."""
+        for port in ports:
+            await self._claims.release(port)
 
     # -- cluster IPs
 
