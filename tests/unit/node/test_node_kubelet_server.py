@@ -193,6 +193,6 @@ async def test_the_certificate_is_kept_renewed_and_made_for_its_address(tmp_path
     made.ensure(NOW)
     server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0, ssl=made.context(b""))
     port = server.sockets[0].getsockname()[1]
-    with pytest.raises(ssl.SSLCertVerificationError, match="not yet valid|expired|mismatch|verify failed"):
+    with pytest.raises(ssl.SSLCertVerificationError, match="verify failed"):
         await asyncio.open_connection("127.0.0.1", port, ssl=ssl.create_default_context())
     server.close()
