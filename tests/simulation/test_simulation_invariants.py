@@ -181,3 +181,54 @@ def test_held_gpu_seconds_are_integrated_independently() -> None:
     checker.observe("pods", "a", "p1", None, 3)
     now = 20.0
     assert checker.allocated_gpu_seconds() == 40
+
+
+def claim(uid: str, volume: str) -> Object:
+    meta = {"name": f"c-{uid}", "namespace": "a", "uid": uid, "annotations": {"pv.kubernetes.io/bind-completed": "yes"}}
+    return {"metadata": meta, "spec": {"volumeName": volume}}
+
+
+def volume(uid: str, host: str) -> Object:
+    term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [host]}]}
+    affinity = {"required": {"nodeSelectorTerms": [term]}}
+    return {"metadata": {"name": "v"}, "spec": {"claimRef": {"uid": uid}, "nodeAffinity": affinity}}
+
+
+def test_a_volume_has_one_claim() -> None:
+    writes = Writes()
+    writes.put("persistentvolumes", volume("one", "n"))
+    writes.put("persistentvolumeclaims", claim("one", "v"))
+    with pytest.raises(Violation, match="which is another claim's"):
+        writes.put("persistentvolumeclaims", claim("two", "v"))
+    with pytest.raises(Violation, match="was bound to v and now is to w"):
+        writes.put("persistentvolumeclaims", claim("one", "w"))
+
+
+def test_a_pod_goes_where_its_volumes_are() -> None:
+    def with_volume(on: str) -> Object:
+        made = pod("p", 0, on)
+        made["spec"]["volumes"] = [{"name": "scratch", "ephemeral": {}}]
+        return made
+
+    writes = Writes()
+    there, elsewhere = node("n", 8), node("m", 8)
+    there["metadata"]["labels"] = {"kubernetes.io/hostname": "n"}
+    for each in (there, elsewhere):
+        writes.put("nodes", each)
+    with pytest.raises(Violation, match="before its claim p-scratch"):
+        writes.put("pods", with_volume("n"))
+    writes = Writes()
+    for each in (there, elsewhere):
+        writes.put("nodes", each)
+    writes.put("persistentvolumes", volume("one", "n"))
+    body = claim("one", "v")
+    body["metadata"]["name"] = "p-scratch"
+    writes.put("persistentvolumeclaims", body)
+    writes.put("pods", with_volume("n"))
+    writes = Writes()
+    for each in (there, elsewhere):
+        writes.put("nodes", each)
+    writes.put("persistentvolumes", volume("one", "n"))
+    writes.put("persistentvolumeclaims", body)
+    with pytest.raises(Violation, match="where volume v cannot be had"):
+        writes.put("pods", with_volume("m"))

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from glebe.kube.objects import Object, annotations_of
 from glebe.kube.quantity import parse
+from glebe.kube.storage import BIND_COMPLETED, affine
 from glebe.platform.simulation import world as w
 from glebe.platform.simulation.world import World
 
@@ -229,13 +230,47 @@ def jobs_only_move_forward(world: World, old: Object | None, new: Object | None)
     return ""
 
 
+def volumes_have_one_claim(world: World, old: Object | None, new: Object | None) -> str:
+    """A claim that is bound has a volume that is reserved for it, and no other claim has it."""
+    if new is None or BIND_COMPLETED not in annotations_of(new):
+        return ""
+    uid, name = new["metadata"]["uid"], new["spec"].get("volumeName")
+    if old is not None and BIND_COMPLETED in annotations_of(old) and old["spec"].get("volumeName") != name:
+        return f"was bound to {old['spec'].get('volumeName')} and now is to {name}"
+    volume = world.get("persistentvolumes", "", str(name))
+    if volume is not None and (volume["spec"].get("claimRef") or {}).get("uid") != uid:
+        return f"is bound to {name}, which is another claim's"
+    return ""
+
+
+def pods_are_where_their_volumes_are(world: World, old: Object | None, new: Object | None) -> str:
+    """A pod is bound only when all its claims are, and to a node that can have their volumes."""
+    if new is None or not new["spec"].get("nodeName") or (old and old["spec"].get("nodeName")):
+        return ""
+    meta, where = new["metadata"], new["spec"]["nodeName"]
+    for volume in new["spec"].get("volumes") or ():
+        if "ephemeral" not in volume:
+            continue
+        name = f"{meta['name']}-{volume['name']}"
+        claim = world.get("persistentvolumeclaims", meta["namespace"], name)
+        if claim is None or BIND_COMPLETED not in annotations_of(claim):
+            return f"bound to {where} before its claim {name}"
+        made = world.get("persistentvolumes", "", claim["spec"]["volumeName"])
+        node = world.get("nodes", "", where)
+        if made is not None and node is not None and not affine(made, node):
+            return f"bound to {where}, where volume {claim['spec']['volumeName']} cannot be had"
+    return ""
+
+
 _CHECKS: dict[str, tuple[Check, ...]] = {
     "pods": (
         no_node_is_overcommitted,
         binding_never_changes,
         gangs_are_released_whole,
         one_live_pod_per_index,
+        pods_are_where_their_volumes_are,
     ),
+    "persistentvolumeclaims": (volumes_have_one_claim,),
     "workloads.kueue.x-k8s.io": (quota_is_kept,),
     "jobs.batch": (jobs_only_move_forward,),
 }

@@ -43,6 +43,7 @@ def generate(seed: int, *, jobs: int = 10, span: float = 240.0, crashes: int = 3
     fleet = _fleet(nodes, gpus)
     actions = [_submission(rng, number, nodes, gpus, span) for number in range(jobs)]
     submitted = [a for a in actions if a.verb == "submit"]
+    _give_volumes(random.Random(f"volumes-{seed}"), submitted)
     cancelled = rng.sample(submitted, k=min(2, len(submitted)))
     actions.extend(Action(a.at + rng.uniform(1, 90), "cancel", a.name, a.namespace) for a in cancelled)
     for _ in range(crashes):
@@ -55,6 +56,16 @@ def generate(seed: int, *, jobs: int = 10, span: float = 240.0, crashes: int = 3
         actions.append(Action(down + rng.uniform(20, 200), "recover-node", node))
     actions.sort(key=lambda a: (a.at, a.verb, a.name))
     return Load(fleet, _queues(rng, nodes * gpus), actions)
+
+
+def _give_volumes(rng: random.Random, submitted: list[Action]) -> None:
+    """The pods of some jobs have a volume each, made on the node that they get and gone with them."""
+    amount = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}
+    template = {"spec": {**amount, "storageClassName": "local-path"}}
+    for action in rng.sample(submitted, k=min(3, len(submitted))):
+        assert action.manifest is not None
+        pod = action.manifest["spec"]["template"]["spec"]
+        pod["volumes"] = [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}}]
 
 
 def _fleet(nodes: int, gpus: int) -> dict[str, Any]:

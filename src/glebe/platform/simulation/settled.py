@@ -41,7 +41,17 @@ def unfinished(world: World) -> list[str]:
             left.append(f"workload {workload['metadata']['name']} outlived its job")
         elif w.is_finished(job_of) and w.holds_quota(workload):
             left.append(f"workload {workload['metadata']['name']} holds quota for a finished job")
-    return left
+    return left + _left_of_volumes(world)
+
+
+def _left_of_volumes(world: World) -> list[str]:
+    """Claims that outlived their pods, volumes that outlived their claims."""
+    pods = {pod["metadata"]["uid"] for pod in world.all("pods")}
+    claims = {claim["metadata"]["uid"]: claim for claim in world.all("persistentvolumeclaims")}
+    left = [f"claim {c['metadata']['name']} outlived its pod" for c in claims.values() if w.owner_uid(c) not in pods]
+    volumes = world.all("persistentvolumes")
+    lost = [v for v in volumes if (v["spec"].get("claimRef") or {}).get("uid") not in claims]
+    return left + [f"volume {v['metadata']['name']} outlived its claim" for v in lost]
 
 
 def never_starting(world: World) -> list[tuple[str, str]]:
