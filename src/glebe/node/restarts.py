@@ -66,3 +66,9 @@ class Restarts:
     @staticmethod
     def _by(policy: str, code: int) -> bool:
         return policy == "Always" or (policy == "OnFailure" and code != 0)
+
+
+def may_restart_all(spec: Mapping[str, Any]) -> bool:
+    """Whether a container of the pod has a rule that starts all again."""
+    containers = (*(spec.get("initContainers") or ()), *spec["containers"])
+    return any(r.get("action") == RESTART_ALL for c in containers for r in c.get("restartPolicyRules") or ())

@@ -219,6 +219,32 @@ async def test_crash_loops_bad_commands_and_missing_config_read_as_on_any_cluste
         assert "runAsUser breaks non-root policy" in status_of(root)["state"]["waiting"]["message"]
 
 
+async def test_a_rule_starts_the_whole_pod_again(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    rule = {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [88]}}
+    async with machine(tmp_path) as (w, _):
+        again = f"test -e {tmp_path}/flag && exit 0; touch {tmp_path}/flag; sleep 0.1; exit 88"
+        await w.pod(
+            "p",
+            "local",
+            initContainers=[
+                c(f"echo side >> {diary}; sleep 60", "s", restartPolicy="Always"),
+                c(f"echo init >> {diary}", "i"),
+            ],
+            containers=[
+                c(again, restartPolicy="Never", restartPolicyRules=[rule]),
+                c(f"echo other >> {diary}; test -e {tmp_path}/flag || sleep 60", "o"),
+            ],
+            terminationGracePeriodSeconds=3,
+        )
+        pod = await phase(w, "p", "Succeeded")
+        assert diary.read_text().split() == ["side", "init", "other"] * 2
+        assert [status_of(pod, name)["restartCount"] for name in ("s", "i", "c", "o")] == [1, 1, 1, 1]
+        assert status_of(pod)["lastState"]["terminated"]["exitCode"] == 88
+        conditions = {x["type"]: x["status"] for x in pod["status"]["conditions"]}
+        assert conditions["AllContainersRestarting"] == "False"
+
+
 async def test_an_ephemeral_container_joins_and_does_not_keep_the_pod(tmp_path: Path) -> None:
     async with machine(tmp_path) as (w, node):
         await w.pod("p", "local", containers=[c(f"while ! test -e {tmp_path}/go; do sleep 0.05; done")])

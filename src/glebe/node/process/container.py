@@ -49,7 +49,6 @@ class ContainerLife:
         self.base = pod.directory / status.name
         self.run_now: Run | None = None
         self.started = asyncio.Event()  # it has come so far that others may start after it
-        self.restart_all = False  # it ended so that the whole pod is to start again
         self._policy = Restarts.of(pod.pod["spec"], body)
         self._crash = backoff.CrashLoop()
         self._killing: asyncio.Task[None] | None = None
@@ -62,6 +61,11 @@ class ContainerLife:
     @property
     def name(self) -> str:
         return self.status.name
+
+    @property
+    def runs(self) -> list[Run]:
+        """Its runs that are known still."""
+        return [Run(path) for path in self.base.glob("[0-9]*") if path.name.isdigit()]
 
     # --- the way of a container, run by run
 
@@ -211,7 +215,7 @@ class ContainerLife:
         if self._pod.ending.is_set() or self.role is Role.EPHEMERAL:
             return False
         if self._policy.whole_pod_after(end.code):
-            self.restart_all = True
+            self._pod.on_restart_all()
             return False
         if self.role is Role.INIT and end.code == 0:
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 from glebe.kube.objects import Object, is_deleting
@@ -21,7 +22,7 @@ class PodContext:
     """One pod on this machine.
 
     ``ending`` is set when nothing of the pod is to be started any more; ``changed`` whenever the API's pod changed;
-    ``dirty`` when the status is to be written.
+    ``dirty`` when the status is to be written; ``on_restart_all`` is called by a container whose end restarts all.
     """
 
     def __init__(self, machine: Machine, pod: Object, directory: Path, state: PodState) -> None:
@@ -33,6 +34,7 @@ class PodContext:
         self.ending = asyncio.Event()
         self.changed = asyncio.Event()
         self.dirty = asyncio.Event()
+        self.on_restart_all: Callable[[], None] = lambda: None
         self._events: asyncio.Queue[tuple[str, str, str, str]] = asyncio.Queue()
 
     @property

@@ -17,6 +17,7 @@ KILL = "kill"  # of a run: {"at", "grace", "why"}: the node decided to end this 
 PRE_STOP = "pre-stop"  # of a run: {"at"}: the hook was begun
 BACK_OFF = "back-off"  # of a run: {"delay"}: what its failure would cost
 IMAGE = "image"  # of a run: {"id"}: what its image was
+ROUND = "round"  # of a pod: {"first": {container: number of its first run in this round}}
 STOP = "stop"  # of a pod: {"at", "grace", "verdict"}: the pod is ending for good
 
 

@@ -13,31 +13,29 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from glebe.kube.clock import parse_time
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, is_deleting
 from glebe.kube.pods import ENDED, has_ended
-from glebe.kube.resources import RUNTIME_CLASSES
 from glebe.kube.transport import ConnectionLost
-from glebe.node.containers import supervisor
-from glebe.node.contracts import AdmissionError, SandboxError, VolumeError
+from glebe.node.contracts import AdmissionError
 from glebe.node.podwrites import finish_deletion, write_status
-from glebe.node.process import launch, marks, reasons
+from glebe.node.process import marks, reasons
 from glebe.node.process.container import ContainerLife, Role
 from glebe.node.process.context import LEAST_GRACE, NORMAL, WARNING, PodContext
 from glebe.node.process.history import latest_attempt, runs_in
 from glebe.node.process.machine import Machine
 from glebe.node.process.ordering import Turns, predecessors
-from glebe.node.restarts import Restarts
+from glebe.node.process.surroundings import Surroundings
+from glebe.node.restarts import Restarts, may_restart_all
 from glebe.node.status import Container, Exit, PodState, containers_of, phase, pod_status
-from glebe.node.values.environment import ConfigError
 
 log = logging.getLogger("glebe.node")
 
-_RETRY = 1.0  # seconds between attempts at what is not there yet (volumes, the API)
-_REPEAT = 30.0  # seconds after which an event about something that lasts is said again
+_RETRY = 1.0  # seconds between attempts to reach the API
+_RESTARTING = "AllContainersRestarting"
+_RULE = "container exited with restart policy rule"
+_REMOVED = "The container is removed because RestartAllContainers in place"
 _DEADLINE = "Pod was active on the node longer than the specified deadline"
 
 Admit = Callable[[Object], None]  # raises AdmissionError
@@ -54,7 +52,11 @@ class PodRunner:
         self.ctx = PodContext(machine, pod, directory, self.state)
         self._machine = machine
         self._admit = admit
+        self.ctx.on_restart_all = self._restart_all
         self._lives = self._make_lives()
+        self._again = False  # another round follows
+        if may_restart_all(pod["spec"]):
+            self.state.passing[_RESTARTING] = ("False", "", "")
         self._group: asyncio.TaskGroup | None = None
         self._turns: Turns | None = None
         self._grace: float | None = None  # within which the pod was told to end
@@ -162,83 +164,19 @@ class PodRunner:
         noted = marks.read(self.ctx.directory, marks.STOP)
         if noted is not None:
             self.stop(float(noted["grace"]))
-        known = (self.ctx.directory / "pod.json").exists()
+        surroundings = Surroundings(self.ctx)
+        if not surroundings.known and self.ctx.ending.is_set():
+            return False
         try:
-            if not known and not self.ctx.ending.is_set():
-                self._admit(self.ctx.pod)
-            if not known and self.ctx.ending.is_set():
-                return False
+            if not surroundings.known:
+                self._admit(self.pod)
             self.admitted = True
-            return await self._make_sandbox() and await self._make_volumes()
+            return await surroundings.make()
         except AdmissionError as error:
             self.ctx.say(WARNING, error.reason, str(error))
             self.state.verdict = (error.reason, f"Pod was rejected: {error}")
             self.ctx.ending.set()
             return False
-
-    async def _make_sandbox(self) -> bool:
-        """Network and devices, and a record of them: an agent that comes after a crash finds what was given.
-
-        :raises AdmissionError: there are no such devices.
-        """
-        machine, directory, meta = self._machine, self.ctx.directory, self.ctx.pod["metadata"]
-
-        async def make() -> None:
-            handler = self._recorded("handler")
-            if handler is None:
-                handler = machine.containers.handler(await self._handler())
-            directory.mkdir(parents=True, exist_ok=True)
-            network = await machine.network.attach(self.ctx.pod)
-            grant = await machine.devices.allocate(self.ctx.pod)
-            record = {"network": machine.network.record(meta["uid"]), "devices": grant.record}
-            whose = {"namespace": meta["namespace"], "name": meta["name"], "handler": handler}
-            supervisor.write_json(str(directory / "pod.json"), {**whose, **record})
-            self.ctx.sandbox = launch.Sandbox(network, grant, handler)
-            self.state.pod_ip, self.state.sandbox = network.address, True
-            self.ctx.touch()
-
-        return await self._until_made(make, "FailedCreatePodSandBox", "Failed to create pod sandbox: ")
-
-    def _recorded(self, what: str) -> Any:
-        """What an earlier agent wrote down about the pod."""
-        try:
-            return orjson.loads((self.ctx.directory / "pod.json").read_bytes()).get(what)
-        except (OSError, ValueError, AttributeError):
-            return None
-
-    async def _handler(self) -> str:
-        """The handler of the pod's RuntimeClass.
-
-        :raises SandboxError: there is no such class.
-        """
-        name = self.pod["spec"].get("runtimeClassName")
-        if not name:
-            return ""
-        try:
-            return str((await self._machine.client.get(RUNTIME_CLASSES, name))["handler"])
-        except ApiError as error:
-            raise SandboxError(error.message) from None
-
-    async def _make_volumes(self) -> bool:
-        async def make() -> None:
-            await self._machine.volumes.provide(self.ctx.view, self.ctx.directory)
-
-        return await self._until_made(make, "FailedMount", "")
-
-    async def _until_made(self, make: Callable[[], Awaitable[None]], reason: str, prefix: str) -> bool:
-        """Try until it works; what is in the way is said as an event. ``False``: the pod ends meanwhile."""
-        said, said_at = "", 0.0
-        while True:
-            try:
-                await make()
-                return True
-            except (SandboxError, VolumeError, ConfigError, ApiError, ConnectionLost, OSError) as error:
-                text = prefix + (reasons.os_text(error) if isinstance(error, OSError) else str(error))
-                if text != said or self.ctx.now() - said_at >= _REPEAT:
-                    said, said_at = text, self.ctx.now()
-                    self.ctx.say(WARNING, reason, text)
-            if not await self.ctx.pause(_RETRY):
-                return False
 
     async def _keep_volumes(self) -> None:
         why = await self._machine.volumes.keep(lambda: self.ctx.view, self.ctx.directory)
@@ -249,7 +187,10 @@ class PodRunner:
     # --- containers
 
     async def _containers(self) -> None:
+        """Round by round: an exit may start the whole pod again (KEP-5532)."""
         while True:
+            self._again = False
+            self._open_round()
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 self._add_ephemeral()
@@ -258,18 +199,61 @@ class PodRunner:
                 self._group = None
                 if self._grace is None:  # 6. sidecars and ephemeral containers do not keep a pod alive
                     self._end_containers(self.ctx.grace)
-            return
+            if not self._again or self._grace is not None:
+                return
+            self._close_round()
+
+    def _restart_all(self) -> None:
+        """A container ended so that all are to start again."""
+        if self._grace is None and not self._again:
+            self._again = True
+            self.state.passing[_RESTARTING] = ("True", "RestartAllContainersStarted", _RULE)
+            self._end_containers(self.ctx.grace)
+
+    def _close_round(self) -> None:
+        """All containers have ended; the next round has numbers of its own."""
+        lives = self._of(Role.INIT, Role.SIDECAR, Role.MAIN)
+        begun = {life.name: latest_attempt(life.base) for life in lives}
+        numbers = {name: number + 1 for name, number in begun.items() if number is not None}
+        marks.write(self.ctx.directory, marks.ROUND, first=numbers)
+        self.ctx.ending = asyncio.Event()
+        self._turns = None
+        for life in lives:
+            life.status.last = life.status.exit or life.status.last
+            if life.status.last is not None:
+                life.status.wait("RestartingAllContainers", _REMOVED)
+        self._lives = {**self._make_lives(), **{life.name: life for life in self._of(Role.EPHEMERAL)}}
+        self.state.passing[_RESTARTING] = ("False", "", "")
+        self.ctx.touch()
+
+    def _open_round(self) -> None:
+        """Make room for the first runs of this round, where an earlier one has left its own."""
+        for name, number in self._first().items():
+            if name in self._lives:
+                (self._lives[name].base / str(number)).mkdir(parents=True, exist_ok=True)
+
+    def _first(self) -> dict[str, int]:
+        """The numbers of this round's first runs; 0 for containers that are not named."""
+        return dict((marks.read(self.ctx.directory, marks.ROUND) or {}).get("first") or {})
+
+    def _begun(self) -> bool:
+        """Whether a main container has started in this round: init containers are done, sidecars hold up nobody."""
+        first = self._first()
+        for life in self._of(Role.MAIN):
+            if any(run.prepared and int(run.path.name) >= first.get(life.name, 0) for run in life.runs):
+                return True
+        return False
 
     async def _initialize(self, group: asyncio.TaskGroup) -> bool:
         """Init containers one after the other; sidecars stay. ``False``: the pod does not come further."""
-        begun = any(latest_attempt(life.base) is not None for life in self._of(Role.MAIN))
+        begun = self._begun()
         for life in self._of(Role.INIT, Role.SIDECAR):
             if life.role is Role.SIDECAR:
                 group.create_task(life.run(), name=f"sidecar {life.name}")
                 if not begun:
-                    await self._first(life.started.wait())
-            elif begun and latest_attempt(life.base) is None:
-                continue
+                    await self._until_first(life.started.wait())
+            elif begun and not life.runs:
+                continue  # it is done, and its directory gone
             else:
                 await life.run()
                 if not life.status.succeeded:
@@ -285,7 +269,7 @@ class PodRunner:
         tasks = [group.create_task(life.run(), name=f"container {life.name}") for life in self._of(Role.MAIN)]
         await asyncio.wait(tasks)
 
-    async def _first(self, work: Any) -> None:
+    async def _until_first(self, work: Any) -> None:
         """Until it is done, or the pod ends."""
         both = [asyncio.ensure_future(work), asyncio.ensure_future(self.ctx.ending.wait())]
         try:
