@@ -197,7 +197,7 @@ def _run_time(pool: Fields, key: str, default: str, use: Any) -> str:
 def _local(local: Fields | None) -> NodeSpec | None:
     if local is None:
         return None
-    local.only("enabled", "name", "cpu", "memory", "labels", "taints", "gpus", "migStrategy")
+    local.only("enabled", "name", "cpu", "memory", "labels", "taints", "gpus", "migStrategy", "hostPaths")
     if not local.boolean("enabled", True):
         return None
     machine = local_spec(local.name("name", "local"))
@@ -213,7 +213,20 @@ def _local(local: Fields | None) -> NodeSpec | None:
         found = {key: value for key, value in found.items() if not key.startswith("nvidia.com/")}
     labels = {**found, **local.string_map("labels")}
     strategy = _mig_strategy(local)
-    return replace(machine, capacity=capacity, labels=labels, taints=taints, gpus=gpus, mig_strategy=strategy)
+    own = {"capacity": capacity, "labels": labels, "taints": taints, "host_paths": _host_paths(local)}
+    return replace(machine, **own, gpus=gpus, mig_strategy=strategy)
+
+
+def _host_paths(local: Fields) -> tuple[str, ...] | None:
+    """Below which paths pods may have hostPath volumes; ``None``: anywhere."""
+    if local.value.get("hostPaths") is None:
+        return None
+    paths = local.items("hostPaths")
+    for number, path in enumerate(paths):
+        if not isinstance(path, str) or not path.startswith("/"):
+            remedy = "write an absolute path such as /data; [] allows none, and without the field all are allowed"
+            raise local.error(f"hostPaths[{number}]", f"must be an absolute path, not {path!r}", remedy)
+    return tuple(paths)
 
 
 def _local_gpus(local: Fields) -> int | None:

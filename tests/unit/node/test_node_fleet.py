@@ -67,6 +67,7 @@ def test_pool_options_are_used() -> None:
         (HEAD + "pools: [{name: a, count: 1, taints: [{key: a, effect: X}]}]", "pools[0].taints[0].effect", "one of"),
         (HEAD + "pools: [{name: a, count: 1, topology: {nodesPerRack: 0}}]", "topology.nodesPerRack", "range"),
         (HEAD + "local: {enabled: 'yes'}", "local.enabled", "true or false"),
+        (HEAD + "local: {hostPaths: [data]}", "local.hostPaths[0]", "must be an absolute path"),
         (HEAD + "pools: [{name: a, count: 1}]\nlocal: {name: a-00}", "local.name", "already used"),
     ],
 )
@@ -98,3 +99,10 @@ def test_local_spec_describes_this_machine(tmp_path: Path) -> None:
 def test_a_fleet_may_say_that_its_nodes_come_from_elsewhere() -> None:
     fleet = parse_fleet(HEAD + "pools: []\nlocal: {enabled: false}\n", "fleet.yaml")
     assert (fleet.nodes, fleet.local) == ((), None)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", None), (", hostPaths: []", ()), (", hostPaths: [/a]", ("/a",))])
+def test_where_pods_may_have_host_paths(text: str, expected: tuple[str, ...] | None) -> None:
+    local = parse_fleet(HEAD + f"local: {{enabled: true{text}}}\n").local
+    assert local is not None
+    assert local.host_paths == expected
