@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from glebe.apiserver.fairness.pieces import pieces
-from glebe.apiserver.http import requests, responses
+from glebe.apiserver.http import bodies, requests, responses
 from glebe.apiserver.http.requests import Refusal
 from glebe.apiserver.http.sink import Sink
-from glebe.apiserver.request.routing import split_cluster
-from glebe.kube.transport import Parts, Request, Response
+from glebe.kube.transport import Request, Response
 
 if TYPE_CHECKING:
     from glebe.apiserver.http.listener import HttpServer
@@ -28,10 +26,6 @@ log = logging.getLogger("glebe.apiserver.http")
 _NEVER = float("inf")
 _READ = 256 * 1024
 """At most so much comes, or is held, at once."""
-_SLICE = 256 * 1024
-"""Large bodies are compressed in such pieces."""
-_WHOLE = 64 * 1024
-"""Bodies up to this size go out with their head in one piece."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -303,10 +297,10 @@ class HttpProtocol(asyncio.Protocol):
             return
         close = item.close or self._front.closing
         if response.stream is None:
-            await self._send(request, response, close)
+            await bodies.send(self._front, self.transport, self.sink, request, response, close)
         elif request.method == "HEAD":
             await response.close()
-            self._write_head(response, 0, close)
+            self.transport.write(responses.head(response.status, response.headers, self._front.date(), 0, close))
         else:
             await self._stream(item, response, close)
         if close:
@@ -322,54 +316,6 @@ class HttpProtocol(asyncio.Protocol):
         self._read_on()
         if held:
             self._parse(b"".join(held))
-
-    async def _send(self, request: Request, response: Response, close: bool) -> None:
-        body, parts = response.body, response.parts
-        size = len(body) if parts is None else parts.size
-        if size >= self._limits.compress and "content-encoding" not in response.headers:
-            response.headers["vary"] = "Accept-Encoding"
-            if responses.accepts_gzip(request.headers.get("accept-encoding", "")):
-                whole = (body,) if parts is None else parts.pieces(lambda: _SLICE)
-                body, parts = await self._loop.run_in_executor(None, responses.compress, whole), None
-                response.headers["content-encoding"] = "gzip"
-        if parts is not None:
-            await self._send_parts(request, response, parts, close)
-            return
-        if request.method == "HEAD" or len(body) <= _WHOLE:
-            head = responses.head(response.status, response.headers, self._front.date(), len(body), close)
-            self.transport.write(head if request.method == "HEAD" else head + body)
-            if self.sink.full:
-                await self.sink.drained()
-            return
-        self._write_head(response, len(body), close)
-        view, start = memoryview(body), 0
-        cluster, _ = split_cluster(request.path)
-        share = pieces()
-        while start < len(body):
-            if self.sink.full:
-                await self.sink.drained()
-            await share.turn(cluster)
-            end = start + share.bytes
-            self.transport.write(view[start:end])
-            start = end
-        if self.sink.full:
-            await self.sink.drained()
-
-    async def _send_parts(self, request: Request, response: Response, parts: Parts, close: bool) -> None:
-        """A body that is put together as it goes out."""
-        self._write_head(response, parts.size, close)
-        cluster, _ = split_cluster(request.path)
-        share = pieces()
-        for piece in parts.pieces(lambda: share.bytes):
-            if self.sink.full:
-                await self.sink.drained()
-            await share.turn(cluster)
-            self.transport.write(piece)
-        if self.sink.full:
-            await self.sink.drained()
-
-    def _write_head(self, response: Response, length: int | None, close: bool) -> None:
-        self.transport.write(responses.head(response.status, response.headers, self._front.date(), length, close))
 
     async def _stream(self, item: Item, response: Response, close: bool) -> None:
         """Chunks until the stream ends, the client goes, or the server stops (a clean end, too)."""
