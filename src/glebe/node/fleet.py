@@ -213,8 +213,15 @@ def _local(local: Fields | None) -> NodeSpec | None:
         found = {key: value for key, value in found.items() if not key.startswith("nvidia.com/")}
     labels = {**found, **local.string_map("labels")}
     strategy = _mig_strategy(local)
-    own = {"capacity": capacity, "labels": labels, "taints": taints, "host_paths": _host_paths(local)}
-    return replace(machine, **own, gpus=gpus, mig_strategy=strategy)
+    return replace(
+        machine,
+        capacity=capacity,
+        labels=labels,
+        taints=taints,
+        gpus=gpus,
+        mig_strategy=strategy,
+        host_paths=_host_paths(local),
+    )
 
 
 def _host_paths(local: Fields) -> tuple[str, ...] | None:
