@@ -1,7 +1,8 @@
 """Reading container logs: CRI lines (``TIME STREAM F|P TEXT``) to what ``kubectl logs`` shows.
 
-The current file is ``log``; full ones are beside it as ``log.1`` (the youngest), ``log.2`` and so on, and are renamed
-whenever another one is full. A reader holds the files that it reads and knows them by identity, not by name.
+The current file is ``log``; full ones are beside it as ``log.1``, ``log.2`` and so on, the greatest number being the
+youngest. A reader holds the files that it reads and knows them by identity, so that it loses nothing when one is
+renamed or removed.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def stored(path: Path) -> list[Path]:
         number = beside.name[len(path.name) + 1 :]
         if number.isascii() and number.isdigit():
             numbered.append((int(number), beside))
-    return [path, *(beside for _, beside in sorted(numbered))]
+    return [path, *(beside for _, beside in sorted(numbered, reverse=True))]
 
 
 class _Part:
