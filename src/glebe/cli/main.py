@@ -23,6 +23,7 @@ VERBS = (
     "apiserver",
     "snapshot",
     "controller",
+    "agent",
     "simulate",
     "version",
 )

@@ -1,8 +1,8 @@
 """Keeping nodes present in the API: registration, heartbeats by Lease, and the Ready condition.
 
 One :class:`Presence` serves any number of nodes in any number of logical clusters. Heartbeats are spread over the
-interval. The interval grows with the fleet to spare the API, but never beyond half of the 40 s after which a silent
-node counts as lost.
+interval. The interval grows with the fleet to spare the API, but stays well below the 40 s after which a silent node
+counts as lost; a heartbeat that the API refuses or loses is sent again soon.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from glebe.node.spec import LEASE_NAMESPACE, NodeSpec, lease_object, node_object
 log = logging.getLogger("glebe.node")
 
 INTERVAL = 10.0  # seconds between heartbeats of one node, for small fleets
-SLOWEST = 20.0  # for large ones: a node that is silent for 40 s counts as lost, and one beat may go astray
+SLOWEST = 30.0  # for large ones: a node that is silent for 40 s counts as lost
+AGAIN = 2.0  # after one that failed
 WRITES = 100  # heartbeats per second that a fleet may cost before its interval grows
 _STEP = 0.25  # seconds between two batches of heartbeats
 _GRACE = 40  # seconds, at least, for which a Lease is said to be good
@@ -36,7 +37,7 @@ StatusOf = Callable[[ObjectKey, NodeSpec, list[dict[str, Any]], float], dict[str
 
 
 def heartbeat_interval(nodes: int) -> float:
-    """10 s up to 1,000 nodes, then longer, 20 s from 2,000 on."""
+    """10 s up to 1,000 nodes, then longer, 30 s from 3,000 on."""
     return min(max(INTERVAL, nodes / WRITES), SLOWEST)
 
 
@@ -73,6 +74,7 @@ class Presence:
         self._repair: asyncio.Queue[ObjectKey] = asyncio.Queue()
         self._queued: set[ObjectKey] = set()
         self._told: set[ObjectKey] = set()  # whose status is to be written whatever it says now
+        self._failed: dict[ObjectKey, None] = {}  # whose heartbeat is to be sent again
         self._settled = asyncio.Event()
         self._complaint = ""
         self._interval = interval
@@ -139,6 +141,7 @@ class Presence:
                 group.create_task(self._beat())
                 group.create_task(self._repairs())
                 group.create_task(self._newcomers())
+                group.create_task(self._retries())
         finally:
             self._nodes.remove_handler(self._on_node)
 
@@ -211,6 +214,12 @@ class Presence:
                 some = (key for key in seats[start : start + size] if self.is_alive(key))
                 await self._each(some, self._renew_quietly)
 
+    async def _retries(self) -> None:
+        while True:
+            await asyncio.sleep(AGAIN)
+            failed, self._failed = self._failed, {}
+            await self._each([key for key in failed if self.is_alive(key)], self._renew_quietly)
+
     async def _renew_quietly(self, key: ObjectKey) -> None:
         try:
             known = self._nodes.store.get(key)
@@ -219,6 +228,7 @@ class Presence:
                 self._complaint = ""
         except (ApiError, ConnectionLost) as error:
             self._complain(f"cannot renew the lease of node {key}: {error}")
+            self._failed[key] = None
 
     async def _renew(self, key: ObjectKey, uid: str) -> None:
         client, name, now = self._client.at(key.cluster), key.name, self._env.clock.now()

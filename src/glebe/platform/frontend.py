@@ -26,6 +26,7 @@ from glebe.platform.storage import StorageOptions
 if TYPE_CHECKING:
     from glebe.node.fleet import Fleet
     from glebe.node.network.options import NetworkOptions
+    from glebe.node.simulated.scenario import Scenario
     from glebe.platform.embedded import Platform
 
 log = logging.getLogger("glebe.platform")
@@ -45,12 +46,14 @@ async def open_platform(
     storage: StorageOptions | None = None,
     flags: ServerFlags | None = None,
     network: NetworkOptions | None = None,
+    scenario: Scenario | None = None,
 ) -> AsyncIterator[tuple[str, Platform]]:
     """Run the platform of a data directory; yields its URL when its API is ready and its kubeconfig written.
 
     :raises OSError: the address cannot be had, or the directory not written.
     :raises glebe.apiserver.store.StoreUnavailable: the database cannot be used.
     """
+    from glebe.node.simulated.scenario import NO_SCENARIO
     from glebe.platform.embedded import Platform, PlatformConfig  # late: a server alone has neither queue nor nodes
     from glebe.queueing.planner import ProcessPlanner
 
@@ -65,6 +68,7 @@ async def open_platform(
         shared_cache=True,
         root_ca=pki.ca_pem.decode(),
         network=network,
+        scenario=scenario or NO_SCENARIO,
     )
     platform = Platform(
         config,

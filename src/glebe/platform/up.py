@@ -26,8 +26,9 @@ from glebe.platform.paths import DataDir
 from glebe.platform.storage import StorageError, StorageOptions
 
 if TYPE_CHECKING:
-    from glebe.node.fleet import Fleet
+    from glebe.node.fleet import Fleet, FleetError
     from glebe.node.network.options import NetworkOptions
+    from glebe.node.simulated.scenario import Scenario
     from glebe.platform.serverflags import ServerFlags
 
 log = logging.getLogger("glebe.platform")
@@ -50,6 +51,7 @@ class UpConfig:
 
     data_dir: Path
     fleet: Path | None = None
+    scenario: Path | None = None
     listen: str = "127.0.0.1:0"
     quiet: bool = False
     verbose: bool = False
@@ -71,10 +73,11 @@ def main(config: UpConfig) -> int:
     with taken(data), explained(config.listen, data):
         flags = read_flags(config.flags)
         fleet = read_fleet(config.fleet, data)
+        scenario = read_scenario(config.scenario)
         check_ledger(data.ledger)
         network = read_network(config)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(_serve(config, data, fleet, host, port, flags, network))
+            return runner.run(_serve(config, data, fleet, scenario, host, port, flags, network))
 
 
 def log_to_stderr(verbose: bool) -> None:
@@ -201,8 +204,26 @@ def read_fleet(path: Path | None, data: DataDir) -> Fleet:
             return fleet
         return load_fleet(data.fleet) if data.fleet.exists() else parse_fleet(DEFAULT_FLEET, "the default fleet")
     except FleetError as error:
-        where = f"{error.file}: {error.field}" if error.field else error.file
-        raise StartError(f"{where}: {error.problem}", error.remedy) from error
+        raise _bad_file(error) from error
+
+
+def read_scenario(path: Path | None) -> Scenario:
+    """What befalls simulated nodes.
+
+    :raises StartError: when the file cannot be used.
+    """
+    from glebe.node.fleet import FleetError
+    from glebe.node.simulated.scenario import NO_SCENARIO, load_scenario
+
+    try:
+        return load_scenario(path) if path is not None else NO_SCENARIO
+    except FleetError as error:
+        raise _bad_file(error) from error
+
+
+def _bad_file(error: FleetError) -> StartError:
+    where = f"{error.file}: {error.field}" if error.field else error.file
+    return StartError(f"{where}: {error.problem}", error.remedy)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -221,7 +242,14 @@ def process_age() -> float:
 
 
 async def _serve(
-    config: UpConfig, data: DataDir, fleet: Fleet, host: str, port: int, flags: ServerFlags, network: NetworkOptions
+    config: UpConfig,
+    data: DataDir,
+    fleet: Fleet,
+    scenario: Scenario,
+    host: str,
+    port: int,
+    flags: ServerFlags,
+    network: NetworkOptions,
 ) -> int:
     from glebe.platform.frontend import open_platform
 
@@ -232,7 +260,7 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         url, platform = await stack.enter_async_context(
-            open_platform(data, fleet, host, port, config.storage, flags, network)
+            open_platform(data, fleet, host, port, config.storage, flags, network, scenario)
         )
         say(f"Glebe is up at {url} after {process_age():.1f} s")
         for line in next_steps(data, fleet, platform.first_start):

@@ -180,7 +180,8 @@ def test_heartbeats_of_large_fleets_are_slower_within_the_grace_period() -> None
     assert heartbeat_interval(16) == 10.0
     assert heartbeat_interval(1000) == 10.0
     assert heartbeat_interval(1500) == 15.0
-    assert heartbeat_interval(10_000) == 20.0
+    assert heartbeat_interval(2500) == 25.0
+    assert heartbeat_interval(10_000) == 30.0
 
 
 async def test_a_readiness_gate_opens_and_shuts() -> None:

@@ -23,6 +23,9 @@ def up(
     fleet: Annotated[
         str, typer.Option("--fleet", help="Fleet file (else the last one, else 16 simulated 8-GPU nodes and this one).")
     ] = "",
+    scenario: Annotated[
+        str, typer.Option("--scenario", help="Scenario file: what befalls simulated nodes and their pods.")
+    ] = "",
     listen: Annotated[
         str, typer.Option("--listen", help="HOST:PORT of the API; port 0 lets the system choose.")
     ] = "127.0.0.1:0",
@@ -52,6 +55,7 @@ def up(
     config = UpConfig(
         data_dir=Path(data_dir) if data_dir else default_data_dir(),
         fleet=Path(fleet) if fleet else None,
+        scenario=Path(scenario) if scenario else None,
         listen=listen,
         storage=StorageOptions(etcd_servers, etcd_cafile, etcd_certfile, etcd_keyfile, etcd_prefix, encryption),
         pod_network=pod_network,

@@ -31,7 +31,7 @@ from glebe.node.simulated.pod import SimPod
 from glebe.node.simulated.scenario import NO_SCENARIO, Scenario
 from glebe.node.simulated.story import story
 from glebe.node.simulated.timeline import Timeline
-from glebe.node.spec import GPU_RESOURCE, ROOT, NodeSpec
+from glebe.node.spec import GPU_RESOURCE, KIND_LABEL, ROOT, NodeSpec
 from glebe.node.status import pod_status
 
 _WORKERS = 8
@@ -68,10 +68,11 @@ class SimulatedNodes:
         """The cluster that is meant where none is named."""
         self._own_informers = informers is None
         self._informers = informers or Informers(client, env)
-        self._pods = self._informers.get(PODS, indexers={BY_PLACE: place_of})
-        nodes = self._informers.get(NODES)
+        bound, ours = ("spec.nodeName!=", f"{KIND_LABEL}=simulated") if self._own_informers else ("", "")
+        self._pods = self._informers.get(PODS, field_selector=bound, indexers={BY_PLACE: place_of})
+        self._nodes = self._informers.get(NODES, label_selector=ours)
         own = [] if self._everywhere else [spec for spec in specs if spec.serves(ROOT)]
-        self.presence = Presence(client, env, own, nodes, interval=heartbeat_interval, status_of=self._status_of)
+        self.presence = Presence(client, env, own, self._nodes, interval=heartbeat_interval, status_of=self._status_of)
         self._timeline = Timeline(self, scenario, env)
         wanted = {cluster for spec in specs for cluster in spec.clusters} if self._everywhere else set()
         self._places = Places(client, wanted, self._come, self._go)
@@ -178,7 +179,7 @@ class SimulatedNodes:
             self._health.setdefault(key, Health()).broken[number] = code
             self.presence.tell(key)
         self._fail_user_of_gpu(key, number)
-        if (node := self._informers.get(NODES).store.get(key)) is not None:
+        if (node := self._nodes.store.get(key)) is not None:
             await self._recorder.event(node, WARNING, "XidError", f"GPU {number}: {xids.text(code)}")
 
     def mend_gpu(self, name: str, number: int, *, cluster: str | None = None) -> None:

@@ -28,7 +28,7 @@ class NodeHealth:
         self._client = client
         self._env = env
         self._nodes = informers.get(NODES)
-        self._leases = informers.get(LEASES, namespace=LEASE_NAMESPACE)
+        self._leases = informers.get(LEASES)  # of all namespaces, as the garbage collector has them: one copy for both
         self._seen: dict[ObjectKey, tuple[tuple[str, str], float]] = {}
         self._asked: dict[ObjectKey, tuple[str, str]] = {}  # what the server itself last said
 
@@ -40,7 +40,7 @@ class NodeHealth:
         return controller
 
     def _on_lease(self, old: Object | None, new: Object | None) -> None:
-        if new is None:
+        if new is None or new["metadata"].get("namespace") != LEASE_NAMESPACE:
             return
         key = key_of(new, self._leases.cluster)._replace(namespace="")
         node = self._nodes.store.get(key)
