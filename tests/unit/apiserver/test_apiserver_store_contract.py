@@ -274,8 +274,8 @@ class OneMap:
             return {}
         return {("ns", "ca"): GivenEntry(1, b'{"metadata":{"resourceVersion":"1"}}')}
 
-    def has(self, key: Key) -> bool:
-        return key.resource == "configmaps" and key.cluster != "none" and key[2:] == ("ns", "ca")
+    def entry(self, key: Key) -> GivenEntry | None:
+        return self.table(key.resource, key.cluster).get((key.namespace, key.name))
 
 
 async def test_given_objects_are_written_deleted_and_made_again(backend: str, tmp_path: Path) -> None:

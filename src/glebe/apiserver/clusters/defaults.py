@@ -23,6 +23,9 @@ ROOT_CA_NOTE = "Contains a CA bundle that can be used to verify the kube-apiserv
 _EMPTY: Mapping[tuple[str, str], GivenEntry] = MappingProxyType({})
 _UID, _TIME, _REVISION = "\ue000", "\ue001", "\ue002"
 """Stand in the template for what differs; nothing else in it contains them."""
+_FEW = 8
+_REMEMBERED = 500
+"""Of kinds that a cluster has few of, so many are kept as they were made."""
 
 
 def namespace(name: str) -> Object:
@@ -87,6 +90,7 @@ class Defaults:
     def __init__(self, find: Callable[[str], LogicalCluster | None], objects: list[tuple[str, Object]]) -> None:
         self._find = find
         self._forms: dict[str, dict[tuple[str, str], _Form]] = {}
+        self._made: dict[tuple[str, int, str, tuple[str, str]], GivenEntry] = {}
         for resource, obj in objects:
             address = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
             self._forms.setdefault(resource, {})[address] = _Form(resource, obj)
@@ -99,12 +103,26 @@ class Defaults:
         found = self._find(cluster)
         if found is None:
             return _EMPTY
+        if len(forms) <= _FEW:
+            return {address: self._entry(found, resource, address, form) for address, form in forms.items()}
         owner = found.uid
         return {address: form.entry(found, owner) for address, form in forms.items()}
 
-    def has(self, key: Key) -> bool:
+    def entry(self, key: Key) -> GivenEntry | None:
         """See ``store.Given``."""
         forms = self._forms.get(key.resource)
-        if forms is None or key.cluster == ROOT or (key.namespace, key.name) not in forms:
-            return False
-        return self._find(key.cluster) is not None
+        address = (key.namespace, key.name)
+        if forms is None or key.cluster == ROOT or (form := forms.get(address)) is None:
+            return None
+        found = self._find(key.cluster)
+        return self._entry(found, key.resource, address, form) if found is not None else None
+
+    def _entry(self, cluster: LogicalCluster, resource: str, address: tuple[str, str], form: _Form) -> GivenEntry:
+        """Every request to a cluster asks for its namespace, its service account and the like."""
+        key = (cluster.name, cluster.revision, resource, address)
+        made = self._made.get(key)
+        if made is None:
+            if len(self._made) >= _REMEMBERED:
+                self._made.clear()
+            made = self._made[key] = form.entry(cluster, cluster.uid)
+        return made

@@ -74,8 +74,8 @@ class Given(Protocol):
         """By (namespace, name); empty when there is nothing."""
         ...
 
-    def has(self, key: Key) -> bool:
-        """Whether :meth:`table` would hold it."""
+    def entry(self, key: Key) -> GivenEntry | None:
+        """The one of :meth:`table`."""
         ...
 
 

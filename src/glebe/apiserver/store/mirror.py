@@ -39,10 +39,7 @@ class Mirror:
         table = self._tables.find(key.resource, key.cluster)
         if table is not None:
             return table.entries.get((key.namespace, key.name))
-        given = self._tables.given
-        if given is None or not given.has(key):
-            return None
-        return self._tables.look(key.resource, key.cluster).entries.get((key.namespace, key.name))
+        return self._tables.given_entry(key)
 
     def range(
         self,
@@ -111,7 +108,7 @@ class Mirror:
     def _whites_out(self, key: Key) -> bool:
         """Whether the deletion of ``key`` must leave a row behind (:data:`WHITEOUT`), so that it does not come back."""
         given = self._tables.given
-        return given is not None and given.has(key)
+        return given is not None and given.entry(key) is not None
 
     def _load_row(self, key: Key, entry: Entry) -> None:
         """Take up a row at the start. The tables must be sorted afterwards."""

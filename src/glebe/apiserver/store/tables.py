@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from glebe.apiserver.store.base import Entry, Given, Key
+from glebe.apiserver.store.base import Entry, Given, GivenEntry, Key
 from glebe.apiserver.store.history import Bounds, History
 from glebe.apiserver.store.shelf import Shelf
 from glebe.apiserver.store.subscription import Follower
@@ -63,6 +63,13 @@ class Tables:
             entries = {k: e for k, e in entries.items() if (resource, *k) not in gone}
         if entries:
             table.give(entries)
+
+    def given_entry(self, key: Key) -> GivenEntry | None:
+        """What a cluster without a table of the resource was given under the key, and still has."""
+        entry = self.given.entry(key) if self.given is not None else None
+        if entry is None or (key.resource, key.namespace, key.name) in self._whiteouts.get(key.cluster, ()):
+            return None
+        return entry
 
     def give(self, given: Given) -> None:
         """From now on clusters have what ``given`` says."""
