@@ -56,14 +56,16 @@ class Abilities:
 
 
 async def find(directory: Path, *, isolate: bool = True) -> Abilities:
-    """Probe. ``directory`` is on the file system that containers' directories will be on.
+    """Probe, in a thread. ``directory`` is on the file system that containers' directories will be on.
 
     :param isolate: ``False``: look for nothing; containers are plain processes.
     """
-    if not isolate:
-        return Abilities()
-    found = await asyncio.to_thread(_probe, directory)
-    runtimes = {name: path for name in _RUNTIMES if (path := shutil.which(name))}
+    return await asyncio.to_thread(look, directory) if isolate else Abilities()
+
+
+def look(directory: Path) -> Abilities:
+    """Probe (blocking, some 50 ms)."""
+    found = _probe(directory)
     return Abilities(
         mounts=bool(found.get("mount")),
         user=bool(found.get("user")),
@@ -72,7 +74,7 @@ async def find(directory: Path, *, isolate: bool = True) -> Abilities:
         networks=bool(found.get("network")),
         overlay=bool(found.get("overlay")),
         groups=cgroups.find(),
-        runtimes=runtimes,
+        runtimes={name: path for name in _RUNTIMES if (path := shutil.which(name))},
     )
 
 

@@ -61,19 +61,20 @@ def plan(
     :param machine: where the machine's root is seen (tests).
     :raises CannotMount: a source is missing, or a target is of the other kind.
     """
-    made = _Planner(views, machine)
+    made = _Planner(views, machine, read_only_root)
     ordered = sorted(mounts, key=lambda mount: len(Path(mount.target).parts))
     for mount in ordered:
         made.place(mount)
     for directory in hidden:
         shown = [(path, False) for path in keep] + [(mount.source, mount.read_only) for mount in ordered]
         made.hide(os.path.realpath(directory), shown)
-    return made.finish(own_pids=own_pids, read_only_root=read_only_root)
+    return made.finish(own_pids=own_pids)
 
 
 class _Planner:
-    def __init__(self, views: Path, machine: str) -> None:
+    def __init__(self, views: Path, machine: str, read_only_root: bool) -> None:
         self._base = views
+        self._read_only_root = read_only_root
         self._machine = machine.rstrip("/")
         self._views: dict[str, _View] = {}  # real directory -> its replacement
         self._placed: dict[str, Mount] = {}  # resolved target -> mount
@@ -142,6 +143,8 @@ class _Planner:
             raise CannotMount("nothing can be mounted at /")
         self._placed[target] = mount
         self._volumes.append(["bind", mount.source, target, True, mount.read_only])
+        if self._read_only_root and not mount.read_only and not _is_read_only(mount.source):
+            self._volumes.append(["unlock", target])  # it took over that of the locked mount that it comes from
 
     def _within(self, outer: Mount, at: str, missing: list[str], is_directory: bool) -> None:
         """A mount point in another volume is made in that volume, as kubelets and runtimes do."""
@@ -177,7 +180,7 @@ class _Planner:
 
     # --- all together
 
-    def finish(self, *, own_pids: bool, read_only_root: bool) -> Plan:
+    def finish(self, *, own_pids: bool) -> Plan:
         """All operations: the root, its parents, then what is writable or not, then the volumes."""
         out = Plan(views=list(self._views.values()))
         root = self._views.get("/")
@@ -188,7 +191,7 @@ class _Planner:
             out.operations.append(["pivot", where])
         for real in sorted(set(self._views) - {"/"}, key=lambda path: path.count("/")):
             out.operations += self._replace(self._views[real])
-        if read_only_root:
+        if self._read_only_root:
             out.operations.append(["lock", "/"])
             out.operations += [["unlock", path] for path in _KEPT_WRITABLE if os.path.ismount(self._here(path))]
         if own_pids:
@@ -244,6 +247,10 @@ class _Planner:
         begin: list[Operation] = [["bind", where, where, False, False]]
         end: list[Operation] = [["bind", where, self._here(view.real), True, False]]
         return begin + self._fill(view, where) + end
+
+
+def _is_read_only(path: str) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _copy_owner(real: str, view: Path) -> None:

@@ -11,11 +11,12 @@ passes SIGTERM on to the container's process, and everything ends with it.
 from __future__ import annotations
 
 import _socket
-import array
+import errno
 import fcntl
 import os
 import resource
 import select
+import struct
 import termios
 
 from glebe.node.containers.supervise import system
@@ -30,6 +31,7 @@ else:
 _PACKET = 1 << 20
 _HANDLED = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGPIPE, _signal.SIGCHLD, _signal.SIGQUIT)
 _LAST_CAPABILITY = 40
+_PATH = "/usr/local/bin:/usr/bin:/bin"
 _MASKED = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/latency_stats")
 _READ_ONLY = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs")
 
@@ -44,7 +46,8 @@ class SetupError(Exception):
 
 def send(channel: _socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
     """One packet."""
-    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    rights = struct.pack(f"{len(fds)}i", *fds)  # the module array would bring half of collections along
+    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if fds else []
     channel.sendmsg([system.dumps(message).encode()], ancillary)
 
 
@@ -57,11 +60,11 @@ def receive(channel: _socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
 def receive_raw(channel: _socket.socket) -> tuple[bytes, list[int]]:
     """Bytes and the descriptors beside them."""
     data, ancillary, _, _ = channel.recvmsg(_PACKET, _socket.CMSG_SPACE(4 * 16), 0x40000000)  # MSG_CMSG_CLOEXEC
-    fds = array.array("i")
+    fds: list[int] = []
     for _, kind, content in ancillary:
         if kind == _socket.SCM_RIGHTS:
-            fds.frombytes(content[: len(content) // 4 * 4])
-    return data, list(fds)
+            fds += struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4])
+    return data, fds
 
 
 class Inside:
@@ -155,7 +158,8 @@ class Inside:
     def _signal(self, to: int, number: int) -> None:
         for pid, name in list(self._pids.items()):
             if name == to:
-                _kill(os.killpg, pid, number)
+                # Whoever asks the container to end asks its first process, as runtimes do.
+                _kill(os.kill if to == 0 and number != system.SIGKILL else os.killpg, pid, number)
                 if number == system.SIGKILL and to:  # job control gives each job a group of its own
                     for other in system.descendants(os.getpid()):
                         if _session(other) == pid:
@@ -207,9 +211,11 @@ class Inside:
             stage, what = "chdir", message["cwd"]
             os.chdir(message["cwd"])
             stage, what = "exec", message["argv"][0]
-            os.execvpe(message["argv"][0], message["argv"], {**message["env"], **self._mark})
+            _execute(message["argv"], {**message["env"], **self._mark})
         except OSError as error:
             os.write(fail, f"{error.errno} {stage} {what}".encode())
+        except BaseException as error:
+            os.write(fail, f"{errno.EINVAL} {stage} {what} {error!r}".encode())
         finally:
             os._exit(127)
 
@@ -231,6 +237,21 @@ class Inside:
         system.prctl(system.PR_SET_PDEATHSIG, system.SIGKILL)  # a change of user cleared it
         if identity.get("noNewPrivileges"):
             system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _execute(argv: list[str], env: dict[str, str]) -> NoReturn:
+    """As execvpe, which imports modules, and those cannot be read any more as another user."""
+    if "/" in argv[0]:
+        os.execve(argv[0], argv, env)
+    refused = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
+    for directory in env.get("PATH", _PATH).split(":"):
+        try:
+            os.execve(f"{directory or '.'}/{argv[0]}", argv, env)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            refused = error  # type: ignore[assignment]
+    raise refused
 
 
 def _step(stage: str, what: str, work: Any, *arguments: Any) -> None:

@@ -273,6 +273,8 @@ class Supervisor:
         self.stdio.drain()
         self.sessions.close()
         self.limits.close()
+        if self.reason == "PlatformGone":
+            self._unmount_volumes()
         self.write_exit(128 + number if number else code, number, self.reason, self.message)
 
     def give_up(self, error: native.CannotStart) -> None:
@@ -281,6 +283,15 @@ class Supervisor:
         self.sessions.close()
         self.limits.close()
         self.write_exit(error.exit_code, 0, "StartError", f"cannot start the container: {error}")
+
+    def _unmount_volumes(self) -> None:
+        """No agent is there to do it: volumes in memory are mounted below the pod's directory."""
+        pod = os.path.dirname(os.path.dirname(os.path.abspath(self.dir)))
+        for target in system.mounts_below(os.path.join(pod, "volumes")):
+            try:
+                system.unmount(target)
+            except OSError:
+                pass
 
     def write_exit(self, code: int, number: int, reason: str, message: str) -> None:
         value = {

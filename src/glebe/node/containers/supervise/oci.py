@@ -42,6 +42,7 @@ class Oci:
         self._procs = procs
         self._bundle: str = self._oci["bundle"]
         self._pid = 0
+        self._machine = -1  # the mount namespace of the machine
         self._guard = (0, -1)
         self._execs: dict[int, int] = {}  # pid of the runtime's exec -> its number
         self._ended: Callable[[int, int], None] = lambda number, status: None
@@ -60,6 +61,7 @@ class Oci:
         """
         overlay = self._oci["overlay"]
         try:
+            self._machine = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
             system.unshare(system.CLONE_NEWNS)
             system.mount("", "/", "", system.MS_REC | system.MS_SLAVE)
             _look_plain()
@@ -276,8 +278,11 @@ class Oci:
         self._unmount()
 
     def _unmount(self) -> None:
+        if self._machine < 0:
+            return
         try:
             system.unmount(self._oci["overlay"]["merged"])
+            system.enter(f"/proc/self/fd/{self._machine}", system.CLONE_NEWNS)
         except OSError:
             pass
 

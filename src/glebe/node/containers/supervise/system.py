@@ -117,6 +117,19 @@ def be_ordinary() -> None:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
+def mounts_below(directory: str) -> list[str]:
+    """Mount points in a directory, the innermost first."""
+    found = []
+    with open("/proc/self/mounts") as file:
+        for line in file:
+            target = line.split()[1]
+            for code, sign in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
+                target = target.replace(code, sign)
+            if target.startswith(directory + "/"):
+                found.append(target)
+    return found[::-1]
+
+
 def start_time(pid: int) -> int:
     """Field 22 of /proc/PID/stat (clock ticks since boot), 0 when there is no such process or it is a zombie."""
     try:
