@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from glebe.kube.clock import parse_time
@@ -14,20 +15,18 @@ _NONE = "<none>"
 def pod_cells(pod: Object, now: float, age: str) -> list[Any]:
     """Cells of one pod; the last four are wide."""
     spec, status = pod.get("spec") or {}, pod.get("status") or {}
-    total = len(spec.get("containers") or ())
-    reason, initialising, restarts, last = _init_state(pod)
-    ready = 0
-    if not initialising:
-        reason, ready, restarts, last = _main_state(status, reason, restarts, last)
+    sidecars = sum(c.get("restartPolicy") == "Always" for c in spec.get("initContainers") or ())
+    total = len(spec.get("containers") or ()) + sidecars
+    shown = _state_of(pod)
     if "deletionTimestamp" in pod["metadata"] and status.get("phase") not in ("Succeeded", "Failed"):
-        reason = "Unknown" if status.get("reason") == "NodeLost" else "Terminating"
-    shown = str(restarts)
-    if restarts and last:
-        shown = f"{restarts} ({format_duration(max(0.0, now - last))} ago)"
+        shown.reason = "Unknown" if status.get("reason") == "NodeLost" else "Terminating"
+    restarts = str(shown.restarts)
+    if shown.restarts and shown.last:
+        restarts = f"{shown.restarts} ({format_duration(max(0.0, now - shown.last))} ago)"
     addresses = status.get("podIPs") or ()
     address = addresses[0].get("ip") if addresses else status.get("podIP")
     wide = [address or _NONE, spec.get("nodeName") or _NONE, status.get("nominatedNodeName") or _NONE, _gates(pod)]
-    return [pod["metadata"]["name"], f"{ready}/{total}", reason, shown, age, *wide]
+    return [pod["metadata"]["name"], f"{shown.ready}/{total}", shown.reason, restarts, age, *wide]
 
 
 def _gates(pod: Object) -> str:
@@ -49,49 +48,69 @@ def _exit_word(ended: dict[str, Any]) -> str:
     return f"Signal:{ended['signal']}" if ended.get("signal") else f"ExitCode:{ended.get('exitCode', 0)}"
 
 
-def _init_state(pod: Object) -> tuple[str, bool, int, float]:
-    """Reason, whether init containers still run, restarts and the last one's time."""
+@dataclass(slots=True)
+class _Shown:
+    """What the columns READY, STATUS and RESTARTS come to."""
+
+    reason: str
+    ready: int = 0
+    restarts: int = 0
+    last: float = 0.0  # the latest restart
+
+    def count(self, container: dict[str, Any]) -> None:
+        self.restarts += container.get("restartCount", 0)
+        self.last = max(self.last, _finished_at(container))
+
+
+def _state_of(pod: Object) -> _Shown:
+    """Upstream's ``printPod``: init containers hold the rest up until the pod is initialized; sidecars count on."""
     spec, status = pod.get("spec") or {}, pod.get("status") or {}
-    reason = status.get("reason") or status.get("phase") or ""
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == "PodScheduled" and condition.get("reason") == "SchedulingGated":
-            reason = "SchedulingGated"
-    restarts, last = 0, 0.0
+    conditions = {c.get("type"): c for c in status.get("conditions") or ()}
+    gated = (conditions.get("PodScheduled") or {}).get("reason") == "SchedulingGated"
+    shown = _Shown("SchedulingGated" if gated else status.get("reason") or status.get("phase") or "")
     sidecars = {c["name"] for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"}
-    count = len(spec.get("initContainers") or ())
+    stays = _Shown("")
+    holding = ""
     for index, container in enumerate(status.get("initContainerStatuses") or ()):
-        restarts += container.get("restartCount", 0)
-        last = max(last, _finished_at(container))
+        shown.count(container)
+        if container.get("name") in sidecars:
+            stays.count(container)
         state = container.get("state") or {}
-        ended, waiting = state.get("terminated"), state.get("waiting")
+        ended, waiting = state.get("terminated"), state.get("waiting") or {}
         if ended is not None and not ended.get("exitCode"):
             continue
         if container.get("name") in sidecars and container.get("started"):
+            shown.ready += bool(container.get("ready"))
             continue
-        if ended is not None:
-            return f"Init:{_exit_word(ended)}", True, restarts, last
-        if waiting and waiting.get("reason") and waiting["reason"] != "PodInitializing":
-            return f"Init:{waiting['reason']}", True, restarts, last
-        return f"Init:{index}/{count}", True, restarts, last
-    return reason, False, restarts, last
+        word = _exit_word(ended) if ended is not None else waiting.get("reason", "")
+        if word in ("", "PodInitializing"):
+            word = f"{index}/{len(spec.get('initContainers') or ())}"
+        holding = f"Init:{word}"
+        break
+    if holding:
+        shown.reason = holding
+    if not holding or (conditions.get("Initialized") or {}).get("status") == "True":
+        shown.restarts, shown.last = stays.restarts, stays.last
+        _count_main(status, shown, (conditions.get("Ready") or {}).get("status") == "True")
+    return shown
 
 
-def _main_state(status: dict[str, Any], reason: str, restarts: int, last: float) -> tuple[str, int, int, float]:
-    ready, running = 0, False
-    restarts, last = 0, 0.0
+def _count_main(status: dict[str, Any], shown: _Shown, pod_ready: bool) -> None:
+    running, error = False, ""
     for container in reversed(status.get("containerStatuses") or ()):
-        restarts += container.get("restartCount", 0)
-        last = max(last, _finished_at(container))
+        shown.count(container)
         state = container.get("state") or {}
         ended, waiting = state.get("terminated"), state.get("waiting")
         if waiting and waiting.get("reason"):
-            reason = waiting["reason"]
+            shown.reason = waiting["reason"]
         elif ended is not None:
-            reason = _exit_word(ended)
+            shown.reason = _exit_word(ended)
+            error = shown.reason if ended.get("exitCode") else error
         elif container.get("ready") and state.get("running") is not None:
             running = True
-            ready += 1
-    if reason == "Completed" and running:
-        ok = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
-        reason = "Running" if ok else "NotReady"
-    return reason, ready, restarts, last
+            shown.ready += 1
+    if shown.reason == "Completed":
+        if running and pod_ready:
+            shown.reason = "Running"
+        else:
+            shown.reason = error or ("NotReady" if running else shown.reason)
