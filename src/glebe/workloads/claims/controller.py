@@ -199,8 +199,8 @@ class ResourceClaims:
         if reference.get("apiGroup") or reference.get("resource") != "pods":
             return True  # nobody here knows such consumers
         pod = self._pods.store.get(key._replace(name=reference["name"]))
-        if pod is None:
-            try:  # the cache may not have it yet
+        if pod is None or pod["metadata"]["uid"] != reference.get("uid"):
+            try:  # the cache may not have it yet, or still its predecessor of the same name
                 pod = await self._client.at(key.cluster).get(PODS, reference["name"], key.namespace)
             except ApiError as error:
                 if not is_not_found(error):
