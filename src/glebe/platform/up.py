@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
@@ -182,12 +183,18 @@ def read_network(config: UpConfig) -> NetworkOptions:
 
     :raises StartError: an option cannot be used.
     """
+    from glebe.node.network.modes import why_not
     from glebe.node.network.options import parse_options
 
     try:
-        return parse_options(config.pod_network, config.pod_cidr)
+        options = parse_options(config.pod_network, config.pod_cidr)
     except ValueError as error:
         raise StartError(str(error), "docs/nodes.md says what the modes are") from error
+    if options.mode == "namespace":
+        with tempfile.TemporaryDirectory(prefix="glebe-") as directory:
+            if problem := why_not(options, Path(directory, "network")):
+                raise StartError(f"--pod-network namespace: {problem}", "give auto or loopback")
+    return options
 
 
 def read_fleet(path: Path | None, data: DataDir) -> Fleet:

@@ -23,6 +23,8 @@ from glebe.node.network.userproxy import UserProxy
 log = logging.getLogger("glebe.node")
 
 _DNS_PORT = 53
+#: Where cluster IPs come from unless the cluster says otherwise.
+SERVICE_RANGE = "10.96.0.0/16"
 
 
 class Mode(Protocol):
@@ -159,6 +161,19 @@ class NamespaceMode:
     def post_guard(self) -> None:
         """From now on somebody cleans up if this process dies."""
         guard.post(self._directory.parent, self._window)
+
+
+def why_not(options: NetworkOptions, directory: Path) -> str:
+    """Why the mode ``namespace`` would not work on this machine, ``""``: it would. Blocking.
+
+    :param directory: one that is not used yet; nothing is left in it.
+    """
+    try:
+        _try_namespaces(options, directory, [IPv4Network(SERVICE_RANGE)])
+    except probe.Unsuitable as error:
+        return str(error)
+    undo.undo(directory)
+    return ""
 
 
 async def choose(

@@ -32,7 +32,6 @@ from glebe.node.values.services import MASTER, variables, visible
 log = logging.getLogger("glebe.node")
 
 _SERVICE_CIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False)
-_DEFAULT_SERVICES = "10.96.0.0/16"
 _RETRY = 1.0  # seconds
 
 
@@ -140,7 +139,7 @@ class Network:
             except ConnectionLost:
                 await asyncio.sleep(_RETRY)
         found = [ip_network(text) for item in items for text in item["spec"].get("cidrs") or ()]
-        return [n for n in found if isinstance(n, IPv4Network)] or [IPv4Network(_DEFAULT_SERVICES)]
+        return [n for n in found if isinstance(n, IPv4Network)] or [IPv4Network(modes.SERVICE_RANGE)]
 
     async def _listen(self, dns: DnsServer) -> str:
         """The address that pods are to ask; ``""``: nobody may listen there."""

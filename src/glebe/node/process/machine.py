@@ -24,12 +24,16 @@ class Machine:
     client: Client
     env: Env
     events: EventRecorder
-    host_ip: str
     containers: Containers
     network: Network
     volumes: Volumes
     devices: Devices
     resolve: Callable[[Object], Resolve]  # waits for the addresses of a pod's fellows
+
+    @property
+    def host_ip(self) -> str:
+        """The machine's address, as pods can reach it."""
+        return self.network.host_ip
 
 
 Record = dict[str, Any]  # pod.json: namespace, name, network, devices

@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -100,7 +101,6 @@ class ProcessNode:
             client=client,
             env=env,
             events=events,
-            host_ip=_HOST_IP,
             containers=Containers(self._root / "agent", window, isolate=isolate, hidden=hidden, now=env.clock.now),
             network=Network(self._informers, env, spec.name, self._root / "network", network),
             volumes=Volumes(client, env, spec, self._informers, self._root / "claims"),
@@ -135,6 +135,7 @@ class ProcessNode:
                     await self._machine.devices.start()
                     group.create_task(self._machine.devices.run(), name="process node: devices")
                     await self._machine.network.start(possible=self._machine.containers.abilities.networks)
+                    self._say_status()
                     group.create_task(self._machine.network.run(), name="process node: network")
                     group.create_task(self._machine.volumes.run(), name="process node: volumes")
                     await self._pods.wait_synced()
@@ -153,8 +154,9 @@ class ProcessNode:
     def _status(self, key: ObjectKey, spec: NodeSpec, conditions: list[dict[str, Any]], now: float) -> dict[str, Any]:
         endpoint = {"daemonEndpoints": {"kubeletEndpoint": {"Port": self._port}}}
         images = self._machine.containers.list_images()[:_IMAGES_SHOWN]
+        reached = replace(spec, address=self._machine.host_ip)
         status = {
-            **node_status(spec, conditions, now, ready=True),
+            **node_status(reached, conditions, now, ready=True),
             **endpoint,
             **({"images": images} if images else {}),
         }
