@@ -188,9 +188,16 @@ def _released(volume: Object, simulated: bool) -> VolumeVerdict:
         return VolumeVerdict(delete=True)
     if maker and not maker.startswith("kubernetes.io/"):
         return VolumeVerdict()  # whoever made it removes it
+    return _failed(volume, "VolumeFailedDelete", _undeletable(volume))
+
+
+def _undeletable(volume: Object) -> str:
+    """Upstream's words. It would remove hostPaths below /tmp of the machine that it runs on; nobody does that here."""
+    path = ((volume.get("spec") or {}).get("hostPath") or {}).get("path", "")
+    if path and not path.startswith("/tmp/"):
+        return f"host_path deleter only supports /tmp/.+ but received provided {path}"
     name = volume["metadata"]["name"]
-    text = f'error getting deleter volume plugin for volume "{name}": no deletable volume plugin matched'
-    return _failed(volume, "VolumeFailedDelete", text)
+    return f'error getting deleter volume plugin for volume "{name}": no deletable volume plugin matched'
 
 
 def _failed(volume: Object, reason: str, message: str) -> VolumeVerdict:
