@@ -58,8 +58,10 @@ def undo_pod(directory: Path, state: State, uid: str) -> None:
 
     :raises OSError: the machine refuses.
     """
-    with links.Links() as machine:
-        machine.remove(wire_name(state.wires, uid))
+    wire = wire_name(state.wires, uid)
+    if wire in links.names():  # else nothing is asked that needs a privilege
+        with links.Links() as machine:
+            machine.remove(wire)
     path = namespace_path(directory, uid)
     namespaces.remove(path)
     path.with_suffix(".json").unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from glebe.node.network.services import Balancer, Front, Target
 
 log = logging.getLogger("glebe.node")
 
+API_SERVER = "default/kubernetes"
 _PATIENCE = 5.0  # seconds for a connection to a target
 _UDP_IDLE = 60.0  # seconds after which a client of UDP is forgotten
 _UDP_CLIENTS = 4096  # of one front
@@ -122,7 +123,9 @@ class UserProxy:
         if self.refused.get(front) != why:
             self.refused[front] = why
             where = f"{front.address or '0.0.0.0'}:{front.port}/{front.protocol}"
-            log.warning("cannot listen for a Service at %s: %s", where, why)
+            # The API server is told of under an address that needs no privilege, too.
+            level = logging.INFO if self._owner.get(front) == API_SERVER else logging.WARNING
+            log.log(level, "cannot listen for a Service at %s: %s", where, why)
 
     def _close(self, front: Front) -> None:
         self.refused.pop(front, None)
