@@ -91,7 +91,7 @@ def sim_pod(annotations: dict[str, str], running: tuple[str, ...] = ("c", "d")) 
     request: dict[str, Any] = {"requests": {"cpu": "200m", "memory": "1Gi"}}
     return {
         "metadata": {
-            "name": name,
+            "name": "p",
             "namespace": "ns",
             "annotations": {f"sim.glebe.dev/{k}": v for k, v in annotations.items()},
         },

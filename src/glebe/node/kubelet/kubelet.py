@@ -54,7 +54,6 @@ class Kubelet:
     def __init__(
         self,
         name: str,
-        address: str,
         directory: Path,
         client: Client,
         env: Env,
@@ -63,7 +62,6 @@ class Kubelet:
         options: KubeletOptions,
     ) -> None:
         self._name = name
-        self._address = address
         self._directory = directory
         self._client = client
         self._env = env
@@ -73,8 +71,8 @@ class Kubelet:
         self.statistics = MachineStatistics(name, pods, env.clock, directory)
 
     @contextlib.asynccontextmanager
-    async def serving(self):  # type: ignore[no-untyped-def]
-        """Listen while the block runs; yields the port, 0 when there is none.
+    async def serving(self, address: str):  # type: ignore[no-untyped-def]
+        """Listen on the node's address while the block runs; yields the port, 0 when there is none.
 
         :raises OSError: the address cannot be had, or the keys not be written.
         """
@@ -85,7 +83,7 @@ class Kubelet:
         from glebe.node.kubelet.certificate import Certificate
         from glebe.node.kubelet.server import KubeletServer
 
-        certificate = Certificate(self._directory, self._name, self._address)
+        certificate = Certificate(self._directory, self._name, address)
         await asyncio.to_thread(certificate.ensure, self._env.clock.now())
         server = KubeletServer(
             self.pods,
@@ -95,10 +93,10 @@ class Kubelet:
             access=Access(self._client, self._env.clock, self._name, self._options.trusted),
             tls=certificate.context(self._options.client_ca),
         )
-        await server.listener.start(self._address, self._options.port)
+        await server.listener.start(address, self._options.port)
         try:
             if self._options.announce is not None:
-                self._options.announce(Endpoint(self._name, self._address, server.listener.port, certificate.pem))
+                self._options.announce(Endpoint(self._name, address, server.listener.port, certificate.pem))
             yield server.listener.port
         finally:
             await server.listener.close()

@@ -49,7 +49,6 @@ from glebe.node.spec import NodeSpec, node_status
 log = logging.getLogger("glebe.node")
 
 ADOPTION_WINDOW = 60.0  # seconds
-_HOST_IP = "127.0.0.1"
 
 _IMAGES_SHOWN = 50  # of the largest, as kubelets do
 
@@ -109,7 +108,6 @@ class ProcessNode:
         )
         self.kubelet = Kubelet(
             spec.name,
-            spec.address or _HOST_IP,
             self._root,
             client,
             env,
@@ -126,8 +124,7 @@ class ProcessNode:
             temporary.write_text(agent)
             temporary.replace(self._root / "agent")
             try:
-                async with self.kubelet.serving() as self._port, asyncio.TaskGroup() as group:
-                    self.presence.tell(ObjectKey(self._client.cluster, "", self._spec.name))
+                async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
                     if self._own_informers:
                         self._informers.start(group)
                     group.create_task(self.presence.run(), name="process node: presence")
@@ -135,6 +132,7 @@ class ProcessNode:
                     await self._machine.devices.start()
                     group.create_task(self._machine.devices.run(), name="process node: devices")
                     await self._machine.network.start(possible=self._machine.containers.abilities.networks)
+                    self._port = await stack.enter_async_context(self.kubelet.serving(self._address))
                     self._say_status()
                     group.create_task(self._machine.network.run(), name="process node: network")
                     group.create_task(self._machine.volumes.run(), name="process node: volumes")
@@ -151,10 +149,14 @@ class ProcessNode:
         group.create_task(containers.run(lambda: _all_runs(self._root / "pods")), name="process node: containers")
         group.create_task(classes.offer(self._client, containers.handlers), name="process node: runtime classes")
 
+    @property
+    def _address(self) -> str:
+        return self._spec.address or self._machine.host_ip
+
     def _status(self, key: ObjectKey, spec: NodeSpec, conditions: list[dict[str, Any]], now: float) -> dict[str, Any]:
         endpoint = {"daemonEndpoints": {"kubeletEndpoint": {"Port": self._port}}}
         images = self._machine.containers.list_images()[:_IMAGES_SHOWN]
-        reached = replace(spec, address=self._machine.host_ip)
+        reached = replace(spec, address=self._address)
         status = {
             **node_status(reached, conditions, now, ready=True),
             **endpoint,
