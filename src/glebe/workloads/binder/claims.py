@@ -27,6 +27,9 @@ from glebe.workloads.claims.names import CLAIMS, DEVICE_CLASSES, SLICES, allocat
 
 NOT_HERE: Final = "resourceclaim not available on the node"
 NOT_ALL: Final = "cannot allocate all claims"
+_ENOUGH = 100
+"""Nodes that will do after which no further ones are looked at (upstream's ``minFeasibleNodesToFind``): each costs a
+search."""
 _KEPT = 64  # kinds of pods whose answers are remembered, one for each node
 
 
@@ -87,10 +90,14 @@ class Devices(Quiet):
         known = self._known(claims)
         fleet = self._around.fleet
         refused: dict[str, Bools] = {}
+        good = 0
         for row in np.flatnonzero(among):
             name = fleet.names[row]
-            if reason := self._reason(claims, known, fleet.node(name)):
+            reason = NOT_ALL if good >= _ENOUGH else self._reason(claims, known, fleet.node(name))
+            if reason:
                 refused.setdefault(reason, np.zeros(len(fleet.names), np.bool_))[row] = True
+            else:
+                good += 1
         yield [Refusal(refused[reason], reason, self.name, False) for reason in sorted(refused)]
 
     def _claims(self, needs: Needs) -> list[Object]:
