@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from docs_page import NOTE, cell, code, table
 from glebe.gpu import catalogue
+from glebe.kube import storage
 from glebe.platform.views import State
 from glebe.queueing import labels, notactedon
 from glebe.scheduling.model import Reason
@@ -128,6 +129,10 @@ JOBS: tuple[Row, ...] = (
     ("annotation, label", "batch.kubernetes.io/job-completion-index", "pod", "The pod's index, which is its rank."),
     ("annotation", "batch.kubernetes.io/job-index-failure-count", "pod", "Failures of the index before this pod."),
     ("finalizer", "batch.kubernetes.io/job-tracking", "pod", "Held until the Job has counted the pod."),
+    ("provisioner", storage.LOCAL_PATH, "StorageClass", "Makes volumes on Glebe's own nodes; class `local-path`."),
+    ("annotation", storage.SIMULATED, "PersistentVolume", "A simulated node's: there is nothing behind it."),
+    ("finalizer", storage.FINALIZER, "PersistentVolume", "Held by a process node until the data is removed."),
+    ("annotation", storage.SELECTED_NODE, "PersistentVolumeClaim", "The node where its volume is to be made."),
     ("annotation", "batch.kubernetes.io/cronjob-scheduled-timestamp", "job", "When its CronJob's schedule had it due."),
 )
 
@@ -319,6 +324,24 @@ JOB: tuple[Row, ...] = (
 )
 
 #: (kind, condition or event, reason, meaning)
+VOLUMES: tuple[Row, ...] = (
+    ("claim", "WaitForFirstConsumer", "No pod uses it yet; it is bound for its first one."),
+    ("claim", "WaitForPodScheduled", "The pod that uses it has no node yet."),
+    ("claim", "ExternalProvisioning", "Another provisioner than Glebe's is to make its volume."),
+    ("claim", "ProvisioningSucceeded", "A volume was made for it."),
+    ("claim", "ProvisioningFailed", "None was; the message says why."),
+    ("claim", "FailedBinding", "No volume suits and none can be made, or its volume is another claim's."),
+    ("claim, volume", "VolumeMismatch", "The volume that the claim names does not suit it."),
+    ("claim", "ClaimLost", "Its volume is gone, and with it the data."),
+    ("claim", "ClaimMisbound", "It names a volume that is another claim's."),
+    ("claim", "VolumeResizeSuccessful", "Its volume is larger now."),
+    ("claim", "ExternalExpanding", "Its volume's maker is to make it larger."),
+    ("volume", "VolumeFailedDelete", "Nobody knows how to delete it."),
+    ("volume", "VolumeFailedRecycle", "Nothing is recycled."),
+    ("volume", "VolumeUnknownReclaimPolicy", "Its reclaim policy is none."),
+    ("pod", "FailedMount", "A volume cannot be made yet; the message names it and says why."),
+)
+
 APPS: tuple[Row, ...] = (
     ("Deployment", "Available", "MinimumReplicasAvailable", "As many pods are available as the strategy wants."),
     ("Deployment", "Available", "MinimumReplicasUnavailable", "They are not."),
@@ -449,6 +472,8 @@ def reasons_page() -> dict[str, str]:
         _three(("condition", "reason", "meaning"), JOB),
         "## Deployments, sets, budgets\n\nEvents about a single pod are those of a Job.\n",
         _four(("of", "condition", "reason", "meaning"), APPS),
+        "## Claims and volumes\n\nAll are events. See [Volumes](../volumes.md).\n",
+        _three(("of", "reason", "meaning"), VOLUMES),
         "## Pods and containers\n\nPods of Glebe's own nodes; on a real cluster the kubelet writes them.\n",
         _three(("where", "reason", "meaning"), PODS),
         "## Nodes\n",

@@ -148,7 +148,7 @@ def test_documented_reasons_exist() -> None:
         docs_words.PODS,
         docs_words.APPS,
     )
-    tables += (docs_words.NODE_REASONS, docs_words.NAMESPACES)
+    tables += (docs_words.NODE_REASONS, docs_words.NAMESPACES, docs_words.VOLUMES)
     known = {text for path in SOURCE.rglob("*.py") for text in texts(path)}
     for rows in tables:
         for row in rows:

@@ -220,7 +220,9 @@ async def test_volumes_that_nobody_can_delete_or_recycle_fail_and_say_so() -> No
             await phase(s.root, VOLUMES, name, "Failed")
         told = dict(await events(s.root, "default"))
         assert told["VolumeFailedRecycle"] == "No recycler plugin found for the volume!"
-        assert told["VolumeFailedDelete"] == "host_path deleter only supports /tmp/.+ but received provided /data/delete"
+        assert (
+            told["VolumeFailedDelete"] == "host_path deleter only supports /tmp/.+ but received provided /data/delete"
+        )
 
 
 @pytest.mark.parametrize("cluster", ["root", "tenant"])
