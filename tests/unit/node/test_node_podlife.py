@@ -13,6 +13,7 @@ from test_node_process import gone, log_of, machine, phase
 
 from glebe.kube.objects import Object, condition_is_true
 from glebe.kube.resources import EVENTS, PODS
+from glebe.node.process import runner
 from glebe.node.process.node import ProcessNode
 
 pytestmark = pytest.mark.realtime
@@ -243,6 +244,49 @@ async def test_a_rule_starts_the_whole_pod_again(tmp_path: Path) -> None:
         assert status_of(pod)["lastState"]["terminated"]["exitCode"] == 88
         conditions = {x["type"]: x["status"] for x in pod["status"]["conditions"]}
         assert conditions["AllContainersRestarting"] == "False"
+
+
+async def test_resources_are_changed_in_place_or_by_a_restart_or_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_RESIZE", 0.1)
+
+    def sized(cpu: str, memory: str) -> dict[str, Any]:
+        return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}}
+
+    async with machine(tmp_path) as (w, _):
+        policy = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]
+        body = c("sleep 60", resources=sized("100m", "64Mi"), resizePolicy=policy)
+        await w.pod("p", "local", containers=[body], restartPolicy="Always", terminationGracePeriodSeconds=3)
+        pod = await until(w, "p", lambda p: status_of(p)["state"].get("running"))
+        assert status_of(pod)["resources"] == sized("100m", "64Mi")
+        assert status_of(pod)["allocatedResources"] == {"cpu": "100m", "memory": "64Mi"}
+
+        async def ask(cpu: str, memory: str) -> None:
+            patch = {"spec": {"containers": [{"name": "c", "resources": sized(cpu, memory)}]}}
+            await w.client.patch(PODS, "p", patch, "default", subresource="resize", kind="strategic")
+
+        await ask("200m", "64Mi")
+        pod = await until(w, "p", lambda p: status_of(p)["resources"] == sized("200m", "64Mi"))
+        assert status_of(pod)["restartCount"] == 0
+        await ask("200m", "32Mi")
+        pod = await until(w, "p", lambda p: status_of(p)["restartCount"] == 1 and status_of(p)["state"].get("running"))
+        assert status_of(pod)["resources"] == sized("200m", "32Mi")
+        await w.pod("other", "local", containers=[c("sleep 60", resources=sized("1500m", "32Mi"))])
+        await until(w, "other", lambda p: status_of(p)["state"].get("running"))
+        await ask("1", "32Mi")
+        pod = await until(w, "p", lambda p: any(x["type"] == "PodResizePending" for x in p["status"]["conditions"]))
+        pending = next(x for x in pod["status"]["conditions"] if x["type"] == "PodResizePending")
+        assert pending["reason"] == "Deferred"
+        text = "Node didn't have enough resource: cpu, requested: 1000, used: 1500, capacity: 2000"
+        assert pending["message"] == text
+        assert status_of(pod)["resources"] == sized("200m", "32Mi")
+        reasons = [reason for reason, _, _ in await events(w, "p")]
+        assert {"ResizeStarted", "ResizeCompleted", "ResizeDeferred"} <= set(reasons)
+        assert ("Killing", "Container c resize requires restart", "c") in await events(w, "p")
+        await w.client.delete(PODS, "other", "default", grace_period=0)
+        pod = await until(w, "p", lambda p: status_of(p)["resources"] == sized("1", "32Mi"))
+        assert not any(x["type"] == "PodResizePending" for x in pod["status"]["conditions"])
 
 
 async def test_an_ephemeral_container_joins_and_does_not_keep_the_pod(tmp_path: Path) -> None:

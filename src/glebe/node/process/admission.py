@@ -33,6 +33,20 @@ def admit(pod: Object, others: Iterable[Object], node: Object) -> None:
         raise _failed("TaintToleration", "node(s) had taints that the pod didn't tolerate")
 
 
+def room_to_resize(pod: Object, others: Iterable[Object], node: Object) -> tuple[str, str] | None:
+    """Whether the pod may have what it asks for now: ``None``, or Infeasible or Deferred, and why."""
+    allocatable = (node.get("status") or {}).get("allocatable") or {}
+    for resource, amount in requests_of(pod["spec"]).items():
+        if resource in allocatable and amount > (capacity := to_int(allocatable[resource], resource)):
+            text = f"Node didn't have enough capacity: {resource}, requested: {amount}, capacity: {capacity}"
+            return "Infeasible", text
+    try:
+        _room(pod["spec"], list(others), allocatable)
+    except AdmissionError as error:
+        return "Deferred", str(error)
+    return None
+
+
 def _failed(predicate: str, text: str) -> AdmissionError:
     return AdmissionError(predicate, f"Predicate {predicate} failed: {text}")
 

@@ -48,6 +48,7 @@ class ContainerLife:
         self.role = role
         self.base = pod.directory / status.name
         self.run_now: Run | None = None
+        self.resources: dict[str, Any] | None = None  # that the present run has
         self.started = asyncio.Event()  # it has come so far that others may start after it
         self._policy = Restarts.of(pod.pod["spec"], body)
         self._crash = backoff.CrashLoop()
@@ -55,6 +56,7 @@ class ContainerLife:
         self._hook: asyncio.Task[None] | None = None
         self._doom: tuple[str, float, Turns | None] | None = None
         self._killed_by_node = False
+        self._forced = False  # ... so that it runs again
         self._after_reason = ""  # why it will wait for its next start, if not for crashing alone
         self._after_message = ""
 
@@ -111,14 +113,16 @@ class ContainerLife:
 
     def _take(self, attempt: int) -> Run:
         self._killing = self._hook = None
-        self._killed_by_node = False
+        self._killed_by_node = self._forced = False
         self._after_reason = self._after_message = ""
         return Run(self.base / str(attempt))
 
     async def _prepare(self, run: Run) -> bool:
         run.path.mkdir(parents=True, exist_ok=True)
         marks.write(run.path, marks.BACK_OFF, next=self._crash.next)
-        return await Preparation(self._pod, self.status, self.body).of(run)
+        given = self._pod.allocated.get(self.name, self.body.get("resources") or {})
+        marks.write(run.path, marks.RESOURCES, has=given)
+        return await Preparation(self._pod, self.status, {**self.body, "resources": given}).of(run)
 
     def _id_of(self, run: Run) -> str:
         return f"{self._pod.machine.containers.runtime}://{self._pod.uid}/{self.name}/{run.path.name}"
@@ -137,6 +141,7 @@ class ContainerLife:
         pod = self._pod
         self.run_now = run
         fresh = run.supervisor is None and run.exit is None
+        self.resources = (marks.read(run.path, marks.RESOURCES) or {}).get("has")
         self.status.image_id = (marks.read(run.path, marks.IMAGE) or {}).get("id", "")
         if fresh:
             pod.say(NORMAL, "Created", self._created(), self.name)
@@ -162,7 +167,7 @@ class ContainerLife:
         if done.reason == "PlatformGone":
             self._pod.state.disrupted = done.message
         self.status.end(done)
-        self.run_now = None
+        self.run_now = self.resources = None
         if self._doom is not None and self._doom[2] is not None:
             self._doom[2].ended(self.name)
         self._pod.touch()
@@ -214,6 +219,8 @@ class ContainerLife:
         """Whether another run follows."""
         if self._pod.ending.is_set() or self.role is Role.EPHEMERAL:
             return False
+        if self._forced:
+            return True
         if self._policy.whole_pod_after(end.code):
             self._pod.on_restart_all()
             return False
@@ -262,7 +269,7 @@ class ContainerLife:
             self._pod.say(NORMAL, "Killing", why or f"Stopping container {self.name}", self.name)
         else:
             deadline = min(deadline, float(noted["deadline"]))
-        marks.write(run.path, marks.KILL, deadline=deadline, node=self._killed_by_node)
+        marks.write(run.path, marks.KILL, deadline=deadline, node=self._killed_by_node, forced=self._forced)
         if self._killing is not None:
             self._killing.cancel()
         self._killing = asyncio.create_task(self._end(run, deadline, grace, turns))
@@ -273,7 +280,7 @@ class ContainerLife:
         if self._doom is not None:
             self.kill(*self._doom)
         elif noted is not None:
-            self._killed_by_node = bool(noted.get("node"))
+            self._killed_by_node, self._forced = bool(noted.get("node")), bool(noted.get("forced"))
             self.kill("", max(0.0, float(noted["deadline"]) - self._pod.now()))
 
     async def _end(self, run: Run, deadline: float, grace: float, turns: Turns | None) -> None:
@@ -305,7 +312,11 @@ class ContainerLife:
         if not changed:
             return
         self.status.image = body.get("image", "")
+        self.restart(f"Container {self.name} definition changed, will be restarted")
+
+    def restart(self, why: str) -> None:
+        """End the present run, so that another one follows, whatever the policy."""
         if self.run_now is not None and self._killing is None and not self._pod.ending.is_set():
-            self._killed_by_node = True
-            self.kill(f"Container {self.name} definition changed, will be restarted", self._pod.grace)
-            self._doom = None
+            self._killed_by_node = self._forced = True
+            self.kill(why, self._pod.grace)
+            self._doom = None  # only this run is doomed

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from glebe.kube.objects import Object, is_deleting
 from glebe.node.process.launch import Sandbox
@@ -22,7 +23,8 @@ class PodContext:
     """One pod on this machine.
 
     ``ending`` is set when nothing of the pod is to be started any more; ``changed`` whenever the API's pod changed;
-    ``dirty`` when the status is to be written; ``on_restart_all`` is called by a container whose end restarts all.
+    ``dirty`` when the status is to be written. ``allocated`` is what each container was given, by its name;
+    ``on_restart_all`` is called by a container whose end restarts all.
     """
 
     def __init__(self, machine: Machine, pod: Object, directory: Path, state: PodState) -> None:
@@ -34,6 +36,7 @@ class PodContext:
         self.ending = asyncio.Event()
         self.changed = asyncio.Event()
         self.dirty = asyncio.Event()
+        self.allocated: dict[str, Any] = {}
         self.on_restart_all: Callable[[], None] = lambda: None
         self._events: asyncio.Queue[tuple[str, str, str, str]] = asyncio.Queue()
 

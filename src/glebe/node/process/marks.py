@@ -18,6 +18,8 @@ PRE_STOP = "pre-stop"  # of a run: {"at"}: the hook was begun
 BACK_OFF = "back-off"  # of a run: {"delay"}: what its failure would cost
 IMAGE = "image"  # of a run: {"id"}: what its image was
 ROUND = "round"  # of a pod: {"first": {container: number of its first run in this round}}
+ALLOCATED = "allocated"  # of a pod: {"resources": {container: resources}}
+RESOURCES = "resources"  # of a run: {"has"}: with which it was started
 STOP = "stop"  # of a pod: {"at", "grace", "verdict"}: the pod is ending for good
 
 

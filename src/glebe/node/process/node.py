@@ -255,7 +255,7 @@ class ProcessNode:
         uid = pod["metadata"]["uid"]
         directory = self._root / "pods" / uid
         try:
-            runner = self._runners[uid] = PodRunner(self._machine, pod, directory, self._admit)
+            runner = self._runners[uid] = PodRunner(self._machine, pod, directory, self._admit, self._room)
             current = self._pods.store.get(key_of(pod, self._client.cluster))
             if current is None or current["metadata"]["uid"] != uid:
                 runner.vanish()
@@ -286,12 +286,19 @@ class ProcessNode:
         :raises AdmissionError: the pod must fail.
         """
         node = self._nodes.store.get(ObjectKey(self._client.cluster, "", self._spec.name))
-        taken = {uid for uid, runner in self._runners.items() if runner.admitted and not runner.finished}
         if node is not None:
-            others = [p for p in self._bound() if p["metadata"]["uid"] in taken | self._restored and not has_ended(p)]
-            admission.admit(pod, [p for p in others if p["metadata"]["uid"] != pod["metadata"]["uid"]], node)
+            admission.admit(pod, self._beside(pod), node)
 
-    # --- names
+    def _room(self, pod: Object) -> tuple[str, str] | None:
+        """Whether a pod that runs may have the resources that it asks for now; if not, why."""
+        node = self._nodes.store.get(ObjectKey(self._client.cluster, "", self._spec.name))
+        return None if node is None else admission.room_to_resize(pod, self._beside(pod), node)
+
+    def _beside(self, pod: Object) -> list[Object]:
+        """The other pods that the node has taken and that have not ended."""
+        taken = {uid for uid, runner in self._runners.items() if runner.admitted and not runner.finished}
+        others = [p for p in self._bound() if p["metadata"]["uid"] in taken | self._restored and not has_ended(p)]
+        return [p for p in others if p["metadata"]["uid"] != pod["metadata"]["uid"]]
 
     def _resolver(self, pod: Object) -> Resolve:
         namespace = pod["metadata"]["namespace"]

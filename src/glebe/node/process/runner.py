@@ -26,6 +26,7 @@ from glebe.node.process.context import LEAST_GRACE, NORMAL, WARNING, PodContext
 from glebe.node.process.history import latest_attempt, runs_in
 from glebe.node.process.machine import Machine
 from glebe.node.process.ordering import Turns, predecessors
+from glebe.node.process.resizing import Resizing, Room
 from glebe.node.process.surroundings import Surroundings
 from glebe.node.restarts import Restarts, may_restart_all
 from glebe.node.status import Container, Exit, PodState, containers_of, phase, pod_status
@@ -33,6 +34,7 @@ from glebe.node.status import Container, Exit, PodState, containers_of, phase, p
 log = logging.getLogger("glebe.node")
 
 _RETRY = 1.0  # seconds between attempts to reach the API
+_RESIZE = 5.0  # seconds between two looks at resources
 _RESTARTING = "AllContainersRestarting"
 _RULE = "container exited with restart policy rule"
 _REMOVED = "The container is removed because RestartAllContainers in place"
@@ -44,7 +46,14 @@ Admit = Callable[[Object], None]  # raises AdmissionError
 class PodRunner:
     """Runs one pod. ``update`` tells it what the API says; ``run`` returns when nothing is left to do."""
 
-    def __init__(self, machine: Machine, pod: Object, directory: Path, admit: Admit = lambda _: None) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        pod: Object,
+        directory: Path,
+        admit: Admit = lambda _: None,
+        room: Room = lambda _: None,
+    ) -> None:
         init, main = containers_of(pod)
         seen = pod.get("status") or {}
         began = parse_time(seen["startTime"]) if seen.get("startTime") else machine.env.clock.now()
@@ -54,6 +63,7 @@ class PodRunner:
         self._admit = admit
         self.ctx.on_restart_all = self._restart_all
         self._lives = self._make_lives()
+        self._resizing = Resizing(self.ctx, lambda: self._lives.values(), room)
         self._again = False  # another round follows
         if may_restart_all(pod["spec"]):
             self.state.passing[_RESTARTING] = ("False", "", "")
@@ -90,6 +100,7 @@ class PodRunner:
             if body["name"] in self._lives:
                 self._lives[body["name"]].renew(body)
         self._add_ephemeral()
+        self._resizing.consider()
         if is_deleting(pod):
             self.stop(max(self.ctx.grace, LEAST_GRACE))
         elif has_ended(pod) and not self.finished:
@@ -145,7 +156,8 @@ class PodRunner:
         aside = [asyncio.create_task(work) for work in (self.ctx.tell(), self._write_statuses(), self._mind_deadline())]
         try:
             if await self._begin():  # 1. admission, 2. sandbox, 3. volumes
-                aside.append(asyncio.create_task(self._keep_volumes()))
+                self._resizing.begin()
+                aside += [asyncio.create_task(work) for work in (self._keep_volumes(), self._mind_resizes())]
                 await self._containers()  # 4. init containers, 5. main containers, 6. the end of what is left
             self.finished = True
             await self.ctx.told()
@@ -289,6 +301,12 @@ class PodRunner:
                 life = self._lives[status.name] = ContainerLife(self.ctx, status, body, Role.EPHEMERAL)
                 self._group.create_task(life.run(), name=f"ephemeral container {status.name}")
 
+    async def _mind_resizes(self) -> None:
+        """What could not be given may be given later."""
+        while True:
+            self._resizing.consider()
+            await asyncio.sleep(_RESIZE)
+
     async def _mind_deadline(self) -> None:
         """activeDeadlineSeconds, which may be set or lowered later."""
         while True:
@@ -349,6 +367,7 @@ class PodRunner:
             await self.ctx.dirty.wait()
             await asyncio.sleep(0.01)
             self.ctx.dirty.clear()
+            self._resizing.show()
             # The last word is for the end, when everything has been told.
             if phase(self.ctx.pod, self.state) not in ENDED and not await self._try(self._write()):
                 self.ctx.touch()
