@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from node_world import World, world
 
+from glebe.kube.clock import Env
+from glebe.kube.errors import ApiError
 from glebe.kube.events import EventRecorder
 from glebe.kube.objects import Object, get_condition
 from glebe.kube.resources import EVENTS, NODES
@@ -24,7 +27,8 @@ from glebe.node.devices.grants import Grant
 from glebe.node.devices.health import LOST, XID, Fault
 from glebe.node.devices.pools import NotEnough, Pools
 from glebe.node.devices.slices import CLAIMS, DEVICE_CLASSES, SLICES
-from glebe.node.spec import NodeSpec, node_object, node_status
+from glebe.node.process.node import ProcessNode
+from glebe.node.spec import NodeSpec, node_object, node_status, standard_labels
 
 SPEC = NodeSpec("local", {"cpu": "2", "memory": "4Gi", "pods": "110"}, {"nvidia.com/gpu.stale": "x"})
 GPU = "nvidia.com/gpu"
@@ -259,3 +263,49 @@ def test_no_gpu_is_ever_given_twice_also_by_a_new_agent(steps: list[tuple[str, i
         given_ = [i for grant in pools.grants.values() for i in grant.resources[GPU]]
         assert len(set(given_)) == len(given_)
         assert {uid: grant.record for uid, grant in pools.grants.items()} == records
+
+
+@pytest.mark.realtime
+async def test_processes_see_their_devices_also_after_a_new_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = hgx(3)
+    monkeypatch.setattr(nvml, "has_driver", lambda root="": True)
+    monkeypatch.setattr(nvml, "load", lambda: fake)
+    script = {"name": "c", "image": "i", "command": ["sh", "-c", "echo [$CUDA_VISIBLE_DEVICES]; sleep 60"]}
+    async with world(Env.system()) as w:
+
+        async def start() -> tuple[ProcessNode, asyncio.Task[Any]]:
+            node = ProcessNode(
+                w.client, w.env, replace(SPEC, labels=standard_labels("local", "process")), tmp_path, window=20
+            )
+            task = w.spawn(node.run())
+            await node.wait_registered()
+            return node, task
+
+        async def said(node: ProcessNode, name: str) -> str:
+            async def look() -> str:
+                found = await w.get(name)
+                with contextlib.suppress(ApiError):
+                    return b"".join([chunk async for chunk in node.logs(found, "c")]).decode().strip()
+                return ""
+
+            return str(await w.until(look, timeout=8, every=0.02))
+
+        node, task = await start()
+        limits = {"resources": {"limits": {GPU: "1"}}}
+        await w.pod("a", "local", containers=[{**script, **limits}])
+        await w.pod("none", "local", containers=[script])
+        uuids = [board.uuid for board in fake.boards]
+        first = await said(node, "a")
+        assert first.strip("[]") in uuids
+        assert await said(node, "none") == "[]"
+        await w.stop(task)  # as kill -9 would: the processes go on
+        node, _ = await start()
+        await w.pod("b", "local", containers=[{**script, "resources": {"limits": {GPU: "2"}}}])
+        second = (await said(node, "b")).strip("[]").split(",")
+        assert sorted([first.strip("[]"), *second]) == uuids
+        shown = await w.client.get(NODES, "local")
+        assert shown["status"]["allocatable"][GPU] == "3"
+        async with asyncio.timeout(5):
+            await node.drain(0.0)
