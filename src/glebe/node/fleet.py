@@ -261,7 +261,7 @@ def local_spec(name: str = "local") -> NodeSpec:
         if board is not None:
             labels.update(catalogue.node_labels(board, len(gpus)))
     info = {"architecture": arch, "kernelVersion": platform.release(), "osImage": _os_name()}
-    return NodeSpec(name=name, capacity=capacity, labels=labels, address="127.0.0.1", start_delay="0", info=info)
+    return NodeSpec(name=name, capacity=capacity, labels=labels, start_delay="0", info=info)
 
 
 def local_gpus(root: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:

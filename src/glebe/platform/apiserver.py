@@ -23,7 +23,8 @@ from glebe.platform.storage import StorageOptions
 from glebe.platform.up import explained, log_to_stderr, loop_factory, parse_listen, process_age, read_flags, taken
 
 if TYPE_CHECKING:
-    from glebe.apiserver.auth.assembly import Identity
+    from glebe.apiserver.clusters.firstobjects import SERVICE_ADDRESS
+from glebe.apiserver.auth.assembly import Identity
     from glebe.apiserver.server import ApiServer
     from glebe.kube.clock import Env
     from glebe.kube.transport import Transport
@@ -90,7 +91,7 @@ async def open_server(config: ServerConfig, data: DataDir, host: str, port: int)
     flags = read_flags(config.flags)
     env = Env.system()
     pki = Pki(config.pki_dir.expanduser().absolute() if config.pki_dir is not None else data.pki)
-    pki.ensure([host], env.clock.now())
+    pki.ensure([host, SERVICE_ADDRESS], env.clock.now())
     server = ApiServer(config.storage.open(data), env, TypeRegistry())
     server.clusters.root_ca = pki.ca_pem.decode()
     identity = secured(server, pki, env, flags)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from glebe.apiserver.assembly import ServerOptions, complete
 from glebe.apiserver.auth.assembly import Identity, secure
 from glebe.apiserver.auth.pki import MASTERS, Pki
+from glebe.apiserver.clusters.firstobjects import SERVICE_ADDRESS
 from glebe.apiserver.http import HttpServer
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.services.advertising import advertise
@@ -60,7 +61,7 @@ async def open_platform(
     flags = flags or ServerFlags()
     env = Env.system()
     pki = Pki(data.pki)
-    pki.ensure([host], env.clock.now())
+    pki.ensure([host, SERVICE_ADDRESS], env.clock.now())
     config = PlatformConfig(
         fleet=fleet,
         nodes_dir=data.nodes,

@@ -14,6 +14,8 @@ from glebe.kube.objects import Object
 
 #: Where cluster IPs come from; the first address is the API server's.
 SERVICE_RANGE = "10.96.0.0/16"
+#: Under this address pods know the API server; its certificate must be good for it.
+SERVICE_ADDRESS = str(ip_network(SERVICE_RANGE)[1])
 #: Conditions of objects that were never in another state began at no particular time.
 _ALWAYS = "2026-01-01T00:00:00Z"
 _FLOW = "flowcontrol.apiserver.k8s.io"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -117,7 +116,7 @@ class NamespaceMode:
 
     def __init__(self, routed: Routed, directory: Path, options: NetworkOptions) -> None:
         self.addresses = Addresses(routed.place.pods)
-        self.host_ip = _own_address() or routed.place.gateway
+        self.host_ip = routed.place.gateway  # pods and the machine reach it, and nobody from outside
         self._routed = routed
         self._directory = directory
         self._window = options.window
@@ -241,13 +240,3 @@ def _leave_nothing(directory: Path) -> None:
     """What an earlier agent made goes, unless pods still have it."""
     if not undo.known_pods(directory):
         _undo_if(True, directory)
-
-
-def _own_address() -> str:
-    """The address by which this machine is known outside; nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe_socket:
-        try:
-            probe_socket.connect(("198.51.100.1", 9))
-            return str(probe_socket.getsockname()[0])
-        except OSError:
-            return ""
