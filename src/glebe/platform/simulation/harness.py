@@ -25,10 +25,11 @@ from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.objects import Object
-from glebe.kube.resources import JOBS, Resource
+from glebe.kube.resources import JOBS, PODS, Resource
 from glebe.kube.transport import Transport
 from glebe.platform.embedded import Platform
 from glebe.platform.simulation import settled
+from glebe.platform.simulation.applications import applications
 from glebe.platform.simulation.assembly import simulated_platform
 from glebe.platform.simulation.faults import FaultRates, FaultyTransport
 from glebe.platform.simulation.invariants import Checker, Violation
@@ -39,6 +40,9 @@ log = logging.getLogger("glebe.simulation")
 SETTLE_SECONDS = 3600.0
 LEDGER_SECONDS = 400.0
 CRASH_DOWNTIME = 4.0
+SPAN = 240.0
+APPLICATIONS = 8
+"""Each so many seeds have applications beside their jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ def simulate(seed: int, rates: FaultRates | None = None) -> Report:
 
 async def _simulate(seed: int, rates: FaultRates, folder: Path) -> Report:
     env = Env.seeded(seed)
-    run = Run(seed, generate(seed), env, Checker(env.clock.now), rates)
+    run = Run(seed, _load(seed), env, Checker(env.clock.now), rates)
     async with simulated_platform(run.load.fleet, env, folder, run.wrap, run.on_commit) as platform:
         await _create_all(platform.client, run.load.queues)
         for action in run.load.actions:
@@ -117,6 +121,16 @@ async def _simulate(seed: int, rates: FaultRates, folder: Path) -> Report:
     return Report(
         seed, loop_time, run.checker.writes, injected, dict(outcomes), run.digest.hexdigest()[:16], run.violation
     )
+
+
+def _load(seed: int) -> Load:
+    """Jobs; with every third seed applications, too."""
+    load = generate(seed)
+    if seed % APPLICATIONS:
+        return load
+    objects, actions = applications(seed, SPAN)
+    together = sorted([*load.actions, *actions], key=lambda a: (a.at, a.verb, a.name))
+    return Load(load.fleet, [*load.queues, *objects], together)
 
 
 async def _until(at: float) -> None:
@@ -136,6 +150,10 @@ async def _act(run: Run, platform: Platform, action: Action) -> None:
     if action.verb == "submit":
         assert action.manifest is not None
         await platform.client.create(JOBS, action.manifest)
+    elif action.resource is not None:
+        await _act_on_application(platform.client, action.resource, action)
+    elif action.verb == "evict":
+        await _evict(run, platform.client, action)
     elif action.verb == "cancel":
         try:
             await platform.client.delete(JOBS, action.name, action.namespace, propagation="Background")
@@ -152,6 +170,36 @@ async def _act(run: Run, platform: Platform, action: Action) -> None:
         run.down.add(action.name)
         await platform.crash(action.name)
         run.downtimes.append(asyncio.create_task(_restart_later(run, platform, action.name)))
+
+
+async def _act_on_application(client: Client, resource: Resource, action: Action) -> None:
+    if action.verb == "create":
+        assert action.manifest is not None
+        await client.create(resource, action.manifest)
+        return
+    try:
+        if action.verb == "delete":
+            await client.delete(resource, action.name, action.namespace, propagation="Background")
+        else:
+            await client.patch(resource, action.name, action.manifest, action.namespace, kind="strategic")
+    except ApiError as error:
+        if not is_not_found(error):
+            raise
+
+
+async def _evict(run: Run, client: Client, action: Action) -> None:
+    """Evict a pod of an application, as a drain does; a budget may refuse."""
+    pods = [p["metadata"] for p in run.checker.world.all("pods")]
+    names = sorted(meta["name"] for meta in pods if meta["namespace"] == action.namespace)
+    if not names:
+        return
+    name = random.Random(action.name).choice(names)
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": action.namespace}}
+    try:
+        await client.create(PODS, body, action.namespace, name=name, subresource="eviction")
+    except ApiError as error:
+        if error.code != 429 and not is_not_found(error):
+            raise
 
 
 async def _restart_later(run: Run, platform: Platform, part: str) -> None:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from glebe.kube.objects import Object, annotations_of
 from glebe.kube.quantity import parse
 from glebe.kube.storage import BIND_COMPLETED, affine
+from glebe.platform.simulation import appchecks
 from glebe.platform.simulation import world as w
 from glebe.platform.simulation.world import World
 
@@ -269,8 +270,13 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         gangs_are_released_whole,
         one_live_pod_per_index,
         pods_are_where_their_volumes_are,
+        appchecks.sets_have_no_more_pods_than_asked_for,
+        appchecks.members_have_their_disk_first,
+        appchecks.one_daemon_on_each_node,
     ),
-    "persistentvolumeclaims": (volumes_have_one_claim,),
+    "persistentvolumeclaims": (volumes_have_one_claim, appchecks.disks_stay),
     "workloads.kueue.x-k8s.io": (quota_is_kept,),
-    "jobs.batch": (jobs_only_move_forward,),
+    "jobs.batch": (jobs_only_move_forward, appchecks.forbidden_jobs_do_not_overlap),
+    "deployments.apps": (appchecks.remember_replicas, appchecks.scale_stays_in_the_autoscalers_range),
+    "replicasets.apps": (appchecks.remember_replicas, appchecks.roll_outs_keep_their_surge),
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glebe.kube.objects import Object
+from glebe.kube.resources import Resource
 
 NAMESPACES = ("team-a", "team-b")
 
@@ -19,10 +20,11 @@ class Action:
     """Something a user or the world does at ``at`` seconds."""
 
     at: float
-    verb: str  # submit, cancel, fail-node, recover-node, crash
+    verb: str  # submit, cancel, fail-node, recover-node, crash; create, change, delete, evict
     name: str = ""
     namespace: str = ""
-    manifest: Object | None = None
+    manifest: Object | None = None  # or the patch
+    resource: Resource | None = None
 
 
 @dataclass(frozen=True, slots=True)

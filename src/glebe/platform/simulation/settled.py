@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from glebe.kube.objects import Object, condition_is_true, get_condition
 from glebe.metering import report
+from glebe.platform.simulation import appchecks
 from glebe.platform.simulation import world as w
+from glebe.platform.simulation.applications import NAMESPACE
 from glebe.platform.simulation.invariants import Checker
 from glebe.platform.simulation.world import World
 
@@ -31,6 +33,8 @@ def unfinished(world: World) -> list[str]:
             left.append(f"job {job['metadata']['name']} is {outcome(job)}: {_why(world, uid)}")
     for pod in world.all("pods"):
         name, owner = pod["metadata"]["name"], w.owner_uid(pod)
+        if not any(r["kind"] == "Job" for r in pod["metadata"].get("ownerReferences") or ()):
+            continue  # an application's
         if owner not in jobs:
             left.append(f"pod {name} outlived its job")
         elif w.phase(pod) not in w.TERMINAL and w.is_finished(jobs[owner]):
@@ -41,14 +45,15 @@ def unfinished(world: World) -> list[str]:
             left.append(f"workload {workload['metadata']['name']} outlived its job")
         elif w.is_finished(job_of) and w.holds_quota(workload):
             left.append(f"workload {workload['metadata']['name']} holds quota for a finished job")
-    return left + _left_of_volumes(world)
+    return [*left, *_left_of_volumes(world), *appchecks.unfinished(world)]
 
 
 def _left_of_volumes(world: World) -> list[str]:
     """Claims that outlived their pods, volumes that outlived their claims."""
     pods = {pod["metadata"]["uid"] for pod in world.all("pods")}
     claims = {claim["metadata"]["uid"]: claim for claim in world.all("persistentvolumeclaims")}
-    left = [f"claim {c['metadata']['name']} outlived its pod" for c in claims.values() if w.owner_uid(c) not in pods]
+    passing = [c for c in claims.values() if c["metadata"]["namespace"] != NAMESPACE]  # others' are to stay
+    left = [f"claim {c['metadata']['name']} outlived its pod" for c in passing if w.owner_uid(c) not in pods]
     volumes = world.all("persistentvolumes")
     lost = [v for v in volumes if (v["spec"].get("claimRef") or {}).get("uid") not in claims]
     return left + [f"volume {v['metadata']['name']} outlived its claim" for v in lost]

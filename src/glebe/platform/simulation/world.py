@@ -22,6 +22,8 @@ class World:
 
     def __init__(self) -> None:
         self._objects: dict[str, dict[tuple[str, str], Object]] = {}
+        self.highest: dict[str, int] = {}
+        """By uid of a Deployment or ReplicaSet: the most pods that it was ever to have."""
 
     def apply(self, group_resource: str, namespace: str, name: str, new: Object | None) -> Object | None:
         """Take one committed write in; returns what was there before."""

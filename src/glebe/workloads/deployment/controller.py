@@ -7,7 +7,7 @@ from typing import Any
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
-from glebe.kube.errors import ApiError, is_already_exists
+from glebe.kube.errors import ApiError, is_already_exists, is_not_found
 from glebe.kube.events import WARNING, EventRecorder
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, controller_of, is_deleting, key_of
@@ -84,7 +84,7 @@ class DeploymentController:
             return None
         if selector_of(deployment) is None:
             return None
-        if self._is_stale(DEPLOYMENTS, key, deployment) or self._awaits_set(key):
+        if self._is_stale(DEPLOYMENTS, key, deployment) or await self._awaits_set(key):
             return Result(requeue_after=1.0)  # the event that we wait for wakes us earlier
         sets = await self._claims.claim(key, deployment)
         if any(self._is_stale(REPLICA_SETS, key._replace(name=name_of(s)), s) for s in sets):
@@ -110,13 +110,26 @@ class DeploymentController:
         """Whether the cache still shows the version that our last write replaced."""
         return self._written.get((resource.plural, key), "") == str(obj["metadata"].get("resourceVersion"))
 
-    def _awaits_set(self, key: ObjectKey) -> bool:
+    async def _awaits_set(self, key: ObjectKey) -> bool:
+        """Whether a set that was created is not in the cache yet. A deaf watch must not make us forget it: without it
+        we would count too few pods, and create more than the surge allows.
+        """
         name, doubt = self._created.get(key, ("", 0.0))
         if not name:
             return False
-        if key._replace(name=name) in self._sets.store or self._env.clock.now() >= doubt:
+        if key._replace(name=name) in self._sets.store:
             del self._created[key]
             return False
+        if self._env.clock.now() < doubt:
+            return True
+        try:
+            await self._client.at(key.cluster).get(REPLICA_SETS, name, key.namespace)
+        except ApiError as error:
+            if not is_not_found(error):
+                raise
+            self._created.pop(key, None)
+            return False
+        self._created[key] = (name, self._env.clock.now() + PATIENCE)
         return True
 
     def _has_running(self, replica_set: Object) -> bool:
