@@ -23,8 +23,7 @@ from glebe.platform.storage import StorageOptions
 from glebe.platform.up import explained, log_to_stderr, loop_factory, parse_listen, process_age, read_flags, taken
 
 if TYPE_CHECKING:
-    from glebe.apiserver.clusters.firstobjects import SERVICE_ADDRESS
-from glebe.apiserver.auth.assembly import Identity
+    from glebe.apiserver.auth.assembly import Identity
     from glebe.apiserver.server import ApiServer
     from glebe.kube.clock import Env
     from glebe.kube.transport import Transport
@@ -82,6 +81,7 @@ async def open_server(config: ServerConfig, data: DataDir, host: str, port: int)
     :raises glebe.apiserver.store.StoreUnavailable: the storage cannot be used.
     """
     from glebe.apiserver.auth.pki import Pki
+    from glebe.apiserver.clusters.firstobjects import SERVICE_ADDRESS
     from glebe.apiserver.server import ApiServer
     from glebe.apiserver.types.registry import TypeRegistry
     from glebe.kube.clock import Env
