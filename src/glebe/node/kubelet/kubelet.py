@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
@@ -18,6 +19,9 @@ from glebe.node.contracts import PodNetwork
 from glebe.node.kubelet import reaching
 from glebe.node.kubelet.pods import Pods
 from glebe.node.kubelet.statistics import MachineStatistics
+
+if TYPE_CHECKING:
+    from glebe.node.kubelet.http import Listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +97,28 @@ class Kubelet:
             access=Access(self._client, self._env.clock, self._name, self._options.trusted),
             tls=certificate.context(self._options.client_ca),
         )
-        await server.listener.start(address, self._options.port)
+        await self._listen(server.listener, address)
         try:
             if self._options.announce is not None:
                 self._options.announce(Endpoint(self._name, address, server.listener.port, certificate.pem))
             yield server.listener.port
         finally:
             await server.listener.close()
+
+    async def _listen(self, listener: Listener, address: str) -> None:
+        """On the port that was asked for, else on that of the last time if it is free."""
+        remembered = self._directory / "kubelet.port"
+        try:
+            last = int(remembered.read_text()) if not self._options.port else 0
+        except (OSError, ValueError):
+            last = 0
+        try:
+            await listener.start(address, self._options.port or last)
+        except OSError:
+            if self._options.port or not last:
+                raise
+            await listener.start(address, 0)
+        remembered.write_text(str(listener.port))
 
     async def _reach(self, pod: Object, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host = bool(pod["spec"].get("hostNetwork"))
