@@ -24,6 +24,7 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
     from glebe.workloads.autoscaling import controller as autoscaling
     from glebe.workloads.binder import controller as binder
     from glebe.workloads.claims import controller as claims
+    from glebe.workloads.claims import taints
     from glebe.workloads.cronjob import controller as cronjob
     from glebe.workloads.daemonset import controller as daemonset
     from glebe.workloads.deployment import controller as deployment
@@ -51,6 +52,7 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
         *protection.build(client, informers, env),
         *volumes.build(client, informers, env),
         *claims.build(client, informers, env),
+        taints.build(client, informers, env),
         *endpoints.build(client, informers, env),
         *podgc.build(client, informers, env),
         *nodes.build(client, informers, env),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, get_condition
 from glebe.kube.resources import NAMESPACES, NODES, PODS
 from glebe.workloads.binder import controller as binder
-from glebe.workloads.claims import controller
+from glebe.workloads.claims import controller, taints
 from glebe.workloads.claims.controller import claim_name
 from glebe.workloads.claims.names import CLAIMS, DEVICE_CLASSES, FINALIZER, SLICES, TEMPLATES
 from glebe.workloads.garbage import collector
@@ -25,6 +26,7 @@ BUILDS = (
     collector.build,
     lambda *a: controller.build(*a)[0],
     lambda *a: controller.build(*a)[1],
+    taints.build,
 )
 
 
@@ -304,3 +306,38 @@ async def test_admin_access_needs_a_label() -> None:
         label = {"metadata": {"labels": {"resource.kubernetes.io/admin-access": "true"}}}
         await client.patch(NAMESPACES, "default", label)
         await add_claim(client, "admin", wanted(adminAccess=True))
+
+
+async def _taint(client: Client, node: str, **taint: str) -> None:
+    found = await client.get(SLICES, f"{node}-slice")
+    devices = [
+        {**d, "taints": [{"key": "gpu.example.com/xid", "value": "79", **taint}]} for d in found["spec"]["devices"]
+    ]
+    await client.patch(SLICES, f"{node}-slice", {"spec": {"devices": devices}})
+
+
+async def test_pods_leave_devices_with_taints() -> None:
+    async with world() as here:
+        client = here.root
+        await add_class(client)
+        await add_node(client, "n1", device("a"), device("b"))
+        patient = {"key": "gpu.example.com/xid", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+        await add_template(client, wanted())
+        await add_template(client, wanted(tolerations=[patient]), name="two")
+        await add_pod(client, "p", resourceClaimTemplateName="one")
+        await add_pod(client, "q", resourceClaimTemplateName="two")
+        assert [await bound(client, name) for name in ("p", "q")] == ["n1", "n1"]
+        await _taint(client, "n1", effect="NoSchedule")
+        await asyncio.sleep(5)
+        assert len((await client.list(PODS, "default")).items) == 2
+        began = here.env.clock.now()
+        await _taint(client, "n1", effect="NoExecute")
+
+        async def left(*names: str) -> bool:
+            return sorted(p["metadata"]["name"] for p in (await client.list(PODS, "default")).items) == list(names)
+
+        await until(lambda: left("q"))
+        assert here.env.clock.now() - began < 5
+        assert ("DeviceTaintManagerEviction", "Marking for deletion") in await events(client)
+        await until(left)
+        assert 29 < here.env.clock.now() - began < 35
