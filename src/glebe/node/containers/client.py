@@ -42,9 +42,12 @@ async def execute(run_dir: Path, argv: Sequence[str], *, tty: bool, stdin: bool)
     try:
         fds = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", theirs))]
         connection.sendmsg([orjson.dumps({"do": "exec", "argv": list(argv), "tty": tty})], fds)
-        answer = await _answer(connection)
+        answer, terminal = await _first_answer(connection)
         if "error" in answer:
             raise CannotExecute(int(answer["code"]), answer["error"])
+        if terminal:  # one that was made in the container
+            os.close(ours[0])
+            ours = terminal
     except BaseException as error:
         connection.close()
         for fd in set(ours) - {-1}:
@@ -95,6 +98,20 @@ def _pipes(tty: bool, stdin: bool) -> tuple[list[int], list[int]]:
         ours.append(read)
         theirs.append(write)
     return ours, theirs
+
+
+async def _first_answer(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """An answer that may have a descriptor beside it."""
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(connection.fileno(), ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(connection.fileno())
+    data, fds, _, _ = socket.recv_fds(connection, _PACKET, 1, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        raise NotRunning("container not running")
+    return orjson.loads(data), list(fds)
 
 
 async def _answer(connection: socket.socket) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import os
 import shutil
 import stat
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -59,10 +58,12 @@ def unpack(layer: IO[bytes], compression: str, diff_id: str, root: Path, bound: 
             _Unpacker(root, bound or Bound()).apply(tar)
         while hashed.read(_CHUNK):
             pass
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, UnicodeError, OverflowError, ValueError) as error:
-        raise BrokenImage(f"a layer is damaged: {error}") from error
+    except BrokenImage:
+        raise
     except OSError as error:
         raise BrokenImage(f"a layer cannot be unpacked: {error.strerror or error}") from error
+    except Exception as error:  # what decoders raise over damaged input is not to be listed
+        raise BrokenImage(f"a layer is damaged: {error}") from error
     hashed.check()
 
 

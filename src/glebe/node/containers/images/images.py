@@ -149,26 +149,31 @@ class Images:
             raise BrokenImage(f'"{wanted}" has {_size(manifest)} bytes, more than this node takes')
         if manifest.config.size > documents.MAX_DOCUMENT:
             raise BrokenImage("the image's configuration is too large")
+        await registry.blob(manifest.config)
+        if not self.store.unpacked(manifest.config.digest):
+            await self._bring_and_unpack(registry, manifest)
+        self.store.name(wanted, manifest.config.digest, f"{wanted.name}@{digest}", _size(manifest))
+        image = self.store.get(wanted)
+        if image is None:
+            raise PullError(f'"{wanted}" could not be unpacked')
+        return image
+
+    async def _bring_and_unpack(self, registry: Registry, manifest: Manifest) -> None:
         turns = asyncio.Semaphore(_AT_ONCE)
 
         async def bring(part: Descriptor) -> None:
             async with turns:
                 await registry.blob(part)
 
-        await _all(bring(part) for part in dict.fromkeys((manifest.config, *manifest.layers)))
+        await _all(bring(part) for part in dict.fromkeys(manifest.layers))
         data = await asyncio.to_thread(self.store.blob(manifest.config.digest).read_bytes)
         config = documents.config(documents.load(data))
         await asyncio.to_thread(
             self.store.unpack, manifest, config, lambda layer: self.store.blob(layer.digest).open("rb")
         )
-        self.store.name(wanted, manifest.config.digest, f"{wanted.name}@{digest}", _size(manifest))
         if len(self._pulls) == 1:  # unpacked: not needed again, unless somebody is about to unpack it, too
             for layer in manifest.layers:
                 self.store.blob(layer.digest).unlink(missing_ok=True)
-        image = self.store.get(wanted)
-        if image is None:
-            raise PullError(f'"{wanted}" could not be unpacked')
-        return image
 
 
 async def _all(work: Iterable[Any]) -> None:

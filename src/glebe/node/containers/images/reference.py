@@ -93,7 +93,7 @@ def _is_digest(digest: str) -> bool:
     if not _DIGEST.fullmatch(digest):
         return False
     algorithm, _, value = digest.partition(":")
-    return len(value) == _LENGTHS.get(algorithm, len(value)) and (algorithm not in _LENGTHS or value == value.lower())
+    return len(value) == _LENGTHS.get(algorithm, 0) and value == value.lower()
 
 
 def read(text: str) -> Reference:

@@ -174,6 +174,10 @@ class Store:
             shutil.rmtree(temporary, ignore_errors=True)
         return root
 
+    def unpacked(self, identity: str) -> bool:
+        """Whether the image with this configuration has its root directory."""
+        return self._root(identity).is_dir()
+
     def _root(self, identity: str) -> Path:
         return self.directory / "roots" / identity.partition(":")[2] / "rootfs"
 

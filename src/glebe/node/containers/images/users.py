@@ -23,7 +23,7 @@ def identity(root: Path, user: str, asked: Identity) -> Identity:
         gid = _group(root, group)
     if asked.group is not None:
         gid = asked.group
-    own = [] if not known or asked.user is not None else _memberships(root, known)
+    own = _memberships(root, known) if known else []
     groups = tuple(dict.fromkeys((*own, *asked.groups)))
     return replace(asked, user=uid, group=gid, groups=groups)
 

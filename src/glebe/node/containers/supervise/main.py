@@ -157,7 +157,6 @@ class Supervisor:
                 self.sessions.drop(session)
             elif event & (select.POLLIN | select.POLLHUP | select.POLLERR):
                 self.sessions.hear(fd)
-            self.container.settle()
         elif self.container.channel and fd == self.container.channel.fileno() and not self.container.hear():
             self.container.channel.close()
             self.container.channel = None

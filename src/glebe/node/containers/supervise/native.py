@@ -138,9 +138,6 @@ class Native:
             self._began(said["failed"], said)
         return True
 
-    def settle(self) -> None:
-        """Nothing is left to tell: it comes over the channel."""
-
     def reaped(self, pid: int, status: int) -> None:
         """A child of the supervisor has ended: when it is the one inside, the container has."""
         if pid == self._inside:

@@ -12,8 +12,6 @@ import _socket
 import fcntl
 import os
 import select
-import termios
-import time
 
 from glebe.node.containers.supervise import inside, system
 from glebe.node.containers.supervise.native import CannotStart
@@ -44,10 +42,9 @@ class Oci:
         self._pid = 0
         self._machine = -1  # the mount namespace of the machine
         self._guard = (0, -1)
-        self._execs: dict[int, int] = {}  # pid of the runtime's exec -> its number
+        self._execs: dict[int, int] = {}  # pid of a further process -> its number
         self._ended: Callable[[int, int], None] = lambda number, status: None
         self._began: Callable[[int, dict[str, Any]], None] = lambda number, message: None
-        self._ended_early: list[tuple[int, int]] = []
         self.console = -1  # our end of the container's terminal
 
     def listen(self, began: Callable[[int, dict[str, Any]], None], ended: Callable[[int, int], None]) -> None:
@@ -98,6 +95,8 @@ class Oci:
         before = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
         os.chdir(self._bundle)
         try:
+            if os.path.lexists(_CONSOLE):
+                os.unlink(_CONSOLE)
             listener.bind(_CONSOLE)  # the path may be longer than an address can be
             listener.listen(1)
         except OSError as error:
@@ -107,7 +106,7 @@ class Oci:
             os.close(before)
         return listener
 
-    def _call(self, words: list[str], fds: list[int], enter: bool = False) -> None:
+    def _call(self, words: list[str], fds: list[int], enter: bool = False, argv: list[str] | None = None) -> None:
         """Run the runtime to its end. What it says goes with the exception.
 
         :raises CannotStart: it fails.
@@ -125,14 +124,14 @@ class Oci:
             said += data
         os.close(said_r)
         if status != 0:
-            raise _refusal(said.decode(errors="replace").strip()[-_TEXT:], self._run["argv"])
+            raise _refusal(said.decode(errors="replace").strip()[-_TEXT:], argv or self._run["argv"])
 
     @staticmethod
     def _keep(fd: int) -> int:
         os.set_inheritable(fd, True)
         return fd
 
-    def _become(self, argv: list[str], fds: list[int] | tuple[int, ...], enter: bool, tty: bool = False) -> NoReturn:
+    def _become(self, argv: list[str], fds: list[int], enter: bool) -> NoReturn:
         try:
             _signal.set_wakeup_fd(-1)
             for number in _ALL:
@@ -144,8 +143,6 @@ class Oci:
             high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]
             for target, fd in enumerate(high):
                 os.dup2(fd, target)
-            if tty:
-                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             os.chdir(self._bundle)
             os.execve(argv[0], argv, {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
         finally:
@@ -178,59 +175,36 @@ class Oci:
     # --- further processes
 
     def execute(self, number: int, argv: list[str], tty: bool, fds: tuple[int, ...]) -> None:
-        """Start a further process; the runtime passes its exit code on."""
+        """Start a further process: the runtime leaves it to us, its first ancestor that stays."""
         with open(os.path.join(self._bundle, "config.json")) as file:
             process = system.loads(file.read())["process"]
-        env = process["env"] + (
-            ["TERM=xterm"] if tty and not any(x.startswith("TERM=") for x in process["env"]) else []
-        )
-        path = os.path.join(self._bundle, f"exec{number}.json")
-        system.write_json(path, {**process, "args": argv, "terminal": tty, "env": env})
-        log = os.path.join(self._bundle, f"exec{number}.log")
-        words = ["exec", "--process", path, "--pid-file", self._pid_file(number), self._oci["id"]]
-        pid = os.fork()
-        if pid == 0:
-            self._become([self._oci["runtime"], "--log", log, *self._oci["options"], *words], fds, True, tty)
-        self._execs[pid] = number
-        status = self._await_exec(pid, number)
-        if status is None:
-            self._began(number, {"pid": pid})
-            return
-        del self._execs[pid]
-        refused = _refusal(_text(log), argv)
-        self._began(number, {"failed": number, "error": str(refused), "code": refused.exit_code})
-        self._forget(number)
-
-    def _await_exec(self, pid: int, number: int) -> int | None:
-        """Until the runtime has started the process (it takes about 20 ms): None, else the runtime's status."""
-        for _ in range(2500):
-            if _text(self._pid_file(number)):
-                return None
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                if not _text(self._pid_file(number)):
-                    return status
-                self._ended_early.append((number, status))
-                return None
-            time.sleep(0.002)
-        return None
-
-    def settle(self) -> None:
-        """Tell the end of those that ended as soon as they had begun."""
-        while self._ended_early:
-            number, status = self._ended_early.pop()
-            self._ended(number, status)
-            self._forget(number)
-
-    def _forget(self, number: int) -> None:
-        for kind in ("pid", "json", "log"):
-            try:
-                os.unlink(os.path.join(self._bundle, f"exec{number}.{kind}"))
-            except OSError:
-                pass
-
-    def _pid_file(self, number: int) -> str:
-        return os.path.join(self._bundle, f"exec{number}.pid")
+        env = process["env"]
+        if tty and not any(word.startswith("TERM=") for word in env):
+            env = [*env, "TERM=xterm"]
+        files = {kind: os.path.join(self._bundle, f"exec{number}.{kind}") for kind in ("json", "pid")}
+        system.write_json(files["json"], {**process, "args": argv, "terminal": tty, "env": env})
+        words = ["exec", "--detach", "--process", files["json"], "--pid-file", files["pid"]]
+        listener = None
+        try:
+            if tty:
+                listener = self._listen_console()
+                words += ["--console-socket", os.path.join(".", _CONSOLE)]
+            self._call([*words, self._oci["id"]], list(fds), enter=True, argv=argv)
+            terminal = _receive_console(listener) if listener is not None else -1
+            with open(files["pid"]) as file:
+                pid = int(file.read())
+            self._execs[pid] = number
+            self._began(number, {"pid": pid, "terminal": terminal})
+        except CannotStart as error:
+            self._began(number, {"failed": number, "error": str(error), "code": error.exit_code})
+        finally:
+            if listener is not None:
+                listener.close()
+            for path in files.values():
+                try:
+                    os.unlink(path)
+                except OSError:
+                    pass
 
     def signal(self, number: int, to: int = 0) -> None:
         """Send a signal: to the container's process, or to a further one."""
@@ -238,11 +212,6 @@ class Oci:
             _kill(self._pid, number)
         for pid, name in list(self._execs.items()):
             if name == to:
-                try:
-                    with open(self._pid_file(to)) as file:
-                        _kill(int(file.read()), number)
-                except (OSError, ValueError):
-                    pass
                 _kill(pid, number)
 
     def hear(self) -> bool:
@@ -254,9 +223,7 @@ class Oci:
         if pid == self._pid:
             self._ended(0, status)
         elif pid in self._execs:
-            number = self._execs.pop(pid)
-            self._ended(number, status)
-            self._forget(number)
+            self._ended(self._execs.pop(pid), status)
 
     def close(self) -> None:
         """End everything and let the runtime forget it."""
@@ -285,14 +252,6 @@ class Oci:
             system.enter(f"/proc/self/fd/{self._machine}", system.CLONE_NEWNS)
         except OSError:
             pass
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path) as file:
-            return file.read()[-_TEXT:].strip()
-    except OSError:
-        return ""
 
 
 def _look_plain() -> None:

@@ -1,7 +1,8 @@
 """Who talks to a container: a socket in the run directory, packets of JSON, one connection for one conversation.
 
 ``{"do": "exec", "argv": [...], "tty": bool}`` with three descriptors: a further process; the answers are ``{"pid"}``
-or ``{"error", "code"}``, then ``{"exit": CODE}``. When the client leaves, the process is killed.
+(with a descriptor, when the terminal is another than the one that was sent) or ``{"error", "code"}``, then
+``{"exit": CODE}``. When the client leaves, the process is killed.
 
 ``{"do": "attach", "stdin": bool}``: answer ``{"tty": bool}``; from then on a packet's first byte says what it is.
 From the supervisor 1 and 2, output, from now on and not before; from the client 0, input, 4, its end, and 5, the
@@ -169,7 +170,13 @@ class Sessions:
                 session.running = False
                 self.drop(session)
             else:
-                session.send(system.dumps({"pid": message["pid"]}).encode())
+                terminal = message.get("terminal", -1)
+                try:
+                    inside.send(session.connection, {"pid": message["pid"]}, (terminal,) if terminal >= 0 else ())
+                except OSError:
+                    pass  # the client has left: its process will be ended when that is read
+                if terminal >= 0:
+                    os.close(terminal)
 
     def ended(self, number: int, status: int) -> None:
         """A further process has ended."""
