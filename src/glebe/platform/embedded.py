@@ -157,6 +157,11 @@ class Platform:
             raise RuntimeError("the nodes have not been started, or the fleet has none that are simulated")
         return self._simulated
 
+    @property
+    def process_node(self) -> ProcessNode | None:
+        """This machine's node as it runs now, if it takes part."""
+        return self._process
+
     # --- what it is made of
 
     def _node_specs(self) -> list[NodeSpec]:

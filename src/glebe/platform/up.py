@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from glebe.node.fleet import Fleet, FleetError
     from glebe.node.network.options import NetworkOptions
     from glebe.node.simulated.scenario import Scenario
+    from glebe.platform.embedded import Platform
     from glebe.platform.serverflags import ServerFlags
 
 log = logging.getLogger("glebe.platform")
+
+_PATIENCE = 5.0  # seconds to find out what this machine allows
 
 Say = Callable[[str], None]
 
@@ -270,7 +273,8 @@ async def _serve(
             open_platform(data, fleet, host, port, config.storage, flags, network, scenario)
         )
         say(f"Glebe is up at {url} after {process_age():.1f} s")
-        for line in next_steps(data, fleet, platform.first_start):
+        isolation = await isolation_of(platform)
+        for line in next_steps(data, fleet, platform.first_start, isolation):
             say(line)
         await stop.wait()
         say("stopping ...")
@@ -280,7 +284,20 @@ async def _serve(
     return 0
 
 
-def next_steps(data: DataDir, fleet: Fleet, first_start: bool) -> list[str]:
+async def isolation_of(platform: Platform) -> tuple[str, ...]:
+    """What this machine's node keeps apart; nothing without one, or when it takes long to find out."""
+    if platform.config.fleet.local is None:
+        return ()
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            while (node := platform.process_node) is None:  # noqa: ASYNC110 - it is built by its part's own task
+                await asyncio.sleep(0.01)
+            return await node.isolation()
+    except TimeoutError:
+        return ()
+
+
+def next_steps(data: DataDir, fleet: Fleet, first_start: bool, isolation: tuple[str, ...] = ()) -> list[str]:
     """What to tell somebody who has just started a platform."""
     gpus = sum(int(node.capacity.get("nvidia.com/gpu", "0")) for node in fleet.nodes)
     have = [f"{len(fleet.nodes)} simulated node{'s' * (len(fleet.nodes) != 1)} with {gpus} GPUs"] if fleet.nodes else []
@@ -290,6 +307,7 @@ def next_steps(data: DataDir, fleet: Fleet, first_start: bool) -> list[str]:
         f"  fleet       {' and '.join(have) or 'no nodes of its own; kubelets may register'}",
         f"  data        {data.root} ({'new' if first_start else 'continued'})",
         f"  kubeconfig  {data.kubeconfig}",
+        *(f"  {name:<11} {text}" for name, text in zip(("containers", "pod network"), isolation, strict=False)),
         "",
         "Next, in another terminal:",
         f"  export KUBECONFIG={data.kubeconfig}",

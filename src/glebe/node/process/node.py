@@ -95,6 +95,7 @@ class ProcessNode:
         self._restored: set[str] = set()  # pods that an earlier agent had taken
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
+        self._known = asyncio.Event()  # what this machine allows
         events = EventRecorder(client, env, "kubelet", spec.name)
         self._machine = Machine(
             client=client,
@@ -132,6 +133,7 @@ class ProcessNode:
                     await self._machine.devices.start()
                     group.create_task(self._machine.devices.run(), name="process node: devices")
                     await self._machine.network.start(possible=self._machine.containers.abilities.networks)
+                    self._known.set()
                     self._port = await stack.enter_async_context(self.kubelet.serving(self._address))
                     self._say_status()
                     group.create_task(self._machine.network.run(), name="process node: network")
@@ -181,6 +183,11 @@ class ProcessNode:
             yield
         finally:
             file.close()
+
+    async def isolation(self) -> tuple[str, str]:
+        """What this machine keeps apart, once that is known: a line about containers, one about their network."""
+        await self._known.wait()
+        return self._machine.containers.abilities.summary(), self._machine.network.summary()
 
     async def wait_registered(self) -> None:
         """Wait until the node is in the API."""
