@@ -94,14 +94,11 @@ def parse_fleet(text: str, file: str = "fleet") -> Fleet:
     return Fleet(tuple(nodes), local)
 
 
-_POOL_FIELDS = (
-    *("name", "count", "gpu", "cpu", "memory", "topology", "labels", "taints"),
-    *("startDelay", "runTime", "clusters", "resourceSlices"),
-)
-
-
 def _pool(pool: Fields) -> list[NodeSpec]:
-    pool.only(*_POOL_FIELDS)
+    pool.only(
+        "name", "count", "gpu", "cpu", "memory", "topology", "labels", "taints", "startDelay", "runTime", "clusters",
+        "resourceSlices",
+    )  # fmt: skip
     name, count = pool.name("name"), pool.integer("count", low=1)
     capacity = {"cpu": pool.quantity("cpu", "64"), "memory": pool.quantity("memory", "512Gi"), "pods": MAX_PODS}
     labels = {POOL_LABEL: name}
