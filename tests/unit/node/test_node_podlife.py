@@ -174,8 +174,11 @@ async def test_hooks_run_around_the_container(tmp_path: Path) -> None:
         assert asyncio.get_running_loop().time() - began < 4  # the grace period bounds the hook, too
 
 
-async def test_crash_loops_bad_commands_and_missing_config_read_as_on_any_cluster(tmp_path: Path) -> None:
-    async with machine(tmp_path) as (w, _):
+@pytest.mark.parametrize("isolate", [True, False])
+async def test_crash_loops_bad_commands_and_missing_config_read_as_on_any_cluster(
+    tmp_path: Path, isolate: bool
+) -> None:
+    async with machine(tmp_path, isolate) as (w, _):
         always = {"restartPolicy": "Always"}
         secret = [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "none", "key": "k"}}}]
         rule = {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}
@@ -289,8 +292,9 @@ async def test_resources_are_changed_in_place_or_by_a_restart_or_later(
         assert not any(x["type"] == "PodResizePending" for x in pod["status"]["conditions"])
 
 
-async def test_an_ephemeral_container_joins_and_does_not_keep_the_pod(tmp_path: Path) -> None:
-    async with machine(tmp_path) as (w, node):
+@pytest.mark.parametrize("isolate", [True, False])
+async def test_an_ephemeral_container_joins_and_does_not_keep_the_pod(tmp_path: Path, isolate: bool) -> None:
+    async with machine(tmp_path, isolate) as (w, node):
         await w.pod("p", "local", containers=[c(f"while ! test -e {tmp_path}/go; do sleep 0.05; done")])
         await until(w, "p", lambda p: status_of(p)["state"].get("running"))
         debug = {"spec": {"ephemeralContainers": [c("echo debugging; sleep 60", "debug")]}}

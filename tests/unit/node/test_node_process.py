@@ -20,6 +20,7 @@ from glebe.kube.resources import CONFIGMAPS, EVENTS, NODES, PODS, SECRETS
 from glebe.node import backoff
 from glebe.node.containers import supervisor
 from glebe.node.containers.rundir import Run
+from glebe.node.network.options import NetworkOptions
 from glebe.node.process.node import NodeDirBusy, ProcessNode
 from glebe.node.spec import NodeSpec, standard_labels
 
@@ -28,9 +29,9 @@ SPEC = NodeSpec("local", {"cpu": "2", "memory": "4Gi", "pods": "110"}, standard_
 
 
 @contextlib.asynccontextmanager
-async def machine(tmp: Path) -> AsyncIterator[tuple[World, ProcessNode]]:
+async def machine(tmp: Path, isolate: bool = True) -> AsyncIterator[tuple[World, ProcessNode]]:
     async with world(Env.system()) as w:
-        node = ProcessNode(w.client, w.env, SPEC, tmp, window=2.0)
+        node = ProcessNode(w.client, w.env, SPEC, tmp, window=2.0, isolate=isolate, network=NetworkOptions())
         w.spawn(node.run())
         await node.wait_registered()
         try:
@@ -135,8 +136,12 @@ async def test_volumes_init_containers_and_config_that_comes_later(tmp_path: Pat
 
         text = 'MountVolume.SetUp failed for volume "code" : configmap "late" not found'
         assert (await w.until(held, timeout=3))[0] == text
-        waiting = (await w.get("p"))["status"]["initContainerStatuses"][0]["state"]["waiting"]
-        assert waiting["reason"] == "PodInitializing" or waiting["reason"] == "ContainerCreating"
+
+        async def shown() -> Any:
+            init = ((await w.get("p")).get("status") or {}).get("initContainerStatuses")
+            return init and init[0]["state"]["waiting"]
+
+        assert (await w.until(shown, timeout=3))["reason"] == "PodInitializing"
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late", "namespace": "default"}}
         await w.client.create(CONFIGMAPS, {**config, "data": {"x": "hello\n"}})
         pod = await phase(w, "p", "Succeeded")
