@@ -31,6 +31,7 @@ WRITES = 100  # heartbeats per second that a fleet may cost before its interval 
 _STEP = 0.25  # seconds between two batches of heartbeats
 _GRACE = 40  # seconds, at least, for which a Lease is said to be good
 _PARALLEL = 8
+_BEATS = 32  # heartbeats at once: a server that makes writes durable together does so for all of them
 
 StatusOf = Callable[[ObjectKey, NodeSpec, list[dict[str, Any]], float], dict[str, Any]]
 """The status that a node is to have, given its key, its conditions as they are, and the time."""
@@ -212,7 +213,7 @@ class Presence:
                 due = max(due + interval / batches, loop.time() - interval)  # what the beats take is not added
                 await asyncio.sleep(due - loop.time())
                 some = (key for key in seats[start : start + size] if self.is_alive(key))
-                await self._each(some, self._renew_quietly)
+                await self._each(some, self._renew_quietly, _BEATS)
 
     async def _retries(self) -> None:
         while True:
@@ -294,16 +295,19 @@ class Presence:
 
     # --- helpers
 
-    async def _each(self, keys: Iterable[ObjectKey], act: Callable[[ObjectKey], Awaitable[None]]) -> None:
-        """Run ``act`` for every key, a few at a time, in their order."""
-        todo = iter(list(keys))
+    async def _each(
+        self, keys: Iterable[ObjectKey], act: Callable[[ObjectKey], Awaitable[None]], width: int = _PARALLEL
+    ) -> None:
+        """Run ``act`` for every key, ``width`` at a time, in their order."""
+        listed = list(keys)
+        todo = iter(listed)
 
         async def work() -> None:
             for key in todo:
                 await act(key)
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(_PARALLEL):
+            for _ in range(min(width, len(listed))):
                 group.create_task(work())
 
     def _complain(self, text: str) -> None:

@@ -19,6 +19,7 @@ from glebe.workloads.nodes.health import GRACE, assess, heartbeat_of
 from glebe.workloads.nodes.lifetimes import Lifetimes
 
 LEASE_NAMESPACE = "kube-node-lease"
+_SWEEP = ObjectKey("", "", "")
 
 
 class NodeHealth:
@@ -30,10 +31,13 @@ class NodeHealth:
         self._nodes = informers.get(NODES)
         self._leases = informers.get(LEASES)  # of all namespaces, as the garbage collector has them: one copy for both
         self._seen: dict[ObjectKey, tuple[tuple[str, str], float]] = {}
+        """Node -> its last sign of life and when we saw that; who has been silent longest comes first."""
+        self._overdue: set[ObjectKey] = set()
         self._asked: dict[ObjectKey, tuple[str, str]] = {}  # what the server itself last said
 
     def controller(self) -> Controller:
-        controller = Controller("nodehealth", self.reconcile, self._env, workers=4)
+        controller = self._controller = Controller("nodehealth", self.reconcile, self._env, workers=4)
+        controller.queue.add(_SWEEP)
         self._leases.add_handler(self._on_lease)
         controller.watch(self._nodes)
         controller.watch(self._leases, lambda _: ())
@@ -53,8 +57,25 @@ class NodeHealth:
         beat = heartbeat_of(node, lease)
         known = self._seen.get(key)
         if known is None or known[0] != beat:
-            known = self._seen[key] = (beat, now)
+            known = self._note(key, beat, now)
         return now - known[1]
+
+    def _note(self, key: ObjectKey, beat: tuple[str, str], now: float) -> tuple[tuple[str, str], float]:
+        self._seen.pop(key, None)
+        self._overdue.discard(key)
+        self._seen[key] = beat, now
+        return self._seen[key]
+
+    def _sweep(self) -> Result:
+        """Look at those who have been silent for too long, and at nobody else."""
+        now = asyncio.get_running_loop().time()
+        for key, (_, since) in self._seen.items():
+            if now - since < GRACE:
+                return Result(requeue_after=since + GRACE - now)
+            if key not in self._overdue:
+                self._overdue.add(key)
+                self._controller.queue.add(key)
+        return Result(requeue_after=GRACE)
 
     async def _confirmed_silence(self, key: ObjectKey, node: Object) -> float:
         """As :meth:`_silence`, but before a node is given up the server is asked: the deaf one may be our watch."""
@@ -71,13 +92,16 @@ class NodeHealth:
         if beat in (cached, self._asked.get(key)):
             return silent
         self._asked[key] = beat
-        self._seen[key] = (cached, asyncio.get_running_loop().time())
+        self._note(key, cached, asyncio.get_running_loop().time())
         return 0.0
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
+        if key == _SWEEP:
+            return self._sweep()
         node = self._nodes.store.get(key)
         if node is None or is_deleting(node):
             self._seen.pop(key, None)
+            self._overdue.discard(key)
             self._asked.pop(key, None)
             return None
         now = self._env.clock.now()
@@ -97,7 +121,7 @@ class NodeHealth:
         except ApiError as error:
             if not is_not_found(error):
                 raise
-        return Result(requeue_after=max(GRACE - silent, 1.0) if silent < GRACE else GRACE)
+        return Result(requeue_after=GRACE) if silent >= GRACE else None
 
 
 class NodeEviction:
