@@ -69,45 +69,15 @@ def test_documented_labels_exist() -> None:
 
 #: Modules that write reasons into conditions, events and statuses.
 WRITERS = (
-    "node/podstatus.py",
-    "node/podrunner.py",
-    "node/supervisor.py",
-    "node/simpod.py",
-    "node/simulated.py",
+    "node/status.py",
     "node/spec.py",
-    "queueing/cycle.py",
-    "queueing/jobs.py",
-    "queueing/labels.py",
-    "queueing/lifecycle.py",
-    "queueing/publish.py",
-    "queueing/queuestatus.py",
-    "queueing/transitions.py",
-    "queueing/ungate.py",
-    "workloads/binder/controller.py",
-    "workloads/binder/preempt.py",
-    "workloads/binder/writes.py",
-    "workloads/cronjob/controller.py",
-    "workloads/cronjob/reconcile.py",
-    "workloads/daemonset/controller.py",
-    "workloads/daemonset/reconcile.py",
-    "workloads/deployment/progress.py",
-    "workloads/deployment/reconcile.py",
-    "workloads/deployment/rollback.py",
-    "workloads/disruption/controller.py",
-    "workloads/disruption/counting.py",
-    "workloads/endpoints/legacy.py",
-    "workloads/endpoints/mirroring.py",
-    "workloads/endpoints/slices.py",
-    "workloads/job/controller.py",
-    "workloads/job/outcome.py",
-    "workloads/job/reconcile.py",
-    "workloads/namespaces.py",
-    "workloads/nodes/controller.py",
-    "workloads/nodes/eviction.py",
-    "workloads/nodes/health.py",
-    "workloads/podwriter.py",
-    "workloads/replicas/plan.py",
-    "workloads/statefulset/controller.py",
+    "node/containers/**/*.py",
+    "node/devices/*.py",
+    "node/process/*.py",
+    "node/simulated/*.py",
+    "node/volumes/*.py",
+    "queueing/*.py",
+    "workloads/**/*.py",
 )
 #: Words of the API that look like reasons and are something else.
 OTHER_WORDS = frozenset(
@@ -125,7 +95,8 @@ CAMEL = re.compile(r"[A-Z][a-z]+[A-Za-z]*")
 
 
 def reasons_in_code() -> set[str]:
-    found = {text for name in WRITERS for text in texts(SOURCE / name) if CAMEL.fullmatch(text)}
+    paths = {path for pattern in WRITERS for path in SOURCE.glob(pattern)}
+    found = {text for path in paths for text in texts(path) if CAMEL.fullmatch(text)}
     return found - OTHER_WORDS
 
 
