@@ -17,12 +17,12 @@ FLEET = "apiVersion: glebe.dev/v1alpha1\nkind: Fleet\npools: []\nlocal: {enabled
 BUSY = "sleep {0} & exec sleep {0}"
 
 
-def sleepers(seconds: int) -> list[int]:
+def sleepers(seconds: int, program: str = "sleep") -> list[int]:
     """The processes of ``sleep SECONDS`` on this machine."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_bytes() == f"sleep\0{seconds}\0".encode():
+            if path.read_bytes() == f"{program}\0{seconds}\0".encode():
                 found.append(int(path.parent.name))
         except OSError:
             continue
@@ -60,13 +60,13 @@ def test_nothing_outlives_its_client_or_the_platform(tmp_path: Path) -> None:
         killed.wait()
         until("they are gone with their client", lambda: not sleepers(mark), 10)
 
-        stuck = start(up, "exec", "p", "--", "sh", "-c", f"sleep {mark + 1} & yes")  # nobody reads its output
-        until("it runs", lambda: sleepers(mark + 1), 10)
+        stuck = start(up, "exec", "p", "--", "yes", str(mark))  # nobody reads its output
+        until("it runs", lambda: sleepers(mark, "yes"), 10)
         os.kill(stuck.pid, signal.SIGSTOP)
         up.run("kubectl", "exec", "p", "--", "true")  # others are served meanwhile
         stuck.kill()
         stuck.wait()
-        until("it is gone, though it was stuck", lambda: not sleepers(mark + 1), 20)
+        until("it is gone, though it was stuck", lambda: not sleepers(mark, "yes"), 20)
 
         left = start(up, "exec", "p", "--", "sh", "-c", BUSY.format(mark + 2))
         until("the processes run", lambda: len(sleepers(mark + 2)) == 2, 10)
