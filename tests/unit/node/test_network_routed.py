@@ -146,6 +146,20 @@ def test_datagrams(machine: Machine) -> None:
         assert sender.recvfrom(100) == (b"hello yourself", (VIP, 53))
 
 
+def test_datagrams_follow_when_their_target_goes(machine: Machine) -> None:
+    """Also those of a client that goes on sending from the same port."""
+    client, a, b = machine.pod(), machine.pod(), machine.pod()
+    with a.udp() as at_a, b.udp() as at_b, client.udp() as sender:
+        for pod, server in ((a, at_a), (b, at_b)):
+            pod.inside(lambda server=server, pod=pod: server.bind((pod.address, 5353)))  # type: ignore[misc]
+        machine.serve((a.address, 5353), front=Front(VIP, "UDP", 53))
+        sender.sendto(b"1", (VIP, 53))
+        assert at_a.recv(9) == b"1"
+        machine.serve((b.address, 5353), front=Front(VIP, "UDP", 53))
+        sender.sendto(b"2", (VIP, 53))
+        assert at_b.recv(9) == b"2"
+
+
 def test_the_machines_own_loopback_is_out_of_reach(machine: Machine) -> None:
     """Wires carry answers to 127.0.0.1; what a pod itself sends there arrives nowhere."""
     a = machine.pod()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
+from glebe.node.network import conntrack
 from glebe.node.network import nftables as nft
 from glebe.node.network.nftables import Change
 from glebe.node.network.services import PROTOCOLS, Balancer, Front, Target
@@ -119,6 +120,7 @@ class KernelProxy:
         :raises OSError: the kernel refuses; make the table anew, :meth:`forget`, and apply everything.
         """
         change, count = Change(self._table), 0
+        before = {f: self._made[f] for o in wanted for f in self._fronts.get(o, ()) if f.protocol == "UDP"}
         for owner, listed in wanted.items():
             for front in sorted(self._fronts.get(owner, set()) - {b.front for b in listed}):
                 self._fronts[owner].discard(front)
@@ -129,10 +131,10 @@ class KernelProxy:
                 if self._owner.setdefault(balancer.front, owner) != owner:
                     continue
                 self._fronts.setdefault(owner, set()).add(balancer.front)
-                before = self._made.get(balancer.front)
-                if before != balancer:
+                known = self._made.get(balancer.front)
+                if known != balancer:
                     self._made[balancer.front] = balancer
-                    self._set(change, balancer, before)
+                    self._set(change, balancer, known)
                     count += 1
                 if count >= _BATCH:
                     self._commit(change)
@@ -141,6 +143,15 @@ class KernelProxy:
                 self._fronts.pop(owner, None)
         if change.messages:
             self._commit(change)
+        self._forget_datagrams(before)
+
+    def _forget_datagrams(self, before: Mapping[Front, Balancer]) -> None:
+        """Clients of UDP that were sent to targets which are no more are sent to others from now on."""
+        lost: set[Target] = set()
+        for front, balancer in before.items():
+            now = self._made.get(front)
+            lost |= set(balancer.targets) - set(now.targets if now is not None else ())
+        conntrack.forget_udp(lost)
 
     def _set(self, change: Change, balancer: Balancer, before: Balancer | None) -> None:
         if before is not None and (before.affinity != balancer.affinity or not balancer.targets):
