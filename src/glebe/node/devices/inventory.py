@@ -35,7 +35,7 @@ class MigDevice:
     @property
     def resource(self) -> str:
         """Its extended resource under the strategy ``mixed``."""
-        return f"nvidia.com/mig-{self.profile.replace('+', '.')}"
+        return f"nvidia.com/{'mig'}-{self.profile.replace('+', '.')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,12 @@ from typing import Any
 from glebe.node.devices.inventory import SWITCH, Gpu, Inventory, MigDevice
 
 _ROOT = re.compile(r"pci[0-9a-f]{4}:[0-9a-f]{2}")
+#: By NVML's numbers.
 _BRANDS = (
-    *("Unknown", "Quadro", "Tesla", "NVS", "Grid", "GeForce", "Titan", "NvidiaVApps", "NvidiaVPC", "NvidiaVCS"),
-    *("NvidiaVWS", "NvidiaCloudGaming", "QuadroRTX", "NvidiaRTX", "Nvidia", "GeForceRTX", "TitanRTX"),
+    "Unknown,Quadro,Tesla,NVS,Grid,GeForce,Titan,NvidiaVApps,NvidiaVPC,NvidiaVCS,NvidiaVWS,NvidiaCloudGaming,QuadroRTX,"
+    "NvidiaRTX,Nvidia,GeForceRTX,TitanRTX"
 )
-_ARCHITECTURES = {
-    2: "Kepler", 3: "Maxwell", 4: "Pascal", 5: "Volta", 6: "Turing", 7: "Ampere", 8: "Ada Lovelace", 9: "Hopper",
-    10: "Blackwell", 13: "Rubin",
-}  # fmt: skip
+_ARCHITECTURES = ",,Kepler,Maxwell,Pascal,Volta,Turing,Ampere,Ada Lovelace,Hopper,Blackwell,,,Rubin"
 _ADDRESSING = {1: "HMM", 2: "ATS"}
 _DRIVER_SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 _COMPLETED = 3  # NVML_GPU_FABRIC_STATE_COMPLETED
@@ -54,6 +52,12 @@ def discover(nvml: Any, sysfs: str = "/sys") -> Inventory:
     :raises NoNvml: the driver answers nothing at all.
     """
     return _Reader(nvml, sysfs).read()
+
+
+def _named(names: str, number: Any) -> str:
+    """The name with that number in a list with commas."""
+    found = dict(enumerate(names.split(","))).get(int(number))
+    return found or _BRANDS.partition(",")[0]
 
 
 def _text(value: Any) -> str:
@@ -99,7 +103,6 @@ class _Reader:
         mode = self._ask("nvmlDeviceGetMigMode", handle)  # [current, pending]; boards without MIG fail
         enabled = mode is not None and int(mode[0]) == 1
         root, numa = self._place(bus)
-        brand = int(self._ask("nvmlDeviceGetBrand", handle, default=0))
         return Gpu(
             uuid=uuid,
             index=index,
@@ -107,8 +110,8 @@ class _Reader:
             product=product,
             memory=int(memory.total) if memory is not None else 0,
             compute=tuple(self._ask("nvmlDeviceGetCudaComputeCapability", handle, default=(0, 0))),
-            brand=_BRANDS[brand] if brand < len(_BRANDS) else _BRANDS[0],
-            architecture=_ARCHITECTURES.get(int(self._ask("nvmlDeviceGetArchitecture", handle, default=0)), "Unknown"),
+            brand=_named(_BRANDS, self._ask("nvmlDeviceGetBrand", handle, default=0)),
+            architecture=_named(_ARCHITECTURES, self._ask("nvmlDeviceGetArchitecture", handle, default=0)),
             bus=bus,
             root=root,
             numa=numa,

@@ -19,7 +19,7 @@ log = logging.getLogger("glebe.node")
 _RETRY = 5.0
 _LOOK_EVERY = 60.0
 """Seconds after which the API is looked at though nothing has changed here: somebody may have removed something."""
-_OURS = ("nvidia.com/gpu.", "nvidia.com/cuda.", "nvidia.com/mig")
+_OURS = tuple(f"nvidia.com/{what}" for what in ("gpu.", "cuda.", "mig", "mps."))
 
 
 class Publisher:
