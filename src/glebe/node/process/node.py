@@ -42,6 +42,7 @@ from glebe.node.process import admission, classes
 from glebe.node.process.history import runs_in
 from glebe.node.process.launch import Resolve
 from glebe.node.process.machine import Machine
+from glebe.node.process.pressure import DiskPressure
 from glebe.node.process.runner import PodRunner
 from glebe.node.process.seams import Volumes
 from glebe.node.spec import NodeSpec, node_status
@@ -107,6 +108,7 @@ class ProcessNode:
             devices=Devices(spec, client, env, events, over=self._is_over, tell=self._say_status),
             resolve=self._resolver,
         )
+        self._pressure = DiskPressure(self._root, env.clock.now, self._runners.values, self._say_status)
         self.kubelet = Kubelet(
             spec.name,
             self._root,
@@ -142,6 +144,7 @@ class ProcessNode:
                     self._adopt(group)
                     self._pods.add_handler(self._on_pod)
                     group.create_task(self._work(group), name="process node: pods")
+                    group.create_task(self._pressure.run(), name="process node: disk")
             finally:
                 self._pods.remove_handler(self._on_pod)
 
@@ -164,6 +167,7 @@ class ProcessNode:
             **endpoint,
             **({"images": images} if images else {}),
         }
+        status["conditions"] = self._pressure.conditions(status["conditions"])
         return self._machine.devices.status(status)
 
     def _say_status(self) -> None:
@@ -292,6 +296,7 @@ class ProcessNode:
 
         :raises AdmissionError: the pod must fail.
         """
+        self._pressure.refuse(pod)
         node = self._nodes.store.get(ObjectKey(self._client.cluster, "", self._spec.name))
         if node is not None:
             admission.admit(pod, self._beside(pod), node)

@@ -132,6 +132,15 @@ class PodRunner:
         self.state.verdict = self.state.verdict or verdict
         self._end_containers(grace)
 
+    def evict(self, why: str) -> None:
+        """End the pod because the node is short of something."""
+        self.state.disrupted = self.state.disrupted or why
+        self._evict(why)
+
+    def _evict(self, why: str) -> None:
+        self.ctx.say(WARNING, "Evicted", why)
+        self.stop(LEAST_GRACE, ("Evicted", why))
+
     def _end_containers(self, grace: float) -> None:
         self.ctx.ending.set()
         lives = list(self._lives.values())
@@ -193,8 +202,7 @@ class PodRunner:
     async def _keep_volumes(self) -> None:
         why = await self._machine.volumes.keep(lambda: self.ctx.view, self.ctx.directory)
         if why:
-            self.ctx.say(WARNING, "Evicted", why)
-            self.stop(LEAST_GRACE, ("Evicted", why))
+            self._evict(why)
 
     # --- containers
 
