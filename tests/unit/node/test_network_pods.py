@@ -194,6 +194,7 @@ async def test_an_agent_that_is_killed_leaves_its_pods_connected_and_in_the_end_
             kill()
         state = undo.read_state(directory)
         assert state is not None
+        directory = nodes.rename(tmp_path / "elsewhere") / "local" / "network"
         await until(lambda: undo.read_state(directory) is None)  # nobody came back: the guard
         assert [name for name in links.names() if name.startswith(state.wires) or name == state.sink] == []
         assert undo.known_pods(directory) == []

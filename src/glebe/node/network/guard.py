@@ -94,7 +94,9 @@ def watch(node_dir: Path, window: float) -> None:
 
 
 def main() -> int:
-    node_dir, window = Path(sys.argv[1]), float(sys.argv[2])
+    named, window = Path(sys.argv[1]), float(sys.argv[2])
+    # The directory may be renamed or removed while this waits; what is mounted in it must be found all the same.
+    node_dir = Path(f"/proc/self/fd/{os.open(named, os.O_RDONLY | os.O_DIRECTORY)}")
     file = (node_dir / "network" / "guard").open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,22 +105,27 @@ def main() -> int:
     file.truncate(0)
     file.write(f"{os.getpid()} {start_time(os.getpid())}")
     file.flush()
-    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+    said = ""
+    with contextlib.suppress(FileNotFoundError):
+        said = (node_dir / "network" / "state.json").read_text()
+    watch(node_dir, window)
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # late: it stays small while it waits
     from glebe.node.network import undo
 
-    state = undo.read_state(node_dir / "network")  # the directory may be gone when it is needed
-    watch(node_dir, window)
-    if _is_ours(file.fileno(), node_dir / "network" / "guard"):
+    state = undo.parse_state(said)
+    if state is not None and _is_taken(file.fileno(), named / "network" / "guard"):
+        undo.undo_pods(node_dir / "network", state)  # the rest has the names of those who are there now
+    else:
         undo.undo(node_dir / "network", state)
     return 0
 
 
-def _is_ours(file: int, path: Path) -> bool:
-    """Whether nobody has made the directory anew, with a guard of its own."""
+def _is_taken(file: int, path: Path) -> bool:
+    """Whether somebody has made the directory anew, with a guard of its own."""
     try:
-        return os.fstat(file).st_ino == path.stat().st_ino
+        return os.fstat(file).st_ino != path.stat().st_ino
     except FileNotFoundError:
-        return not path.parent.exists()
+        return path.parent.exists()
 
 
 if __name__ == "__main__":

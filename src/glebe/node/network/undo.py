@@ -38,8 +38,16 @@ class State:
 def read_state(directory: Path) -> State | None:
     """What an earlier agent wrote, if it did."""
     try:
-        return State(**json.loads((directory / "state.json").read_text()))
-    except (OSError, ValueError, TypeError):
+        return parse_state((directory / "state.json").read_text())
+    except OSError:
+        return None
+
+
+def parse_state(text: str) -> State | None:
+    """What is in a ``state.json``, if it is one."""
+    try:
+        return State(**json.loads(text))
+    except (ValueError, TypeError):
         return None
 
 
@@ -80,6 +88,15 @@ def read_done(directory: Path, uid: str) -> str | None:
         return None
 
 
+def undo_pods(directory: Path, state: State) -> None:
+    """Remove the namespaces and wires of all pods.
+
+    :raises OSError: the first that was refused.
+    """
+    for uid in known_pods(directory):
+        undo_pod(directory, state, uid)
+
+
 def undo(directory: Path, known: State | None = None) -> None:
     """Remove everything. What cannot be removed is left; ``state.json`` then stays, too, for another try.
 
@@ -89,8 +106,7 @@ def undo(directory: Path, known: State | None = None) -> None:
     state = read_state(directory) or known
     if state is None:
         return
-    for uid in known_pods(directory):
-        undo_pod(directory, state, uid)
+    undo_pods(directory, state)
     with links.Links() as machine:
         for name in links.names():
             if name.startswith(state.wires) or name == state.sink:
