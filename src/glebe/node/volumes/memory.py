@@ -33,7 +33,7 @@ def mount(path: Path, size: int | None) -> bool:
         return False
     if os.path.realpath(path) in mounted_below(path):
         return True
-    options = "mode=0777" + (f",size={size}" if size else "")
+    options = "mode=1777" + (f",size={size}" if size else "")
     libc = ctypes.CDLL(None, use_errno=True)
     done = libc.mount(b"tmpfs", os.fsencode(path), b"tmpfs", _NOSUID | _NODEV, options.encode())
     return bool(done == 0)
