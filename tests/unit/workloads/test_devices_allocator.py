@@ -10,8 +10,8 @@ from devices_world import NODE, World, attribute, claim, device, klass, piece, w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glebe.workloads.claims.allocator import AllocationError
 from glebe.workloads.claims.pools import DeviceId
+from glebe.workloads.claims.requests import AllocationError
 
 MATCH = [{"matchAttribute": "gpu.example.com/board"}]
 

@@ -22,8 +22,9 @@ from glebe.workloads.binder.needs import Needs
 from glebe.workloads.binder.nodematch import term_matches
 from glebe.workloads.binder.plugins import Bools, Quiet, Refusal, Surroundings
 from glebe.workloads.claims import names
-from glebe.workloads.claims.allocator import AllocationError, allocate
+from glebe.workloads.claims.allocator import allocate
 from glebe.workloads.claims.names import CLAIMS, DEVICE_CLASSES, SLICES, allocation_of
+from glebe.workloads.claims.requests import AllocationError
 
 NOT_HERE: Final = "resourceclaim not available on the node"
 NOT_ALL: Final = "cannot allocate all claims"

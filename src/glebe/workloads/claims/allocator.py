@@ -23,8 +23,6 @@ STEPS = 50_000
 """Devices that are tried on one node before it is given up (upstream: 10 s)."""
 _MOST_CHOICES = 8
 
-__all__ = ["STEPS", "AllocationError", "Found", "allocate"]
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
