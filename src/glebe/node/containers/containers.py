@@ -44,7 +44,7 @@ class Containers:
     :param hidden: directories that no container sees into (the platform's own).
     :param log_size, log_files: bytes of a container's log file, and how many of them there are.
     :param layouts: where images lie that need no registry (:mod:`.images.layout`).
-    :param now: seconds since the epoch, for the age of images.
+    :param now: seconds since the epoch, for the age of images. :param news: told when other images are here.
     """
 
     runtime = "process"  # in containerID: RUNTIME://...
@@ -61,12 +61,14 @@ class Containers:
         log_files: int = 5,
         layouts: Path | None = None,
         now: Callable[[], float] = lambda: 0.0,
+        news: Callable[[], None] = lambda: None,
     ) -> None:
         shown = tuple(str(path) for path in hidden)
         key = key or hashlib.sha256(os.fsencode(agent_file.absolute())).hexdigest()[:12]
         self._settings = Settings(agent_file, window, key, log_size, log_files, shown)
         self._isolate = isolate
         self._now = now
+        self._news = news
         self._layouts = layouts
         self._images: Images | None = None
         self.abilities = Abilities()
@@ -136,7 +138,11 @@ class Containers:
 
         :raises ImageError: it cannot be had.
         """
-        return await self._store().ensure(name, policy, secrets, tell)
+        before = self.list_images()
+        image = await self._store().ensure(name, policy, secrets, tell)
+        if self.list_images() != before:
+            self._news()
+        return image
 
     def list_images(self) -> list[dict[str, Any]]:
         """For ``node.status.images``."""
@@ -148,7 +154,9 @@ class Containers:
         if not self.list_images():
             return 0
         used = [Path((run.spec.get("oci") or {}).get("overlay", {}).get("lower", "")) for run in runs]
-        return await asyncio.to_thread(self._store().store.collect, used, self._now() - unused_for)
+        freed = await asyncio.to_thread(self._store().store.collect, used, self._now() - unused_for)
+        self._news()
+        return freed
 
     def _store(self) -> Images:
         if self._images is None:

@@ -104,7 +104,7 @@ class _Planner:
             try:
                 mode = os.lstat(self._here(path)).st_mode
             except FileNotFoundError:
-                return at or "/", [name, *todo[::-1]]
+                return self._missing(at, [name, *todo[::-1]])
             except OSError as error:
                 raise CannotMount(f'mount path "{target}": {error.strerror}') from error
             if stat.S_ISLNK(mode):
@@ -117,6 +117,15 @@ class _Planner:
                 continue
             at = path
         return at or "/", []
+
+    def _missing(self, at: str, names: list[str]) -> tuple[str, list[str]]:
+        """What is missing on the machine may lie in a mount of ours at a place that is missing there, too."""
+        path = at
+        for index, name in enumerate(names):
+            path = f"{path}/{name}"
+            if path in self._placed:
+                return path, names[index + 1 :]
+        return at or "/", names
 
     def _covering(self, path: str) -> Mount | None:
         return self._placed.get(path)
