@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from netmachine import POD_CIDR, SERVICES, Pod, peer, traces, why_not
 
-from glebe.node.network import links, undo
+from glebe.node.network import links, namespaces, undo
 from glebe.node.network.kernelproxy import KernelProxy
 from glebe.node.network.routed import Routed
 from glebe.node.network.services import Balancer, Front, Target
@@ -205,6 +206,16 @@ def test_a_second_node_takes_other_addresses(machine: Machine, tmp_path: Path) -
     again = Routed(machine.directory, IPv4Network(POD_CIDR), [SERVICES])
     again.set_up()
     assert again.place == machine.routed.place
+
+
+def test_what_belongs_to_nobody_any_more_is_removed_by_the_next_node(machine: Machine, tmp_path: Path) -> None:
+    lost = Machine(tmp_path / "lost")
+    lost.pod()
+    namespaces.remove(undo.namespace_path(lost.directory, "00000001-pod"))
+    shutil.rmtree(tmp_path / "lost")
+    machine.routed.set_up()
+    assert traces(lost.routed) == []
+    assert len(traces(machine.routed)) == 1
 
 
 def test_a_thousand_services_are_cheap(machine: Machine) -> None:

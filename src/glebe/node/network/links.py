@@ -18,7 +18,7 @@ from types import TracebackType
 from glebe.node.network.netlink import CREATE, EXCL, REPLACE, Netlink, attribute, attributes, nested, number, text
 
 _NEW_LINK, _DEL_LINK, _NEW_ADDRESS, _NEW_ROUTE, _GET_ROUTE = 16, 17, 20, 24, 26
-_NAME, _MTU, _INFO, _NAMESPACE_FD = 3, 4, 18, 28  # of links
+_NAME, _MTU, _INFO, _ALIAS, _NAMESPACE_FD = 3, 4, 18, 20, 28  # of links
 _KIND, _DATA, _PEER = 1, 2, 1  # of IFLA_LINKINFO
 _LOCAL, _ADDRESS = 2, 1  # of addresses
 _DESTINATION, _OUT, _GATEWAY, _SOURCE, _TABLE = 1, 4, 5, 7, 15  # of routes
@@ -50,11 +50,15 @@ class Links:
     def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
         self._netlink.__exit__()
 
-    def add_bridge(self, name: str) -> None:
-        """A bridge without ports, which carries addresses and routes; it may be there already."""
+    def add_bridge(self, name: str, alias: str) -> None:
+        """A bridge without ports, which carries addresses and routes; it may be there already.
+
+        :param alias: says for people and for :func:`alias_of` whose it is.
+        """
         body = _link() + text(_NAME, name) + nested(_INFO, text(_KIND, "bridge"))
         with contextlib.suppress(FileExistsError):
             self._netlink.request(_NEW_LINK, body, CREATE | EXCL)
+        self._netlink.request(_NEW_LINK, _link(index_of(name)) + attribute(_ALIAS, alias.encode()))  # never at once
 
     def add_pair(self, name: str, peer: str, namespace: int, mtu: int = 0) -> None:
         """Two interfaces that are the ends of one wire: ``name`` here, ``peer`` in the namespace of the descriptor.
@@ -129,6 +133,15 @@ def index_of(name: str) -> int:
 def names() -> list[str]:
     """The interfaces in the thread's network namespace."""
     return sorted(name for _, name in socket.if_nameindex())
+
+
+def alias_of(name: str) -> str:
+    """What the interface says about itself, ``""``: nothing."""
+    try:
+        with open(f"/sys/class/net/{name}/ifalias") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def set_option(path: str, value: str) -> None:

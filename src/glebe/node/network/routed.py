@@ -40,7 +40,7 @@ class Routed:
         self._wanted = wanted
         self._services = services
         mark = f"{zlib.crc32(os.fsencode(directory.absolute())):08x}"[:5]
-        self._sink, self._wires, self._table = f"glebe{mark}", f"gl{mark}", f"glebe_{mark}"
+        self._sink, self._wires, self._table = undo.SINK + mark, undo.WIRE + mark, undo.TABLE + mark
         self.place = Place(self._table, wanted, "", self._wires, self._sink)
         self._mtu = 0
 
@@ -50,11 +50,12 @@ class Routed:
         :raises OSError: it refuses; nothing is left behind then but what :func:`undo.undo` removes.
         """
         with _alone(), links.Links() as machine:
+            undo.undo_orphans()
             state = self._choose(machine)
             state.write(self._directory)
             network = IPv4Network(state.cidr)
             gateway = str(network[1])
-            machine.add_bridge(self._sink)
+            machine.add_bridge(self._sink, f"{undo.view_of_files()} {self._directory.absolute()}"[:255])
             machine.add_address(self._sink, gateway, network.prefixlen)
             machine.up(self._sink)
             for services in self._services:

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from glebe.node.network import links, namespaces, nftables
 
+#: How names of interfaces and of the table begin; the node's mark follows.
+SINK, WIRE, TABLE = "glebe", "gw", "glebe_"
+
 
 @dataclass
 class State:
@@ -78,6 +81,27 @@ def undo_pod(directory: Path, state: State, uid: str) -> None:
 def known_pods(directory: Path) -> list[str]:
     """The uids of pods for which something is there."""
     return sorted({path.stem for path in (directory / "ns").glob("*")})
+
+
+def undo_orphans() -> None:
+    """Remove what nodes made whose directory is gone, so that nobody else will; only those of this view of the files.
+
+    :raises OSError: the machine refuses.
+    """
+    view, links_now = view_of_files(), links.names()
+    for sink in [name for name in links_now if name.startswith(SINK)]:
+        seen_by, _, directory = links.alias_of(sink).partition(" ")
+        if seen_by == view and not os.path.exists(directory):
+            mark = sink.removeprefix(SINK)
+            with links.Links() as machine:
+                for name in (*(n for n in links_now if n.startswith(WIRE + mark)), sink):
+                    machine.remove(name)
+            nftables.delete_table(TABLE + mark)
+
+
+def view_of_files() -> str:
+    """A name for what this process sees of the file system: other containers of the machine may see something else."""
+    return str(os.stat("/proc/self/ns/mnt").st_ino)
 
 
 def read_done(directory: Path, uid: str) -> str | None:
