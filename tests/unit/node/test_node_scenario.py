@@ -83,18 +83,18 @@ async def test_a_gpu_with_an_xid_leaves_allocatable_fails_who_used_it_and_comes_
         node = await w.client.get(NODES, "a-02")
         assert node["status"]["allocatable"]["nvidia.com/gpu"] == "7"
         assert node["status"]["capacity"]["nvidia.com/gpu"] == "8"
-        condition = get_condition(node, "GpuHealthy") or {}
-        assert (condition["status"], condition["reason"]) == ("False", "XidError")
+        condition = get_condition(node, "GPUProblem") or {}
+        assert (condition["status"], condition["reason"]) == ("True", "XidCriticalError")
         assert condition["message"] == "GPU 2: Xid 79, GPU has fallen off the bus"
         assert condition_is_true(node, "Ready")
-        (event,) = [e for e in (await w.client.list(EVENTS, "default")).items if e["reason"] == "XidError"]
+        (event,) = [e for e in (await w.client.list(EVENTS, "default")).items if e["reason"] == "XidCriticalError"]
         assert (event["involvedObject"]["name"], event["type"]) == ("a-02", "Warning")
         assert (await w.get("first"))["status"]["phase"] == "Running"
         assert (await w.get("second"))["status"]["phase"] == "Failed"
         await asyncio.sleep(30)
         node = await w.client.get(NODES, "a-02")
         assert node["status"]["allocatable"]["nvidia.com/gpu"] == "8"
-        assert condition_is_true(node, "GpuHealthy")
+        assert (get_condition(node, "GPUProblem") or {})["reason"] == "GPUsHealthy"
 
 
 async def test_an_application_error_takes_no_gpu_out_of_service() -> None:
@@ -103,7 +103,7 @@ async def test_an_application_error_takes_no_gpu_out_of_service() -> None:
         await asyncio.sleep(5)
         node = await w.client.get(NODES, "a-02")
         assert node["status"]["allocatable"]["nvidia.com/gpu"] == "8"
-        assert get_condition(node, "GpuHealthy") is None
+        assert get_condition(node, "GPUProblem") is None
 
 
 async def test_a_drain_cordons_evicts_and_ends() -> None:

@@ -10,8 +10,9 @@ from glebe.kube.clock import format_time
 from glebe.kube.objects import set_condition
 from glebe.node.spec import GPU_RESOURCE, NodeSpec, node_status
 
-GPU_HEALTHY: Final = "GpuHealthy"
-"""Condition type: ``False`` while a GPU of the node is broken."""
+GPU_PROBLEM: Final = "GPUProblem"
+"""Condition type, as on real nodes: ``True`` while a GPU of the node is broken."""
+XID_ERROR: Final = "XidCriticalError"
 
 
 @dataclass(slots=True)
@@ -30,8 +31,10 @@ class Health:
             return out
         gpus = int(spec.capacity.get(GPU_RESOURCE, "0"))
         out["allocatable"][GPU_RESOURCE] = str(max(0, gpus - len(self.broken)))
-        state = ("False", "XidError", self._text()) if self.broken else ("True", "NoXidError", "all GPUs are healthy")
-        out["conditions"] = set_condition(out["conditions"], GPU_HEALTHY, *state, format_time(now))
+        state = ("False", "GPUsHealthy", "all GPUs answer, and have reported no error")
+        if self.broken:
+            state = ("True", XID_ERROR, self._text())
+        out["conditions"] = set_condition(out["conditions"], GPU_PROBLEM, *state, format_time(now))
         return out
 
     def _text(self) -> str:

@@ -25,7 +25,7 @@ from glebe.node.devices.simulated import SimulatedSlices
 from glebe.node.podwrites import finish_deletion, write_status
 from glebe.node.presence import Presence
 from glebe.node.simulated import runtimes
-from glebe.node.simulated.health import Health
+from glebe.node.simulated.health import XID_ERROR, Health
 from glebe.node.simulated.places import Places
 from glebe.node.simulated.pod import SimPod
 from glebe.node.simulated.scenario import NO_SCENARIO, Scenario
@@ -180,7 +180,7 @@ class SimulatedNodes:
             self.presence.tell(key)
         self._fail_user_of_gpu(key, number)
         if (node := self._nodes.store.get(key)) is not None:
-            await self._recorder.event(node, WARNING, "XidError", f"GPU {number}: {xids.text(code)}")
+            await self._recorder.event(node, WARNING, XID_ERROR, f"GPU {number}: {xids.text(code)}")
 
     def mend_gpu(self, name: str, number: int, *, cluster: str | None = None) -> None:
         """The GPU has been repaired."""
