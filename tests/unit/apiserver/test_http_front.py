@@ -399,12 +399,13 @@ async def test_an_upgrade_takes_the_connection_over() -> None:
             return Response(101, {"upgrade": "shout"}, upgrade=as_streams(shout))
         return await echo(request)
 
-    async with serving(handle) as front:
+    async with serving(handle, quick(idle_seconds=0.1, write_seconds=0.1)) as front:
         async with connected(front) as wire:
             await wire.send(f"GET / HTTP/1.1\r\n{HOST}Connection: Upgrade\r\nUpgrade: shout\r\n\r\nearly\n")
             status, headers, _ = await wire.answer()
             assert (status, headers["upgrade"], headers["connection"]) == (101, "shout", "Upgrade")
             assert await wire.reader.readline() == b"EARLY\n"
+            await asyncio.sleep(0.3)  # a terminal may be silent for hours
             await wire.send(b"late\n")
             assert await wire.reader.readline() == b"LATE\n"
         async with connected(front) as wire:  # an upgrade that nobody takes is an ordinary request

@@ -114,6 +114,8 @@ class HttpProtocol(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Called now and then by the listener: end what takes too long."""
+        if self._inner is not None:
+            return  # no HTTP any more: who talks there may be silent, or slow, for as long as he likes
         if now >= self.write_deadline:
             log.warning("a client (%s) took nothing for %d s and was cut off", self._remote, self._limits.write_seconds)
             self.transport.abort()
