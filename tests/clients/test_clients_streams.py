@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.request
@@ -16,8 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from glebe_up import Up, until
+
+from glebe.kube.kubeconfig import load_kubeconfig
 
 pytestmark = [pytest.mark.realtime, pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")]
 WEB = (
@@ -121,7 +126,7 @@ def in_terminal(up: Up, typed: list[tuple[str, str]], *command: str) -> tuple[in
 
 
 def test_exec_in_a_terminal(pods: Up) -> None:
-    script = "test -t 0 && stty size; read x; echo have $x; exit 5"
+    script = "sleep 0.5; test -t 0 && stty size; read x; echo have $x; exit 5"
     code, seen = in_terminal(pods, [("44 99", "words\r")], "kubectl", "exec", "-it", "talk", "--", "sh", "-c", script)
     assert (code, "have words" in seen) == (5, True)
 
@@ -293,3 +298,26 @@ def test_nobody_else_may_ask_the_node(pods: Up) -> None:
     for account, code in (("default", "403"), ("reader", "200")):
         token = pods.run("kubectl", "create", "token", account).strip()
         assert pods.run(*curl, "-H", f"Authorization: Bearer {token}") == code
+
+
+def test_logs_and_exec_as_browsers_and_upstreams_specs_ask_for_them(pods: Up) -> None:
+    """Bare WebSockets: logs in messages (binary.k8s.io), exec in the first protocol (channel.k8s.io)."""
+    config = load_kubeconfig(pods.kubeconfig)
+    context = ssl.create_default_context(cadata=config.ca.decode())
+    identity = pods.data / "identity.pem"
+    identity.write_bytes(config.certificate + config.key)
+    context.load_cert_chain(identity)
+    where = f"{config.server}/api/v1/namespaces/default/pods/talk"
+
+    async def ask() -> tuple[bytes, bytes]:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+            async with session.ws_connect(f"{where}/log?tailLines=2", protocols=("binary.k8s.io",)) as socket:
+                lines = b"".join([message.data async for message in socket])
+            url = f"{where}/exec?command=echo&command=remote%20execution%20test&stdout=1&stderr=1&container=c"
+            async with session.ws_connect(url, protocols=("channel.k8s.io",)) as socket:
+                said = b"".join([message.data[1:] async for message in socket if message.data[0] == 1])
+        return lines, said
+
+    lines, said = asyncio.run(ask())
+    assert len(lines.splitlines()) == 2
+    assert said == b"remote execution test\n"

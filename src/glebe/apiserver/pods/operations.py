@@ -119,7 +119,16 @@ def _scheduled(pod: Object, now: str) -> None:
 
 
 async def log(call: Call) -> Response:
-    """``pods/NAME/log``: the lines of one container as plain text."""
+    """``pods/NAME/log``: the lines of one container as plain text, or in the messages of a WebSocket."""
+    answer = await _log(call)
+    if "upgrade" not in call.request.headers or answer.upgrade is not None:
+        return answer
+    from glebe.apiserver.pods.messages import in_messages  # late: hardly anybody asks for logs so
+
+    return in_messages(call.request, answer)
+
+
+async def _log(call: Call) -> Response:
     source = call.server.pod_logs
     asked = logoptions.read(call)
     entry = call.server.store.get(call.key())

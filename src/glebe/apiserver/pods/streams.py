@@ -99,6 +99,8 @@ async def logs(call: Call, pod: Object, container: str) -> Response:
     query = [(name, value) for name, value in call.request.query if name in known]
     meta = pod["metadata"]
     path = f"/containerLogs/{meta['namespace']}/{meta['name']}/{container}"
+    plain = {name: text for name, text in call.request.headers.items() if name not in ("connection", "upgrade")}
+    call = replace(call, request=replace(call.request, headers=plain))
     answer = await _to_kubelet(call, pod, path, query)
     return answer if answer.status < 300 else await _refused(call, answer)
 

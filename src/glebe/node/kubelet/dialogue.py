@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import orjson
 
-from glebe.node.kubelet import spdy, websocket
-from glebe.node.kubelet.websocket import BINARY, TEXT, WebSocket
+from glebe.kube.websocket import BINARY, TEXT, WebSocket
+from glebe.node.kubelet import spdy
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
 _CLOSED = 255  # v5: the next byte names a channel on which nothing more comes
@@ -198,6 +198,3 @@ class Streams:
                 await self._streams[ERROR].write(text)
             await self._streams[ERROR].close()
             await self._session.go_away()
-
-
-__all__ = ["CHANNEL_PROTOCOLS", "STREAM_PROTOCOLS", "Channels", "Dialogue", "Gone", "Streams", "websocket"]

@@ -13,8 +13,8 @@ import os
 import struct
 from collections.abc import Awaitable, Callable
 
+from glebe.kube.websocket import BINARY, TEXT, WebSocket
 from glebe.node.kubelet import spdy
-from glebe.node.kubelet.websocket import BINARY, TEXT, WebSocket
 
 TUNNEL = "SPDY/3.1+portforward.k8s.io"
 STREAM_PROTOCOL = "portforward.k8s.io"

@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from glebe.kube import websocket
 from glebe.kube.errors import ApiError, bad_request
 from glebe.kube.objects import Object
 from glebe.kube.transport import Request, Response
 from glebe.node.containers.containers import CannotExecute
 from glebe.node.contracts import Streams as Process
-from glebe.node.kubelet import dialogue, portforward, remotecommand, spdy, websocket
+from glebe.node.kubelet import dialogue, portforward, remotecommand, spdy
 from glebe.node.kubelet.http import Takeover
 from glebe.node.kubelet.pods import Pods, body_of
 from glebe.node.kubelet.portforward import Forwarding, Tunnel
