@@ -341,3 +341,27 @@ async def test_pods_leave_devices_with_taints() -> None:
         assert ("DeviceTaintManagerEviction", "Marking for deletion") in await events(client)
         await until(left)
         assert 29 < here.env.clock.now() - began < 35
+
+
+async def test_what_an_allocation_may_become() -> None:
+    async with world() as here:
+        client = here.root
+        await add_claim(client, "mine", wanted())
+        result = {"request": "r", "driver": DRIVER, "pool": "n1", "device": "a"}
+
+        async def write(**status: Any) -> str:
+            try:
+                await client.patch(CLAIMS, "mine", {"status": status}, "default", subresource="status")
+            except ApiError as error:
+                return str(error)
+            return ""
+
+        me = {"resource": "pods", "name": "p", "uid": "u"}
+        assert "may not be specified when `allocated` is not set" in await write(reservedFor=[me])
+        wrong = {"devices": {"results": [{**result, "request": "x"}]}}
+        assert "must be the name of a request in the claim" in await write(allocation=wrong)
+        assert await write(allocation={"devices": {"results": [result]}}, reservedFor=[me]) == ""
+        other = {"devices": {"results": [{**result, "device": "b"}]}}
+        assert "field is immutable" in await write(allocation=other)
+        assert "Duplicate value" in await write(reservedFor=[me, {**me, "name": "q"}])
+        assert await write(reservedFor=[], allocation=None) == ""

@@ -1,6 +1,7 @@
-"""Devices that somebody else uses are shown only in namespaces whose label allows it (KEP-5018).
+"""ResourceClaims: what may be written into their status, and who may look at devices that somebody else uses (KEP-5018:
+in namespaces whose label allows it).
 
-Upstream checks it where it validates claims; here it needs to read a namespace, which admission can.
+Upstream checks both where it validates claims; here the one needs to read a namespace, which admission can.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from glebe.apiserver.admission.base import AdmissionAttributes, Read
+from glebe.apiserver.types.devicerules import claim_status
 from glebe.kube import errors
 from glebe.kube import names as n
 from glebe.kube.objects import Object, labels_of
@@ -27,6 +29,8 @@ class AdminAccess:
     async def validate(self, a: AdmissionAttributes) -> None:
         if a.obj is None or a.operation not in ("CREATE", "UPDATE"):
             return
+        if a.subresource == "status" and a.old is not None and (causes := claim_status(a.obj, a.old)):
+            raise errors.invalid(a.info.group, a.info.kind, a.name, causes)
         path = _asked(a.obj, a.old, a.info.kind, a.subresource)
         if not path:
             return

@@ -87,6 +87,51 @@ def claim(obj: Object, old: Object | None) -> list[Cause]:
     return devices(obj.get("spec") or {}, "spec")
 
 
+def claim_status(obj: Object, old: Object) -> list[Cause]:
+    """What a claim's allocation and its consumers may become."""
+    new, before = obj.get("status") or {}, old.get("status") or {}
+    if new == before:
+        return []
+    causes: list[Cause] = []
+    consumers, allocation = new.get("reservedFor") or (), new.get("allocation")
+    uids = [str(c.get("uid") or "") for c in consumers]
+    for i, consumer in enumerate(consumers):
+        where = f"status.reservedFor[{i}]"
+        causes += [n.required(f"{where}.{key}") for key in ("resource", "name", "uid") if not consumer.get(key)]
+        if uids[i] and uids[i] in uids[:i]:
+            causes.append(n.duplicate(where, uids[i]))
+    if consumers and allocation is None:
+        causes.append(n.forbidden("status.reservedFor", "may not be specified when `allocated` is not set"))
+    elif obj["metadata"].get("deletionTimestamp") and [c for c in consumers if c not in before.get("reservedFor", ())]:
+        why = "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set"
+        causes.append(n.forbidden("status.reservedFor", why))
+    if allocation is not None and before.get("allocation") is not None:
+        if allocation != before["allocation"]:
+            causes.append(n.invalid("status.allocation", allocation, "field is immutable"))
+    elif allocation is not None:
+        causes += _results(allocation, _requests(obj.get("spec") or {}))
+    return causes
+
+
+def _requests(spec: Any) -> set[str]:
+    """Names of requests, and REQUEST/ALTERNATIVE."""
+    names: set[str] = set()
+    for request in (spec.get("devices") or {}).get("requests") or ():
+        names.add(request["name"])
+        names.update(f"{request['name']}/{choice['name']}" for choice in request.get("firstAvailable") or ())
+    return names
+
+
+def _results(allocation: Any, known: set[str]) -> list[Cause]:
+    causes: list[Cause] = []
+    for i, result in enumerate((allocation.get("devices") or {}).get("results") or ()):
+        where, name = f"status.allocation.devices.results[{i}]", result.get("request", "")
+        if name not in known:
+            causes.append(n.invalid(f"{where}.request", name, "must be the name of a request in the claim"))
+        causes += [n.required(f"{where}.{key}") for key in ("driver", "pool", "device") if not result.get(key)]
+    return causes
+
+
 def claim_template(obj: Object, old: Object | None) -> list[Cause]:
     if old is not None and obj.get("spec") != old.get("spec"):
         return [n.invalid("spec", obj.get("spec"), "field is immutable")]
