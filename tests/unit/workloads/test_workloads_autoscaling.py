@@ -252,9 +252,9 @@ async def test_one_metric_that_says_nothing_keeps_it_from_shrinking_only() -> No
         await start(here.root, 2, metrics=metrics)
         found = await condition(here.root, "ScalingActive", "FailedGetExternalMetric")
         assert found["message"] == (
-            "the HPA was unable to compute the replica count: failed to get external metric length: unable to get "
-            "external metric default/length/nil: unable to fetch metrics from external metrics API: the server could "
-            "not find the requested resource (get length.external.metrics.k8s.io)"
+            "the HPA was unable to compute the replica count: unable to get external metric default/length/nil: unable "
+            "to fetch metrics from external metrics API: the server could not find the requested resource (get "
+            "length.external.metrics.k8s.io)"
         )
         meter.cpu = 90
         await until(lambda: replicas(here.root, 4))

@@ -24,7 +24,14 @@ MOST = 2**31 - 1
 
 
 class Uncountable(Exception):
-    """It cannot be said how many replicas there should be; the message is upstream's."""
+    """It cannot be said how many replicas there should be; the message is upstream's.
+
+    :param prefix: what the event of the whole computation says before the message, and the metric's own does not.
+    """
+
+    def __init__(self, message: str, prefix: str = "") -> None:
+        super().__init__(message)
+        self.prefix = prefix
 
 
 @dataclass(frozen=True, slots=True)

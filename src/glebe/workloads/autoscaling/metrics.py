@@ -75,7 +75,7 @@ class Metrics:
             return await act(self, scene, source)
         except Uncountable as error:
             text = prefix.format(name=_title(source), resource=source.get("name"), container=source.get("container"))
-            raise Unreadable(reason, str(error), f"{text}: {error}") from error
+            raise Unreadable(reason, str(error), f"{text}: {error.prefix}{error}") from error
 
     async def _resource(self, scene: Scene, source: Object) -> Wish:
         replicas, current, name = await self._of_resource(scene, source, "")
@@ -141,10 +141,9 @@ class Metrics:
         try:
             usage = await self._of_object(scene, of, metric)
         except Uncountable as error:
-            text = f"unable to get metric {metric['name']}: {error} on {of['kind']} {scene.namespace}/{of['name']}"
-            if value is None:
-                text = f"failed to get {metric['name']} object metric: {text}"
-            raise Uncountable(text) from error
+            text = f"unable to get metric {metric['name']}: {of['kind']} on {scene.namespace} {of['name']}/{error}"
+            prefix = f"failed to get {metric['name']} object metric: " if value is None else ""
+            raise Uncountable(text, prefix) from error
         if value is not None:
             got = calculator.by_ratio(scene.spec_replicas, usage, value, scene.pods, scene.tolerances)
             status["current"] = {"value": _quantity(got.usage)}
@@ -180,12 +179,8 @@ class Metrics:
             usage = sum(await self._readings.external(scene.cluster, scene.namespace, name, _selector(metric)))
         except Uncountable as error:
             text = f"unable to get external metric {scene.namespace}/{name}/{shown}: {error}"
-            prefix = (
-                f"failed to get {name} external metric"
-                if average is not None
-                else f"failed to get external metric {name}"
-            )
-            raise Uncountable(f"{prefix}: {text}") from error
+            words = f"{name} external metric" if average is not None else f"external metric {name}"
+            raise Uncountable(text, f"failed to get {words}: ") from error
         if average is not None:
             got = calculator.by_share(scene.status_replicas, usage, average, scene.tolerances)
             current = {"averageValue": _quantity(got.usage)}
