@@ -137,7 +137,7 @@ async def test_optional_sources_may_be_missing_and_others_say_so(tmp_path: Path)
             ({"secret": {"secretName": "none"}}, 'secret "none" not found'),
             ({"configMap": {"name": "c", "items": items}}, "references non-existent config key: no"),
             ({"nfs": {"server": "s", "path": "/"}}, "of kind nfs, for which this node has no driver"),
-            ({"hostPath": {"path": "/no/such"}}, "does not exist on this machine"),
+            ({"hostPath": {"path": "/dev/null/such"}}, "cannot be made: Not a directory"),
         ):
             bad = {**pod, "spec": {**pod["spec"], "volumes": [{"name": "v", **volume}]}}
             with pytest.raises(VolumeError, match=says):
@@ -301,6 +301,8 @@ def test_a_token_is_for_its_only_user() -> None:
         ("CharDevice", "file", "is not a character device"),
         ("BlockDevice", "dir", "is not a block device"),
         ("DirectoryOrCreate", None, ""),
+        ("", None, ""),
+        ("", "file", ""),
         ("FileOrCreate", None, ""),
         ("Directory", "dir", ""),
         ("File", "file", ""),
@@ -317,7 +319,7 @@ async def test_types_of_host_paths(tmp_path: Path, kind: str, made: str | None, 
                 await volumes.provide(pod, tmp_path / "pod")
         else:
             assert (await volumes.provide(pod, tmp_path / "pod"))["v"] == path
-            assert path.is_dir() == ("Directory" in kind)
+            assert path.is_dir() == (made != "file" if not kind else "Directory" in kind)
 
 
 async def test_host_paths_only_where_they_are_allowed_links_or_not(tmp_path: Path) -> None:

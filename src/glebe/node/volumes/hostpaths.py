@@ -30,7 +30,7 @@ def allowed(path: str, prefixes: tuple[str, ...] | None) -> bool:
 
 
 def find(source: dict[str, Any], prefixes: tuple[str, ...] | None) -> Path:
-    """The path of a ``hostPath`` source; made where its type says so.
+    """The path of a ``hostPath`` source; made where its type says so, or (as container runtimes do) where it has none.
 
     :raises VolumeError: it is not allowed, or not what the type says.
     """
@@ -40,7 +40,7 @@ def find(source: dict[str, Any], prefixes: tuple[str, ...] | None) -> Path:
     if kind and kind not in _KINDS:
         raise VolumeError(f"{kind} is an invalid volume type")
     try:
-        if kind == "DirectoryOrCreate" and not path.exists():
+        if kind in ("", "DirectoryOrCreate") and not path.exists():
             path.mkdir(parents=True, mode=0o755)
         elif kind == "FileOrCreate" and not path.exists():
             path.touch(mode=0o644)
@@ -48,7 +48,7 @@ def find(source: dict[str, Any], prefixes: tuple[str, ...] | None) -> Path:
     except OSError as error:
         if kind:
             raise VolumeError(f"hostPath type check failed: {path} is not a {_KINDS[kind][0]}") from error
-        raise VolumeError(f"hostPath {path} does not exist on this machine") from error
+        raise VolumeError(f"hostPath {path} cannot be made: {error.strerror}") from error
     if kind and not _KINDS[kind][1](mode):
         raise VolumeError(f"hostPath type check failed: {path} is not a {_KINDS[kind][0]}")
     return path
