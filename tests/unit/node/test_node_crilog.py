@@ -137,6 +137,6 @@ def test_the_writer_splits_long_lines_and_ends_the_last(tmp_path: Path) -> None:
     log.feed("stdout", b"b\nrest")
     log.feed("stdout", b"")
     lines = (tmp_path / "log").read_bytes().splitlines()
-    assert [line.split(b" ", 3)[2] for line in lines] == [b"P", b"F", b"F"]
-    assert b"".join(crilog.render(line, False) for line in lines) == b"a" * 20_000 + b"b\nrest\n"
-    assert crilog.last_lines(tmp_path / "log", lines=1) == "rest\n"
+    assert [line.split(b" ", 3)[2] for line in lines] == [b"P", b"F", b"P"]
+    assert b"".join(crilog.render(line, False) for line in lines) == b"a" * 20_000 + b"b\nrest"
+    assert crilog.last_lines(tmp_path / "log", lines=1) == "rest"

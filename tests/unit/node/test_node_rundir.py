@@ -61,7 +61,7 @@ async def test_output_and_exit_code(tmp_path: Path) -> None:
     assert (end.code, end.signal, end.reason) == (3, 0, "")
     assert end.started_at is not None
     assert end.started_at <= end.finished_at
-    assert sorted((await text_of(run)).split(b"\n")) == [b"", b"err", b"out y", b"tail"]
+    assert sorted((await text_of(run)).split(b"\n")) == [b"err", b"out y", b"tail"]
     line = run.log.read_text().splitlines()[0]
     assert line.split()[1:3] in (["stdout", "F"], ["stderr", "F"])
 

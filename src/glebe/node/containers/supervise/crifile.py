@@ -43,7 +43,7 @@ class Log:
             out.append(head + b"P " + rest[:LINE_LIMIT])
             rest = rest[LINE_LIMIT:]
         if rest and not data:
-            out.append(head + b"F " + rest)
+            out.append(head + b"P " + rest)  # it has no end of line, and readers are shown none
             rest = b""
         self._rest[stream] = rest
         if out:
