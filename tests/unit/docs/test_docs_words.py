@@ -88,7 +88,8 @@ OTHER_WORDS = frozenset(
         FailJob FailIndex Replace Forbid HoldAndDrain MaximumExecutionTimeExceeded Conflict PodReadyToStartContainers
         Job Pod Node Lease Port Binding Hostname InternalIP Endpoints PodDisruptionBudget PodTopologySpread
         PersistentVolume PersistentVolumeClaim StorageClass NamespaceTerminating Available Progressing ReplicaFailure
-        DisruptionAllowed""",
+        DisruptionAllowed Accept Authorization Cmd Entrypoint Env ExposedPorts Range StopSignal User WorkingDir
+        Abilities BrokenImage CannotExecute Containers ImageError NotRunning PullError Supervisor Usage""",
     )
 )
 CAMEL = re.compile(r"[A-Z][a-z]+[A-Za-z]*")

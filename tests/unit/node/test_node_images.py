@@ -363,3 +363,14 @@ async def test_handlers(tmp_path: Path) -> None:
         with pytest.raises(SandboxError):
             w.containers.handler("container")
         assert w.containers.handlers == ("process",)
+
+
+async def test_a_layout_is_looked_at_again_when_the_policy_says_always(tmp_path: Path) -> None:
+    made = images(tmp_path)
+    for text in "12":
+        shutil.rmtree(tmp_path / "local", ignore_errors=True)
+        blobs = Blobs()
+        blobs.write(tmp_path / "local" / "app", (blobs.image([layer(("f", text))]), ""))
+        assert tree((await had(made, "app", "Always")).root) == {"f": text}
+    shutil.rmtree(tmp_path / "local")
+    assert tree((await had(made, "app", "IfNotPresent")).root) == {"f": "2"}

@@ -42,12 +42,12 @@ class Images:
         :raises ImageError: it cannot be had; its ``reason`` is the container's waiting reason.
         """
         wanted = reference.read(name)
-        if policy != "Always":
-            present = self.store.get(wanted) or await self._local(wanted)
-            if present is not None:
-                self.store.used(wanted)
-                await tell("Normal", "Pulled", f'Container image "{name}" already present on machine')
-                return present
+        present = self.store.get(wanted) if policy != "Always" else None
+        present = present or await self._local(wanted)  # looked at each time for "Always": it may be another by now
+        if present is not None:
+            self.store.used(wanted)
+            await tell("Normal", "Pulled", f'Container image "{name}" already present on machine')
+            return present
         if policy == "Never":
             raise ImageError("ErrImageNeverPull", f'Container image "{name}" is not present with pull policy of Never')
         await tell("Normal", "Pulling", f'Pulling image "{name}"')
