@@ -73,6 +73,13 @@ SIMULATION: tuple[Row, ...] = (
     ("annotation", "sim.glebe.dev/init-exit-code", "pod template", "The exit code of each init container; default 0."),
     (
         "annotation",
+        "sim.glebe.dev/cpu-usage",
+        "pod template",
+        "What `kubectl top` says of each container: a quantity, a percentage of the request, or `CONTAINER=AMOUNT,...`.",
+    ),
+    ("annotation", "sim.glebe.dev/memory-usage", "pod template", "The same for memory; default the request."),
+    (
+        "annotation",
         "sim.glebe.dev/stop-time",
         "pod template",
         "How long containers need after SIGTERM, at most the grace period; default 0.",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Awaitable, Callable
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -19,8 +21,17 @@ def as_streams(talk: Talk) -> Callable[[asyncio.Transport], asyncio.Protocol]:
             writer.close()
 
     def make(transport: asyncio.Transport) -> asyncio.Protocol:
+        _be_patient(transport)
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=_WINDOW, loop=loop)
         return asyncio.StreamReaderProtocol(reader, until_done, loop=loop)
 
     return make
+
+
+def _be_patient(transport: asyncio.Transport) -> None:
+    """Who stops reading for a while (a paused terminal) must not look like somebody who vanished."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        with contextlib.suppress(OSError, AttributeError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)

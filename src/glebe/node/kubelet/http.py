@@ -23,8 +23,9 @@ _BODY = 1 << 20
 _IDLE = 90.0  # seconds that a connection may stay without a request
 _HEAD_SECONDS = 20.0
 _REASONS = {101: "Switching Protocols", 200: "OK", 301: "Moved Permanently"}
-#: A peer that vanished is found out after half a minute, whether something is sent to it or not.
-_KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000))
+#: A peer that vanished is found out after half a minute of silence. While something is on its way to it the kernel
+#: decides (a quarter of an hour): no shorter limit could tell it from one that reads slowly.
+_KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
