@@ -79,17 +79,40 @@ def _score(fleet: Fleet, needs: Needs, left: Bools) -> npt.NDArray[np.float64]:
 
 
 def _by_amounts(fleet: Fleet, needs: Needs) -> npt.NDArray[np.float64]:
-    """Devices are packed (fullest node first, so that whole nodes stay free for gangs); all else is spread."""
-    resources = needs.extended or ("cpu", "memory", "pods")
+    """Devices are packed (fullest node first, so that whole nodes stay free for gangs); all else is spread: what is
+    least used, and upstream's balance between processors and memory."""
+    if not needs.extended:
+        return _least_used(fleet, needs) + _balance(fleet, needs)
     total = np.zeros(len(fleet.names), np.float64)
-    for resource in resources:
-        column = fleet.column(resource)
-        if column is None:
-            continue
-        used = fleet.used[:, column] + needs.requests.get(resource, 0)
-        share = used / np.maximum(fleet.allocatable[:, column], 1)
-        total += share if needs.extended else 1.0 - share
-    return total / len(resources)
+    for resource in needs.extended:
+        if (column := fleet.column(resource)) is not None:
+            used = fleet.used[:, column] + needs.requests.get(resource, 0)
+            total += used / np.maximum(fleet.allocatable[:, column], 1)
+    return total / len(needs.extended)
+
+
+def _least_used(fleet: Fleet, needs: Needs) -> npt.NDArray[np.float64]:
+    """``NodeResourcesFit`` with ``LeastAllocated``, 0 to 1, as fractions: whole percents would make clumps."""
+    total = np.zeros(len(fleet.names), np.float64)
+    for number, resource in enumerate(("cpu", "memory")):
+        if (column := fleet.column(resource)) is not None:
+            there = np.maximum(fleet.allocatable[:, column], 1)
+            total += np.maximum(1.0 - (fleet.weight[:, number] + needs.weight[number]) / there, 0.0)
+    return total / 2
+
+
+def _balance(fleet: Fleet, needs: Needs) -> npt.NDArray[np.float64] | float:
+    """``NodeResourcesBalancedAllocation``, 0 to 1; nothing to say of pods that ask for neither."""
+    asked = [needs.requests.get(name, 0) for name in ("cpu", "memory")]
+    columns = [fleet.column(name) for name in ("cpu", "memory")]
+    if not any(asked) or columns[0] is None or columns[1] is None:
+        return 0.0
+    shares = [
+        np.minimum((fleet.used[:, column] + amount) / np.maximum(fleet.allocatable[:, column], 1), 1.0)
+        for column, amount in zip(columns, asked, strict=True)
+    ]
+    balance: npt.NDArray[np.float64] = 1.0 - np.abs(shares[0] - shares[1]) / 2
+    return balance
 
 
 __all__ = ["Choice", "Rivals", "choose", "sentence"]

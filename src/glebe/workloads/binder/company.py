@@ -106,19 +106,24 @@ def spread_score(fleet: Fleet, needs: Needs, left: Bools) -> Floats | None:
     if not constraints:
         return None
     scored = left.copy()
-    for each in constraints:
-        scored &= _inside(fleet, each.topology)
-    if not scored.any():
-        return None
+    by_default = needs.relations.by_default
+    if not by_default:
+        for each in constraints:
+            scored &= _inside(fleet, each.topology)
+        if not scored.any():
+            return None
     raw = np.zeros(len(fleet.names), np.float64)
     for each in constraints:
         counts = fleet.crowd.count((each.who,))
+        if by_default and not fleet.domains(each.topology)[1]:
+            continue
         if each.topology == HOSTNAME:
             size, found = int(scored.sum()), counts
         else:
             codes, _ = fleet.domains(each.topology)
             size = len(np.unique(codes[scored]))
-            found = _by_domain(fleet, each.topology, np.where(_counted(fleet, needs, each, constraints), counts, 0))
+            among = () if by_default else constraints
+            found = _by_domain(fleet, each.topology, np.where(_counted(fleet, needs, each, among), counts, 0))
         raw += found * math.log(size + 2) + (each.max_skew - 1)
     raw = np.round(raw)
     most, least = raw[scored].max(), raw[scored].min()

@@ -15,6 +15,7 @@ from glebe.kube.events import EventRecorder
 from glebe.kube.informer import Informer, Informers
 from glebe.kube.objects import EVERY, Object, ObjectKey, cluster_of
 from glebe.kube.resources import NAMESPACES, NODES, PODS, Resource
+from glebe.workloads.binder import family
 from glebe.workloads.binder.claims import Devices
 from glebe.workloads.binder.cycle import BUDGETS, Cycle
 from glebe.workloads.binder.plugins import Plugin
@@ -46,8 +47,10 @@ class Binder:
         self._idle_since: dict[str, float] = {}
         self._controller = Controller("binder", self.cycle, env, workers=_WORKERS)
         # Pods come last: what they are judged by should be there.
-        others = (NAMESPACES, BUDGETS, *(r for kind in plugins for r in kind.watches), NODES)
-        self._informers: dict[Resource, Informer] = {r: informers.get(r) for r in (*others, PODS)}
+        others = (NAMESPACES, BUDGETS, *family.WATCHES, *(r for kind in plugins for r in kind.watches), NODES)
+        self._informers: dict[Resource, Informer] = {
+            r: informers.get(r, indexers=family.INDEXERS.get(r)) for r in (*others, PODS)
+        }
 
     def controller(self) -> Controller:
         for resource, informer in self._informers.items():

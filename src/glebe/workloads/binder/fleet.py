@@ -71,6 +71,8 @@ class Fleet:
         self.names: list[str] = []
         self.allocatable: Ints = np.zeros((0, 0), np.int64)
         self.used: Ints = np.zeros((0, 0), np.int64)
+        self.weight: Ints = np.zeros((0, 2), np.int64)
+        """What counts as used for the score: thousandths of a core, bytes."""
         self._stale = False
 
     def __len__(self) -> int:
@@ -155,6 +157,8 @@ class Fleet:
             column = self._columns.get(resource)
             if column is not None:
                 self.used[row, column] += sign * amount
+        self.weight[row, 0] += sign * needs.weight[0]
+        self.weight[row, 1] += sign * needs.weight[1]
         if sign > 0:
             self.crowd.put(uid, Member(row, needs.namespace, needs.labels, hold.deleting, needs.relations))
         else:
@@ -206,6 +210,7 @@ class Fleet:
             for resource, quantity in {"pods": 110, **amounts[name]}.items():
                 self.allocatable[row, self._columns[resource]] = to_int(quantity, resource)
         self.used = np.zeros_like(self.allocatable)
+        self.weight = np.zeros((len(self.names), 2), np.int64)
         self.crowd.clear(len(self.names))
         self.ports.clear()
         self.claims.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from glebe.kube.objects import Object, get_condition
 from glebe.kube.quantity import to_int
 from glebe.workloads.binder import nodematch
 from glebe.workloads.binder.nodematch import tolerates
-from glebe.workloads.binder.relations import NONE, Relations, relations_of
+from glebe.workloads.binder.relations import NONE, Relations, Spread, relations_of
 
 __all__ = ["Needs", "Port", "priority_of", "tolerates"]
 
@@ -117,9 +117,12 @@ class Needs:
     namespace: str
     labels: Mapping[str, str]
     relations: Relations
+    weight: tuple[int, int]
+    """Thousandths of a core and bytes that count for the score: pods that ask for nothing weigh something, too."""
 
     @classmethod
-    def of(cls, pod: Object) -> Needs:
+    def of(cls, pod: Object, spread: tuple[Spread, ...] = ()) -> Needs:
+        """What ``pod`` needs; ``spread``: how it is to be spread where it does not say so itself."""
         meta, spec = pod.get("metadata") or {}, pod.get("spec") or {}
         affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
         required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
@@ -139,6 +142,8 @@ class Needs:
         if relations is not NONE:
             rest += [namespace, labels, spec.get("affinity"), spec.get("topologySpreadConstraints")]
         key = place + _text(rest)
+        if spread:  # a matter of the score alone: it does not make another class
+            relations = replace(relations, soft_spread=spread, by_default=True)
         return cls(
             key=sys.intern(key),
             place=sys.intern(place),
@@ -155,6 +160,7 @@ class Needs:
             namespace=namespace,
             labels=labels,
             relations=relations,
+            weight=_weight(spec, requests),
         )
 
     @cached_property
@@ -187,6 +193,14 @@ class Needs:
         """How many PreferNoSchedule taints the pod does not tolerate."""
         soft = (t for t in nodematch.taints_of(node) if t.get("effect") == "PreferNoSchedule")
         return sum(1 for t in soft if not nodematch.tolerated(t, self.tolerations))
+
+
+def _weight(spec: Mapping[str, Any], requests: Mapping[str, int]) -> tuple[int, int]:
+    """Upstream's ``GetNonzeroRequests``: 0.1 core and 200 MiB for each container that does not say."""
+    whole = (spec.get("resources") or {}).get("requests") or {}
+    asked = [(c.get("resources") or {}).get("requests") or {} for c in spec.get("containers") or ()]
+    silent = [0 if name in whole else sum(name not in each for each in asked) for name in ("cpu", "memory")]
+    return requests.get("cpu", 0) + 100 * silent[0], requests.get("memory", 0) + (200 << 20) * silent[1]
 
 
 def _ports(spec: Mapping[str, Any]) -> tuple[Port, ...]:

@@ -62,6 +62,8 @@ class Relations:
     likes: tuple[tuple[Term, int], ...] = ()
     spread: tuple[Spread, ...] = ()
     soft_spread: tuple[Spread, ...] = ()
+    by_default: bool = False
+    """Whether ``soft_spread`` is what pods get that say nothing."""
 
     @property
     def company_helps(self) -> bool:

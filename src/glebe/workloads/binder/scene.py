@@ -12,6 +12,7 @@ from glebe.kube.objects import Object, ObjectKey, get_condition, is_deleting, la
 from glebe.kube.pods import has_ended
 from glebe.kube.resources import NAMESPACES, NODES, PODS, Resource
 from glebe.workloads.binder import hints
+from glebe.workloads.binder.family import WATCHES, Families
 from glebe.workloads.binder.fleet import Fleet
 from glebe.workloads.binder.needs import Needs, allocated
 from glebe.workloads.binder.plugins import Plugin, Surroundings
@@ -46,6 +47,7 @@ class Scene:
         self._env = env
         self._wake = wake
         self._view = view
+        self._families = Families(view)
         self.fleet = Fleet()
         around = Surroundings(view.cluster, client, env, self.fleet, view.find, view.every)
         self.fleet.plugins = tuple(kind(around) for kind in kinds)
@@ -78,6 +80,8 @@ class Scene:
         """Something has changed."""
         if (take := self._take.get(resource)) is not None:
             take(old, new)
+        elif resource in WATCHES and _selector(old) != _selector(new):
+            self._families.changed()
         for number in self._watchers.get(resource, ()):
             self._on_other(number, resource, old, new)
 
@@ -221,7 +225,7 @@ class Scene:
             return
         self.gated.pop(uid, None)
         old = self.room.get(uid)
-        needs = Needs.of(pod)
+        needs = Needs.of(pod, self._families.spread_of(pod))
         node = (pod.get("status") or {}).get("nominatedNodeName")
         if node:
             self.fleet.nominate(uid, node, needs)
@@ -232,6 +236,10 @@ class Scene:
             return
         self.room.admit(Waiting(pod, needs), self._now())
         self._wake()
+
+
+def _selector(obj: Object | None) -> object:
+    return obj and (obj.get("spec") or {}).get("selector")
 
 
 def _same_needs(old: Object, new: Object) -> bool:
