@@ -30,7 +30,7 @@ from glebe.node.devices.slices import CLAIMS, DEVICE_CLASSES, SLICES
 from glebe.node.process.node import ProcessNode
 from glebe.node.spec import NodeSpec, node_object, node_status, standard_labels
 
-SPEC = NodeSpec("local", {"cpu": "2", "memory": "4Gi", "pods": "110"}, {"nvidia.com/gpu.stale": "x"})
+SPEC = NodeSpec("local", {"cpu": "2", "memory": "4Gi", "pods": "110"})
 GPU = "nvidia.com/gpu"
 
 
@@ -47,7 +47,9 @@ async def machine(
     fake: FakeNvml | None, spec: NodeSpec = SPEC, over: Callable[[str], bool] = lambda _: False
 ) -> AsyncIterator[tuple[World, Devices]]:
     async with world() as w:
-        await w.client.create(NODES, node_object(spec, 0.0))
+        node = node_object(spec, 0.0)
+        node["metadata"]["labels"]["nvidia.com/gpu.stale"] = "x"  # of GPUs that were there earlier
+        await w.client.create(NODES, node)
         made = Devices(
             spec, w.client, w.env, EventRecorder(w.client, w.env, "kubelet"), over=over,
             load=(lambda: fake) if fake is not None else None,

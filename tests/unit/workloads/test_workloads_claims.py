@@ -365,3 +365,22 @@ async def test_what_an_allocation_may_become() -> None:
         assert "field is immutable" in await write(allocation=other)
         assert "Duplicate value" in await write(reservedFor=[me, {**me, "name": "q"}])
         assert await write(reservedFor=[], allocation=None) == ""
+
+
+async def test_the_better_alternative_decides_on_the_node_and_used_nodes_fill_up() -> None:
+    async with world() as here:
+        client = here.root
+        await add_class(client)
+        await add_node(client, "n1", device("a", big=False), device("b", big=False))
+        await add_node(client, "n2", device("a", big=True), device("b", big=False))
+        big = {"name": "big", "deviceClassName": "gpu", "selectors": [{"cel": {"expression": attribute("big")}}]}
+        await add_template(client, {"name": "r", "firstAvailable": [big, {"name": "any", "deviceClassName": "gpu"}]})
+        await add_template(client, wanted(), name="two")
+        await add_pod(client, "p", resourceClaimTemplateName="one")
+        assert await bound(client, "p") == "n2"
+        (claim,) = await claims_of(client)
+        assert claim["status"]["allocation"]["devices"]["results"][0]["request"] == "r/big"
+        await add_pod(client, "q", resourceClaimTemplateName="two")
+        assert await bound(client, "q") == "n2"  # n1 stays whole
+        await add_pod(client, "r", resourceClaimTemplateName="two")
+        assert await bound(client, "r") == "n1"

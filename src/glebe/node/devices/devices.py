@@ -34,6 +34,7 @@ log = logging.getLogger("glebe.node")
 PATIENCE = 10.0
 """Seconds for which a pod waits for devices of a pod that is just ending."""
 _LOOK = 0.1
+_NVML = 60.0  # seconds; a driver that sleeps needs some
 PROBLEM = "GPUProblem"
 """The node's condition: whether a GPU is broken."""
 
@@ -77,10 +78,12 @@ class Devices:
         if self._spec.gpus is not None or (self._load is None and not nvml.has_driver()):
             return
         try:
-            module = await asyncio.to_thread(self._load or nvml.load)
-            inventory = await asyncio.to_thread(nvml.discover, module)
-        except nvml.NoNvml as error:
-            log.warning("node %s: GPUs cannot be asked (%s); they are known by number only", self._spec.name, error)
+            async with asyncio.timeout(_NVML):
+                module = await asyncio.to_thread(self._load or nvml.load)
+                inventory = await asyncio.to_thread(nvml.discover, module)
+        except (nvml.NoNvml, TimeoutError) as error:
+            why = str(error) or "the driver does not answer"
+            log.warning("node %s: GPUs cannot be asked (%s); they are known by number only", self._spec.name, why)
             return
         for each in inventory.lost:
             log.warning("node %s: %s", self._spec.name, each)
@@ -121,9 +124,13 @@ class Devices:
     def _changed(self) -> None:
         pools = self._pools
         if pools.inventory.gpus:
-            labels = node_labels(pools.inventory, self._spec.mig_strategy)
+            labels = {**self._theirs(), **node_labels(pools.inventory, self._spec.mig_strategy)}
             self._publisher.want(devices(pools.inventory, pools.taints()), labels)
             self._tell()
+
+    def _theirs(self) -> dict[str, str]:
+        """Labels under the same prefix that the fleet file gives."""
+        return {key: value for key, value in self._spec.labels.items() if key.startswith("nvidia.com/")}
 
     def status(self, status: dict[str, Any]) -> dict[str, Any]:
         """The node's status with what is known of devices: amounts, and a condition where there are GPUs."""

@@ -75,6 +75,9 @@ def _score(fleet: Fleet, needs: Needs, left: Bools) -> npt.NDArray[np.float64]:
         total += _SPREAD * spread
     if (near := company.company_score(fleet, needs, left)) is not None:
         total += _COMPANY * near
+    for plugin in fleet.concerned(needs):
+        if (own := plugin.score(needs, left)) is not None:
+            total += own
     return total
 
 

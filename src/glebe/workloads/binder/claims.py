@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from glebe.kube.objects import Object, is_deleting
 from glebe.kube.resources import Resource
-from glebe.kube.transport import ConnectionLost
 from glebe.workloads.binder.claims_ledger import Ledger
 from glebe.workloads.binder.claims_writes import Writer
 from glebe.workloads.binder.needs import Needs
 from glebe.workloads.binder.nodematch import term_matches
-from glebe.workloads.binder.plugins import Bools, Quiet, Refusal, Surroundings
+from glebe.workloads.binder.plugins import Bools, CannotPrepare, Quiet, Refusal, Surroundings
 from glebe.workloads.claims import names
-from glebe.workloads.claims.allocator import allocate
+from glebe.workloads.claims.allocator import Found, allocate
 from glebe.workloads.claims.names import CLAIMS, DEVICE_CLASSES, SLICES, allocation_of
 from glebe.workloads.claims.requests import AllocationError
 
@@ -31,7 +31,17 @@ NOT_ALL: Final = "cannot allocate all claims"
 _ENOUGH = 100
 """Nodes that will do after which no further ones are looked at (upstream's ``minFeasibleNodesToFind``): each costs a
 search."""
+_WEIGHT: Final = 2.0
 _KEPT = 64  # kinds of pods whose answers are remembered, one for each node
+
+
+class Answer(NamedTuple):
+    """What was found out about a node when its stamp and labels were these: why not, else how well."""
+
+    stamp: int
+    labels: Any
+    text: str
+    score: int
 
 
 class Devices(Quiet):
@@ -46,7 +56,7 @@ class Devices(Quiet):
         self._writer = Writer(around.client, around.env, self._ledger)
         self._reserved: dict[str, list[tuple[str, str]]] = {}  # pod -> (path, uid) of claims that it gets devices for
         self._unsure: set[str] = set()  # pods for which an answer was lost
-        self._answers: OrderedDict[str, dict[str, tuple[int, Any, str]]] = OrderedDict()
+        self._answers: OrderedDict[str, dict[str, Answer]] = OrderedDict()
 
     # --- what is asked before a node is chosen
 
@@ -101,12 +111,26 @@ class Devices(Quiet):
                 good += 1
         yield [Refusal(refused[reason], reason, self.name, False) for reason in sorted(refused)]
 
+    def score(self, needs: Needs, left: Bools) -> npt.NDArray[np.float64] | None:
+        """Alternatives that are wanted more (as upstream), and nodes whose devices are used already (ours)."""
+        known, fleet = self._known(self._claims(needs)), self._around.fleet
+        ranks = np.zeros(len(fleet.names), np.float64)
+        used = np.zeros(len(fleet.names), np.float64)
+        for row in np.flatnonzero(left):
+            name = fleet.names[row]
+            if (answer := known.get(name)) is not None:
+                ranks[row] = answer.score
+            if (node := fleet.node(name)) is not None:
+                used[row] = self._ledger.used(node)
+        most = ranks.max(initial=0.0)
+        return 100.0 * used + (_WEIGHT * np.floor(100.0 * ranks / most) if most else 0.0)
+
     def _claims(self, needs: Needs) -> list[Object]:
         found = (self._ledger.claim(f"{needs.namespace}/{entry.claim}") for entry in needs.devices)
         return [claim for claim in found if claim is not None]
 
-    def _known(self, claims: Sequence[Object]) -> dict[str, tuple[int, Any, str]]:
-        """Answers by node for claims that are alike: stamp and labels at the time, and why not."""
+    def _known(self, claims: Sequence[Object]) -> dict[str, Answer]:
+        """Answers by node for claims that are alike."""
         key = orjson.dumps(
             [allocation_of(c) or c["spec"] for c in claims], option=orjson.OPT_PASSTHROUGH_SUBCLASS, default=tuple
         ).decode()
@@ -116,37 +140,31 @@ class Devices(Quiet):
             self._answers.popitem(last=False)
         return known
 
-    def _reason(self, claims: Sequence[Object], known: dict[str, tuple[int, Any, str]], node: Object | None) -> str:
+    def _reason(self, claims: Sequence[Object], known: dict[str, Answer], node: Object | None) -> str:
         """Why the node will not do, or ``""``."""
         if node is None:
             return NOT_HERE
         name, labels = node["metadata"]["name"], node["metadata"].get("labels")
         stamp = self._ledger.stamp(name)
         answer = known.get(name)
-        if answer is not None and answer[0] == stamp and answer[1] == labels:
-            return answer[2]
-        text = self._judge(claims, node)
-        known[name] = (stamp, labels, text)
-        return text
+        if answer is None or answer.stamp != stamp or answer.labels != labels:
+            answer = known[name] = Answer(stamp, labels, *self._judge(claims, node))
+        return answer.text
 
-    def _judge(self, claims: Sequence[Object], node: Object) -> str:
+    def _judge(self, claims: Sequence[Object], node: Object) -> tuple[str, int]:
+        """Why the node will not do, and how well it does."""
         if any(_elsewhere(allocation_of(claim), node) for claim in claims):
-            return NOT_HERE
+            return NOT_HERE, 0
         try:
-            return "" if self._find(claims, node) is not None else NOT_ALL
+            found = self._find(claims, node)
         except AllocationError as error:
-            return str(error)
+            return str(error), 0
+        return (NOT_ALL, 0) if found is None else ("", found.score)
 
-    def _find(self, claims: Sequence[Object], node: Object) -> dict[str, dict[str, Any]] | None:
-        """Allocations by claims' uids for those that have none."""
-        open_ = list({c["metadata"]["uid"]: c for c in claims if allocation_of(c) is None}.values())
-        if not open_:
-            return {}
-        ledger = self._ledger
-        found = allocate(open_, node, ledger.pools(node), ledger.taken, ledger.device_class, self._around.env.new_uid)
-        if found is None:
-            return None
-        return {c["metadata"]["uid"]: a for c, a in zip(open_, found.allocations, strict=True)}
+    def _find(self, claims: Sequence[Object], node: Object) -> Found | None:
+        """Allocations for the claims that have none (:func:`_open`)."""
+        open_, ledger = _open(claims), self._ledger
+        return allocate(open_, node, ledger.pools(node), ledger.taken, ledger.device_class, self._around.env.new_uid)
 
     # --- a node is chosen
 
@@ -161,9 +179,10 @@ class Devices(Quiet):
             return str(error)
         if found is None:
             return NOT_ALL
-        self._reserved[uid] = [(_path(c), c["metadata"]["uid"]) for c in claims if c["metadata"]["uid"] in found]
-        for claim, allocation in found.items():
-            self._ledger.decide(claim, allocation)
+        chosen = list(zip(_open(claims), found.allocations, strict=True))
+        self._reserved[uid] = [(_path(claim), claim["metadata"]["uid"]) for claim, _ in chosen]
+        for claim, allocation in chosen:
+            self._ledger.decide(claim["metadata"]["uid"], allocation)
         return None
 
     def unreserve(self, uid: str) -> None:
@@ -176,11 +195,14 @@ class Devices(Quiet):
                 self._ledger.withdraw(path, claim)
 
     async def prepare(self, pod: Object, node: str) -> bool:
+        uid = pod["metadata"]["uid"]
+        self._unsure.add(uid)  # before the write: the pod may go while nobody has answered
         try:
             ready = await self._writer.write(pod, names.names(pod))
-        except ConnectionLost:
-            self._unsure.add(pod["metadata"]["uid"])
+        except CannotPrepare:
+            self._unsure.discard(uid)
             raise
+        self._unsure.discard(uid)
         return ready
 
     def bound(self, uid: str) -> None:
@@ -209,6 +231,11 @@ class Devices(Quiet):
         if all(entry.claim != meta["name"] for entry in needs.devices):
             return False
         return old is None or old.get("status") != new.get("status")
+
+
+def _open(claims: Sequence[Object]) -> list[Object]:
+    """Those without devices, each once."""
+    return list({c["metadata"]["uid"]: c for c in claims if allocation_of(c) is None}.values())
 
 
 def _elsewhere(allocation: dict[str, Any] | None, node: Object) -> bool:

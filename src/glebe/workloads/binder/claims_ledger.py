@@ -126,6 +126,11 @@ class Ledger:
         self._pools[name] = (stamp, labels, pools)
         return pools
 
+    def used(self, node: Object) -> float:
+        """Which part of the node's devices is taken."""
+        devices = [device.id for pool in self.pools(node) for device in pool.devices if device.slice.get("nodeName")]
+        return sum(1 for each in devices if each in self.taken) / len(devices) if devices else 0.0
+
     # --- what the binder does
 
     def is_pending(self, uid: str) -> bool:
@@ -169,6 +174,7 @@ class Ledger:
             self._assumed[uid] = claim
         if allocation_of(claim) is not None:
             self._pending.pop(uid, None)
+            self._doubts.pop(uid, None)
         self._tally(claim)
 
 

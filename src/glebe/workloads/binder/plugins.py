@@ -102,6 +102,9 @@ class Plugin(Protocol):
     def helps(self, needs: Needs, resource: Resource, old: Object | None, new: Object | None) -> bool:
         """Whether this change of something watched may let a pod fit that this plug-in refused."""
 
+    def score(self, needs: Needs, left: Bools) -> npt.NDArray[np.float64] | None:
+        """How well the rows of ``left`` do, weighted, 100 being a lot; ``None``: no opinion (Score)."""
+
     def gated(self, needs: Needs) -> bool:
         """Whether it is too early for a first attempt (PreEnqueue); the pod is not told anything."""
 
@@ -117,6 +120,9 @@ class Plugin(Protocol):
 
 class Quiet:
     """A base for plug-ins that need not be asked everything."""
+
+    def score(self, needs: Needs, left: Bools) -> npt.NDArray[np.float64] | None:
+        return None
 
     def gated(self, needs: Needs) -> bool:
         return False
