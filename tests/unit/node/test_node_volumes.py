@@ -17,7 +17,7 @@ from glebe.kube.clock import format_time
 from glebe.kube.objects import Object
 from glebe.kube.resources import CONFIGMAPS, PERSISTENT_VOLUME_CLAIMS, PODS, SECRETS, SERVICE_ACCOUNTS
 from glebe.kube.storage import VOLUMES
-from glebe.node.contracts import VolumeError
+from glebe.node.contracts import ImageError, VolumeError
 from glebe.node.spec import NodeSpec
 from glebe.node.values.downward import ConfigError, quote
 from glebe.node.volumes import atomic, memory, ownership, usage
@@ -376,6 +376,35 @@ async def test_only_what_may_be_written_is_writable(tmp_path: Path) -> None:
         made = volumes.mounts({"name": "c", "volumeMounts": mounts}, paths, {})
         assert [(m.target, m.read_only) for m in made] == [("/c", True), ("/e", False), ("/ro", True)]
         assert stat.S_IMODE(paths["e"].stat().st_mode) == 0o777
+
+
+async def test_images_are_volumes_that_nobody_writes_to(tmp_path: Path) -> None:
+    asked = []
+
+    async def images(_: Object, source: dict[str, Any], secrets: list[Object]) -> Path:
+        asked.append((source["reference"], [s["metadata"]["name"] for s in secrets]))
+        if source["reference"] == "none":
+            raise ImageError("ErrImagePull", "there is no such image")
+        return tmp_path / "store" / "rootfs"
+
+    (tmp_path / "store" / "rootfs" / "models").mkdir(parents=True)
+    async with world() as w:
+        await w.client.create(SECRETS, secret("pull", {"k": "v"}))
+        volumes = Volumes(w.client, w.env, SPEC, images=images)
+        pull = {"imagePullSecrets": [{"name": "pull"}, {"name": "absent"}]}
+        pod = await pod_with(w, {"name": "v", "image": {"reference": "registry/model:1"}}, **pull)
+        for _ in range(2):  # not pulled again for each start
+            paths = await volumes.provide(pod, tmp_path / "pod")
+        assert asked == [("registry/model:1", ["pull"])]
+        mount = {"name": "v", "mountPath": "/m", "subPath": "models"}
+        (made,) = volumes.mounts({"name": "c", "volumeMounts": [mount]}, paths, {})
+        assert (made.source, made.read_only) == (str(tmp_path / "store" / "rootfs" / "models"), True)
+        link = tmp_path / "pod" / "volumes" / "v"
+        assert os.readlink(link) == str(tmp_path / "store" / "rootfs")  # what keeps the image from being collected
+        bad = {**pod, "spec": {**pod["spec"], "volumes": [{"name": "w", "image": {"reference": "none"}}]}}
+        with pytest.raises(VolumeError, match="there is no such image"):
+            await volumes.provide(bad, tmp_path / "pod")
+        volumes.close()
 
 
 # --- groups, memory, limits

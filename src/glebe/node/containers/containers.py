@@ -154,6 +154,8 @@ class Containers:
         if not self.list_images():
             return 0
         used = [Path((run.spec.get("oci") or {}).get("overlay", {}).get("lower", "")) for run in runs]
+        volumes = self._settings.agent_file.parent.glob("pods/*/volumes/*")
+        used += [path.readlink() for path in volumes if path.is_symlink()]  # volumes that are images
         freed = await asyncio.to_thread(self._store().store.collect, used, self._now() - unused_for)
         self._news()
         return freed
@@ -222,5 +224,5 @@ class Containers:
         """Remove cgroups of runs that there are no more (their supervisors were killed while no agent was there)."""
         if self.abilities.groups.version:
             names = [cgroups.group_name(self._settings.key, run.path) for run in known]
-            for group in cgroups.left_over(self.abilities.groups, self._settings.key, names):
+            for group in cgroups.left_over(self.abilities.groups, self._settings.key, names, self._now()):
                 await asyncio.to_thread(cgroups.clear, group)

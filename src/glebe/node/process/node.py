@@ -31,7 +31,7 @@ from glebe.kube.resources import NODES, PODS
 from glebe.node.containers import supervisor
 from glebe.node.containers.containers import Containers
 from glebe.node.containers.rundir import Run
-from glebe.node.contracts import PodNetwork
+from glebe.node.contracts import PodNetwork, VolumeError
 from glebe.node.devices.devices import Devices
 from glebe.node.kubelet.kubelet import Kubelet, KubeletOptions
 from glebe.node.kubelet.pods import LogOptions, Pods
@@ -111,7 +111,7 @@ class ProcessNode:
                 news=self._say_status,
             ),
             network=Network(self._informers, env, spec.name, self._root / "network", network),
-            volumes=Volumes(client, env, spec, self._informers, self._root / "claims"),
+            volumes=Volumes(client, env, spec, self._informers, self._root / "claims", self._image_root),
             devices=Devices(spec, client, env, events, over=self._is_over, tell=self._say_status),
             resolve=self._resolver,
         )
@@ -125,6 +125,21 @@ class ProcessNode:
             self._place,
             kubelet or KubeletOptions(open=False),
         )
+
+    async def _image_root(self, pod: Object, source: dict[str, Any], secrets: list[Object]) -> Path:
+        """For volumes that are images.
+
+        :raises VolumeError: this machine has none. :raises ImageError: the image cannot be had.
+        """
+        containers = self._machine.containers
+        if not containers.abilities.images:
+            raise VolumeError("volumes of images need crun or runc on the node's machine")
+
+        async def tell(kind: str, reason: str, text: str) -> None:
+            await self._machine.events.event(pod, kind, reason, text)
+
+        policy = source.get("pullPolicy") or "IfNotPresent"
+        return (await containers.image(source.get("reference", ""), policy, secrets, tell)).root
 
     async def run(self) -> None:
         """Register and run what is bound here, until cancelled; containers go on after that."""
@@ -288,6 +303,10 @@ class ProcessNode:
             self._runners.pop(uid, None)
             self._tasks.pop(uid, None)
             self._news.set()
+
+    def address_of(self, uid: str) -> str:
+        """The address that a pod of this node was given; "" for others."""
+        return self._machine.network.address(uid) or ""
 
     def _place(self, uid: str) -> PodNetwork | None:
         """Where a pod is in the network, to connect to it."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path, PosixPath
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
@@ -22,7 +22,7 @@ from glebe.kube.quantity import parse
 from glebe.kube.resources import CONFIGMAPS, PERSISTENT_VOLUME_CLAIMS, SECRETS
 from glebe.kube.storage import VOLUMES
 from glebe.kube.transport import ConnectionLost
-from glebe.node.contracts import Mount, VolumeError
+from glebe.node.contracts import ImageError, Mount, VolumeError
 from glebe.node.spec import NodeSpec
 from glebe.node.values import sources
 from glebe.node.values.downward import ConfigError
@@ -41,6 +41,10 @@ MEASURE: Final = 10.0
 """Seconds between looks at how full emptyDirs with a limit are."""
 
 
+#: (pod, ``image`` source, its pull secrets) -> root directory of the image.
+RootOfImage: TypeAlias = Callable[[Object, dict[str, Any], list[Object]], Awaitable[Path]]
+
+
 class Place(PosixPath):
     """Where a volume is. ``read_only``: containers may not write to it."""
 
@@ -57,6 +61,7 @@ class Volumes:
     """All volumes of one node. A pod's are below ``POD_DIR/volumes``.
 
     :param claims: where volumes are made for claims; without it (and informers) this node makes none.
+    :param images: the root directory of an image; without it there are no volumes of images.
     """
 
     def __init__(
@@ -66,7 +71,9 @@ class Volumes:
         spec: NodeSpec,
         informers: Informers | None = None,
         claims: Path | None = None,
+        images: RootOfImage | None = None,
     ) -> None:
+        self._images = images
         self._client = client
         self._local = None
         if informers is not None and claims is not None:
@@ -111,7 +118,7 @@ class Volumes:
             name = volume["name"]
             try:
                 out[name] = await self._provide(pod, volume, pod_dir / "volumes" / name)
-            except (VolumeError, ConfigError, OSError) as error:
+            except (VolumeError, ConfigError, ImageError, OSError) as error:
                 raise VolumeError(f'MountVolume.SetUp failed for volume "{name}" : {error}') from error
             except ApiError as error:
                 # E.g. the account is not there yet, or a Secret may not be read: said like everything else.
@@ -167,6 +174,8 @@ class Volumes:
             return place(hostpaths.find(volume["hostPath"], self._spec.host_paths))
         if "emptyDir" in volume:
             return self._empty_dir(pod, volume["emptyDir"], path)
+        if "image" in volume and self._images is not None:
+            return await self._image(pod, volume, path)
         if claimed.claim_name(pod, volume):
             return await self._claimed(pod, volume)
         if not any(kind in volume for kind in payload.KINDS):
@@ -185,6 +194,20 @@ class Volumes:
         if group is not None and not ownership.belongs(path, group, read_only=False):
             ownership.give(path, group, read_only=False)
         return place(path)
+
+    async def _image(self, pod: Object, volume: dict[str, Any], path: Path) -> Path:
+        """The content of an image. A link beside the pod's other volumes says that the image is in use."""
+        assert self._images is not None
+        places = self._places.setdefault(pod["metadata"]["uid"], {})
+        known = places.get(volume["name"])
+        if known is not None and known.exists():
+            return known
+        names = [item.get("name", "") for item in pod["spec"].get("imagePullSecrets") or ()]
+        secrets = [found for name in names if (found := await self._read(pod, "secret", name)) is not None]
+        root = await self._images(pod, volume["image"], secrets)
+        _link(path, root)
+        places[volume["name"]] = place(root, read_only=True)
+        return places[volume["name"]]
 
     async def _claimed(self, pod: Object, volume: dict[str, Any]) -> Path:
         uid, name = pod["metadata"]["uid"], volume["name"]
@@ -274,6 +297,12 @@ class Volumes:
         self._objects.release(uid)
         self._tokens.release(uid)
         self._places.pop(uid, None)
+
+
+def _link(path: Path, target: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
 
 
 def _own_facts(pod: Object) -> tuple[Any, ...]:
