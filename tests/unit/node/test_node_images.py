@@ -33,6 +33,7 @@ BUSYBOX = busybox()
 needs_runtime = pytest.mark.skipif(
     not machine().images or BUSYBOX is None, reason="needs root, crun or runc, overlayfs and a static busybox"
 )
+each_runtime = pytest.mark.parametrize("runtime", list(machine().runtimes) or ["container"])
 
 
 class Registry:
@@ -250,7 +251,7 @@ async def test_unused_images_are_removed(tmp_path: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(tmp: Path) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
+async def running(tmp: Path, runtime: str) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
     assert BUSYBOX is not None
     blobs = Blobs()
     blobs.write(
@@ -266,11 +267,12 @@ async def running(tmp: Path) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
 
 
 @needs_runtime
-async def test_a_container_from_an_image(tmp_path: Path) -> None:
+@each_runtime
+async def test_a_container_from_an_image(tmp_path: Path, runtime: str) -> None:
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "f").write_text("volume\n")
     script = "id -u; cat /data/f; ls /; touch /data/g || echo kept; echo $PATH; hostname; ls /proc | grep -c '^[0-9]'"
-    async with running(tmp_path) as (w, image):
+    async with running(tmp_path, runtime) as (w, image):
         mounts = (Mount(str(tmp_path / "v"), "/data", read_only=True),)
         text = await w.say("sh", "-c", script, mounts=mounts, hostname="web-0", **image)
         assert text.startswith("101\nvolume\nbin\ndata\ndev\netc\nproc\nsys\n")
@@ -288,8 +290,9 @@ async def test_a_container_from_an_image(tmp_path: Path) -> None:
 
 
 @needs_runtime
-async def test_further_processes_and_terminals_in_an_image(tmp_path: Path) -> None:
-    async with running(tmp_path) as (w, image):
+@each_runtime
+async def test_further_processes_and_terminals_in_an_image(tmp_path: Path, runtime: str) -> None:
+    async with running(tmp_path, runtime) as (w, image):
         run = await w.start("sleep", "60", **image)
         streams = await w.containers.execute(run, ["sh", "-c", "id -g; cat; exit 4"], stdin=True)
         await streams.write(b"in\n")
@@ -318,8 +321,9 @@ async def test_further_processes_and_terminals_in_an_image(tmp_path: Path) -> No
 
 
 @needs_runtime
-async def test_memory_of_an_image_is_limited(tmp_path: Path) -> None:
-    async with running(tmp_path) as (w, image):
+@each_runtime
+async def test_memory_of_an_image_is_limited(tmp_path: Path, runtime: str) -> None:
+    async with running(tmp_path, runtime) as (w, image):
         run = await w.start(
             "dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1", limits=Limits(memory=32 << 20), **image
         )
@@ -331,9 +335,10 @@ async def test_memory_of_an_image_is_limited(tmp_path: Path) -> None:
 
 
 @needs_runtime
+@each_runtime
 @pytest.mark.parametrize("how", ["stop", "kill"])
-async def test_an_ended_image_container_leaves_nothing(tmp_path: Path, how: str) -> None:
-    async with running(tmp_path) as (w, image):
+async def test_an_ended_image_container_leaves_nothing(tmp_path: Path, runtime: str, how: str) -> None:
+    async with running(tmp_path, runtime) as (w, image):
         run = await w.start("sh", "-c", "echo up; sleep 60 & sleep 61", **image)
         await until(run.log.read_bytes)
         command, holder = run.command, run.supervisor

@@ -272,3 +272,22 @@ def test_a_supervisor_imports_nothing_of_glebe_but_its_own() -> None:
     mine = sorted(name for name in names if name.startswith("glebe") and ".supervise" not in name)
     assert mine == ["glebe", "glebe.node", "glebe.node.containers"]
     assert not names & {"json", "re", "typing", "asyncio", "contextlib", "collections", "signal", "socket"}
+
+
+@needs_mounts
+async def test_devices_work_beside_a_mount_in_dev(tmp_path: Path) -> None:
+    (tmp_path / "message").touch()
+    script = (
+        "echo x > /dev/null; head -c 4 /dev/zero | wc -c; echo last words > /dev/termination-log; echo > /dev/shm/f"
+    )
+    mounts = (Mount(str(tmp_path / "message"), "/dev/termination-log"),)
+    async with world(tmp_path) as w:
+        for read_only in (False, True):
+            shm = f"/dev/shm/glebe-test-{os.getpid()}"
+            text = await w.say("sh", "-c", script.replace("/dev/shm/f", shm), mounts=mounts, read_only_root=read_only)
+            Path(shm).unlink()
+            assert text == "4\n"
+            assert (tmp_path / "message").read_text() == "last words\n"
+        terminal = await w.start("sh", "-c", "tty && echo hello > $(tty)", tty=True, mounts=mounts)
+        assert (await terminal.wait()) is not None
+        assert lines(terminal).replace("\r", "").endswith("hello\n")

@@ -24,6 +24,7 @@ _WANTED = ("memory", "cpu", "pids")
 _PERIOD = 100_000  # microseconds, as the kubelet's
 _MIN_QUOTA = 1_000
 _UNLIMITED_V1 = -1
+_FORGOTTEN = 600.0  # seconds that a group is empty until it counts as left over, whoever made it
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +226,24 @@ def clear(group: dict[str, Any]) -> None:
     supervised.remove(group)
 
 
-def left_over(groups: Groups, key: str, known: Iterable[str]) -> list[dict[str, Any]]:
-    """The groups of the node ``key`` that belong to no run that is known."""
+def left_over(groups: Groups, key: str, known: Iterable[str], now: float) -> list[dict[str, Any]]:
+    """The groups of the node ``key`` that belong to no run that is known, and old empty ones of whatever node.
+
+    :param now: seconds since the epoch.
+    """
     wanted = set(known)
     names: dict[str, None] = {}
     for _, base in groups.bases:
         with contextlib.suppress(OSError):
-            names.update(dict.fromkeys(n for n in sorted(os.listdir(f"{base}/{PARENT}")) if n.startswith(f"{key}.")))
+            for entry in sorted(os.scandir(f"{base}/{PARENT}"), key=lambda entry: entry.name):
+                if entry.is_dir() and (entry.name.startswith(f"{key}.") or _is_forgotten(entry.path, now)):
+                    names[entry.name] = None
     return [plan(groups, name, Limits()) for name in names if name not in wanted]
+
+
+def _is_forgotten(directory: str, now: float) -> bool:
+    """A group is empty only for a moment at its run's start; else its supervisor was killed and nobody came back."""
+    try:
+        return now - os.stat(directory).st_ctime > _FORGOTTEN and not Path(directory, "cgroup.procs").read_text()
+    except OSError:
+        return False
