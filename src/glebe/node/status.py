@@ -13,21 +13,9 @@ from typing import Any
 
 from glebe.kube.clock import format_time
 from glebe.kube.objects import Object
-from glebe.node.conditions import conditions_of, phase_of
+from glebe.node.conditions import conditions_of
+from glebe.node.conditions import phase_of as phase_of
 from glebe.node.restarts import Restarts
-
-__all__ = (
-    "Container",
-    "Exit",
-    "PodState",
-    "State",
-    "containers_of",
-    "phase_of",
-    "pod_status",
-    "policy_of",
-    "qos_class",
-    "restarts_after",
-)
 
 
 class State(StrEnum):

@@ -89,6 +89,10 @@ OTHER_WORDS = frozenset(
         Job Pod Node Lease Port Binding Hostname InternalIP Endpoints PodDisruptionBudget PodTopologySpread
         PersistentVolume PersistentVolumeClaim StorageClass NamespaceTerminating Available Progressing ReplicaFailure
         DisruptionAllowed Accept Authorization Cmd Entrypoint Env ExposedPorts Range StopSignal User WorkingDir
+        Aborted AlreadyExists Canceled DataLoss FailedPrecondition Internal InvalidArgument NotFound OutOfRange
+        PermissionDenied ResourceExhausted Unauthenticated Unavailable Unimplemented AllContainersRestarting
+        PodResizePending PodResizeInProgress RestartContainer Liveness Readiness Startup Equal Exists OutOf Resize Ki
+        IfNotPresent RuntimeClass
         Abilities BrokenImage CannotExecute Containers ImageError NotRunning PullError Supervisor Usage""",
     )
 )
