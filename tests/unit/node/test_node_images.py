@@ -284,6 +284,8 @@ async def test_a_container_from_an_image(tmp_path: Path, runtime: str) -> None:
             == "mine\nno\n"
         )
         assert not (Path(image["rootfs"]) / "new").exists()
+        privileged = {**image, "identity": Identity(user=0, group=0, privileged=True)}
+        assert await w.say("sh", "-c", "mkdir /m; id -u", **privileged) == "0\n"
         assert "127 StartError" in await w.say("nothing", **image)
         assert "/usr/local" not in await w.say("ls", "/usr", read_only_root=True, **image)
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
@@ -329,6 +331,9 @@ async def test_memory_of_an_image_is_limited(tmp_path: Path, runtime: str) -> No
         )
         end = await run.wait()
         assert end is not None
+        if machine().cgroups == 1:
+            path = "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+            assert await w.say("cat", path, limits=Limits(memory=32 << 20), **image) == f"{32 << 20}\n"
         if machine().cgroups:
             assert (end.code, end.reason) == (137, "OOMKilled")
         assert groups_of(run) == []

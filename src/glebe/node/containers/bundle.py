@@ -25,10 +25,13 @@ _SAFE = ["nosuid", "noexec", "nodev"]
 _NAMESPACES = ("mount", "ipc", "uts")
 
 
-def config(spec: ContainerSpec, root: Path, mark: dict[str, str], cgroup: str = "") -> dict[str, Any]:
+def config(
+    spec: ContainerSpec, root: Path, mark: dict[str, str], cgroup: str = "", groups: dict[str, str] | None = None
+) -> dict[str, Any]:
     """The whole document. ``spec.identity`` has numbers (:mod:`.images.users`).
 
     :param root: where the supervisor mounts the container's root. :param cgroup: for runtimes that insist on one.
+    :param groups: the container's own cgroups, to be seen in it: place below ``/sys/fs/cgroup`` -> directory.
     :raises CreateError: it names capabilities or devices that there are not.
     """
     spaces: list[dict[str, str]] = [{"type": name} for name in _NAMESPACES]
@@ -51,7 +54,7 @@ def config(spec: ContainerSpec, root: Path, mark: dict[str, str], cgroup: str = 
         "process": process(spec, mark),
         "root": {"path": str(root), "readonly": spec.read_only_root},
         "hostname": spec.hostname[:64] or "container",
-        "mounts": _mounts(spec),
+        "mounts": _mounts(spec, groups or {}),
         "linux": linux,
     }
 
@@ -108,10 +111,11 @@ def _capabilities(spec: ContainerSpec) -> list[str]:
     asked = {name.upper().removeprefix("CAP_") for name in identity.add_capabilities}
     if not identity.privileged and not asked & {"MKNOD", "ALL"}:
         names = [name for name in names if name != "MKNOD"]
-    return names
+    bounds = capabilities.own_bounds()  # a machine that is a container itself has not all to give
+    return [name for name in names if bounds >> capabilities.NUMBERS[name] & 1]
 
 
-def _mounts(spec: ContainerSpec) -> list[dict[str, Any]]:
+def _mounts(spec: ContainerSpec, groups: dict[str, str]) -> list[dict[str, Any]]:
     def mount(target: str, kind: str, options: list[str], source: str = "") -> dict[str, Any]:
         return {"destination": target, "type": kind, "source": source or kind, "options": options}
 
@@ -123,6 +127,11 @@ def _mounts(spec: ContainerSpec) -> list[dict[str, Any]]:
         mount("/dev/mqueue", "mqueue", _SAFE),
         mount("/sys", "sysfs", [*_SAFE, "rw" if spec.identity.privileged else "ro"]),
     ]
+    if groups and "" not in groups:
+        private.append(mount("/sys/fs/cgroup", "tmpfs", [*_SAFE, "mode=755", "size=64k"]))
+    for place, directory in sorted(groups.items()):
+        target = f"/sys/fs/cgroup/{place}".rstrip("/")
+        private.append(mount(target, "bind", ["rbind", "rprivate", "ro", *_SAFE], directory))
     given = [
         mount(m.target, "bind", ["rbind", "rprivate", "ro" if m.read_only else "rw"], m.source)
         for m in sorted(spec.mounts, key=lambda m: len(Path(m.target).parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from glebe.node.contracts import Identity
 
@@ -49,3 +50,11 @@ def _names(given: Iterable[str]) -> set[str]:
     if unknown:
         raise UnknownCapability(f'unknown capability "CAP_{unknown[0]}"')
     return names
+
+
+def own_bounds() -> int:
+    """The capabilities that this process may ever have or give, as bits."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapBnd:"):
+            return int(line.split()[1], 16)
+    return 0

@@ -160,6 +160,15 @@ def values(groups: Groups, name: str, limits: Limits) -> Iterable[tuple[str, str
             yield f"{at[controller]}/{file}", text
 
 
+def seen(groups: Groups, name: str) -> dict[str, str]:
+    """Where a container finds its own group below ``/sys/fs/cgroup``: place -> directory of the machine."""
+    at = groups.directories(name)
+    if groups.version == 2:
+        return {"": next(iter(at.values()))}
+    bases = dict(groups.bases)
+    return {place: at[name] for name in at for place in dict.fromkeys((name, os.path.basename(bases[name])))}
+
+
 def weight(shares: int) -> int:
     """Version 2's weight (1 to 10000) for version 1's shares (2 to 262144), as runtimes convert them."""
     return 1 + (min(max(shares, 2), 262144) - 2) * 9999 // 262142

@@ -116,7 +116,8 @@ def from_image(spec: ContainerSpec, run: Path, settings: Settings, abilities: Ab
     else:
         cgroup = f"/{cgroups.PARENT}/{cgroups.group_name(settings.key, run)}"
         group = {**group, "procs": []}
-    document = bundle.config(spec, Path(paths["merged"]), {supervise.MARK: str(run)}, cgroup)
+    seen = cgroups.seen(abilities.groups, cgroups.group_name(settings.key, run))
+    document = bundle.config(spec, Path(paths["merged"]), {supervise.MARK: str(run)}, cgroup, seen)
     os.makedirs(paths["bundle"], exist_ok=True)
     Path(paths["bundle"], "config.json").write_bytes(orjson.dumps(document))
     overlay = {"lower": spec.rootfs, "upper": paths["upper"], "work": paths["work"], "merged": paths["merged"]}
