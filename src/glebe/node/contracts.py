@@ -12,6 +12,10 @@ from types import MappingProxyType
 from typing import Protocol
 
 
+#: The handlers of RuntimeClasses that a process node may know: the machine's file system, any OCI runtime, a certain one.
+RUNTIMES = ("process", "container", "crun", "runc")
+
+
 def _no_text() -> Mapping[str, str]:
     return MappingProxyType({})
 

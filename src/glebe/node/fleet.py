@@ -16,6 +16,7 @@ import yaml
 
 from glebe.gpu import catalogue
 from glebe.kube.objects import EVERY
+from glebe.node.contracts import RUNTIMES
 from glebe.node.devices.inventory import STRATEGIES
 from glebe.node.simulated import runtimes
 from glebe.node.spec import BLOCK_LABEL, GPU_RESOURCE, POOL_LABEL, RACK_LABEL, ROOT, NodeSpec, standard_labels
@@ -194,7 +195,7 @@ def _run_time(pool: Fields, key: str, default: str, use: Any) -> str:
 def _local(local: Fields | None) -> NodeSpec | None:
     if local is None:
         return None
-    local.only("enabled", "name", "cpu", "memory", "labels", "taints", "gpus", "migStrategy", "hostPaths")
+    local.only("enabled", "name", "cpu", "memory", "labels", "taints", "gpus", "migStrategy", "hostPaths", "runtime")
     if not local.boolean("enabled", True):
         return None
     machine = local_spec(local.name("name", "local"))
@@ -218,7 +219,16 @@ def _local(local: Fields | None) -> NodeSpec | None:
         gpus=gpus,
         mig_strategy=strategy,
         host_paths=_host_paths(local),
+        runtime=_runtime(local),
     )
+
+
+def _runtime(local: Fields) -> str:
+    """What pods run in that name no RuntimeClass."""
+    runtime = local.text("runtime", RUNTIMES[0])
+    if runtime not in RUNTIMES:
+        raise local.error("runtime", f'"{runtime}" is no runtime', f"use one of {', '.join(RUNTIMES)}")
+    return runtime
 
 
 def _host_paths(local: Fields) -> tuple[str, ...] | None:

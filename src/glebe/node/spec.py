@@ -33,6 +33,7 @@ class NodeSpec:
     ``sim.glebe.dev/run-time`` runs, in the annotation's own syntax. Both concern simulated nodes only. Below
     ``host_paths`` pods of a process node may have hostPath volumes; ``None``: anywhere. ``gpus`` of a process node:
     that many, without looking; ``None``: those that NVML finds, MIG devices offered by ``mig_strategy``.
+    ``runtime`` is the handler for pods of a process node that name no RuntimeClass.
     ``resource_slices``: a simulated node publishes its GPUs for ResourceClaims, too.
     """
 
@@ -47,6 +48,7 @@ class NodeSpec:
     host_paths: tuple[str, ...] | None = None
     gpus: int | None = None
     mig_strategy: str = "mixed"
+    runtime: str = "process"
     resource_slices: bool = False
     clusters: tuple[str, ...] = (ROOT,)
 

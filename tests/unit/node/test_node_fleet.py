@@ -67,6 +67,7 @@ def test_pool_options_are_used() -> None:
         (HEAD + "pools: [{name: a, count: 1, taints: [{key: a, effect: X}]}]", "pools[0].taints[0].effect", "one of"),
         (HEAD + "pools: [{name: a, count: 1, topology: {nodesPerRack: 0}}]", "topology.nodesPerRack", "range"),
         (HEAD + "local: {enabled: 'yes'}", "local.enabled", "true or false"),
+        (HEAD + "local: {runtime: docker}", "local.runtime", '"docker" is no runtime'),
         (HEAD + "local: {hostPaths: [data]}", "local.hostPaths[0]", "must be an absolute path"),
         (HEAD + "pools: [{name: a, count: 1}]\nlocal: {name: a-00}", "local.name", "already used"),
     ],

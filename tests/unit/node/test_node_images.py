@@ -369,6 +369,10 @@ async def test_handlers(tmp_path: Path) -> None:
             assert w.containers.handler("container") in ("crun", "runc")
         with pytest.raises(SandboxError, match='no runtime for "gvisor" is configured'):
             w.containers.handler("gvisor")
+    async with world(tmp_path, default_handler="container") as w:
+        assert w.containers.handler("process") == ""
+        if machine().images:
+            assert w.containers.handler("") == w.containers.handler("container") != ""
     async with world(tmp_path, isolate=False) as w:
         with pytest.raises(SandboxError):
             w.containers.handler("container")

@@ -18,7 +18,7 @@ from glebe.node.containers.rundir import Run
 from glebe.node.containers.runspec import Settings
 from glebe.node.containers.supervise import system
 from glebe.node.containers.usage import Usage
-from glebe.node.contracts import ContainerSpec, Limits, SandboxError, Streams
+from glebe.node.contracts import RUNTIMES, ContainerSpec, Limits, SandboxError, Streams
 
 if TYPE_CHECKING:
     from glebe.node.containers.images.images import Images, Tell
@@ -29,8 +29,7 @@ _FULL = 0.85  # of the disk
 _FULL_AGE = 120.0  # seconds that an image must not have been used, when the disk is full
 _UNUSED_AGE = 7 * 86400.0  # and else
 
-NATIVE = "process"  # the handler that means the machine's own file system
-ANY_IMAGE = "container"  # the handler that means whatever OCI runtime there is
+NATIVE, ANY_IMAGE, *_ = RUNTIMES
 
 __all__ = ["Abilities", "CannotExecute", "Containers", "NotRunning", "Usage"]
 
@@ -45,6 +44,7 @@ class Containers:
     :param log_size, log_files: bytes of a container's log file, and how many of them there are.
     :param layouts: where images lie that need no registry (:mod:`.images.layout`).
     :param now: seconds since the epoch, for the age of images. :param news: told when other images are here.
+    :param default_handler: the handler for pods without a RuntimeClass.
     """
 
     runtime = "process"  # in containerID: RUNTIME://...
@@ -62,6 +62,7 @@ class Containers:
         layouts: Path | None = None,
         now: Callable[[], float] = lambda: 0.0,
         news: Callable[[], None] = lambda: None,
+        default_handler: str = NATIVE,
     ) -> None:
         shown = tuple(str(path) for path in hidden)
         key = key or hashlib.sha256(os.fsencode(agent_file.absolute())).hexdigest()[:12]
@@ -69,6 +70,7 @@ class Containers:
         self._isolate = isolate
         self._now = now
         self._news = news
+        self._default = default_handler
         self._layouts = layouts
         self._images: Images | None = None
         self.abilities = Abilities()
@@ -119,7 +121,8 @@ class Containers:
 
         :raises SandboxError: no runtime answers to it here.
         """
-        if name in ("", NATIVE):
+        name = name or self._default
+        if name == NATIVE:
             return ""
         runtimes = self.abilities.runtimes if self.abilities.images else {}
         if name == ANY_IMAGE and runtimes:

@@ -109,6 +109,7 @@ class ProcessNode:
                 hidden=hidden,
                 now=env.clock.now,
                 news=self._say_status,
+                default_handler=spec.runtime,
             ),
             network=Network(self._informers, env, spec.name, self._root / "network", network),
             volumes=Volumes(client, env, spec, self._informers, self._root / "claims", self._image_root),
