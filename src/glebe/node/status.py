@@ -280,11 +280,12 @@ def resources_status(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def qos_class(pod: Object) -> str:
-    """Guaranteed, Burstable or BestEffort, from the cpu and memory of all containers."""
+    """Guaranteed, Burstable or BestEffort, from the cpu and memory of all containers, or of the pod as a whole."""
     spec = pod["spec"]
     any_set, guaranteed = False, True
-    for container in [*(spec.get("initContainers") or []), *spec["containers"]]:
-        resources = container.get("resources") or {}
+    whole = spec.get("resources")
+    containers = [*(spec.get("initContainers") or []), *spec["containers"]]
+    for resources in [whole] if whole else [c.get("resources") or {} for c in containers]:
         requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
         for name in ("cpu", "memory"):
             any_set = any_set or name in requests or name in limits

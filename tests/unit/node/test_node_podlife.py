@@ -223,6 +223,17 @@ async def test_crash_loops_bad_commands_and_missing_config_read_as_on_any_cluste
         assert "runAsUser breaks non-root policy" in status_of(root)["state"]["waiting"]["message"]
 
 
+async def test_readiness_gates_are_minded_when_others_write_them(tmp_path: Path) -> None:
+    async with machine(tmp_path) as (w, _):
+        await w.pod("p", "local", containers=[c("sleep 60")], readinessGates=[{"conditionType": "x/a"}])
+        pod = await until(w, "p", lambda p: status_of(p)["state"].get("running"))
+        assert condition_is_true(pod, "ContainersReady")
+        assert not condition_is_true(pod, "Ready")
+        patch = {"status": {"conditions": [{"type": "x/a", "status": "True"}]}}
+        await w.client.patch(PODS, "p", patch, "default", subresource="status", kind="strategic")
+        await until(w, "p", lambda p: condition_is_true(p, "Ready"))
+
+
 async def test_a_rule_starts_the_whole_pod_again(tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     rule = {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [88]}}

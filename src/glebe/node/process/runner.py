@@ -95,7 +95,9 @@ class PodRunner:
 
     def update(self, pod: Object) -> None:
         """The pod as the API has it now."""
-        self.ctx.pod = pod
+        before, self.ctx.pod = self.ctx.pod, pod
+        if _gates(pod) != _gates(before) or pod["metadata"].get("generation") != before["metadata"].get("generation"):
+            self.ctx.touch()
         for body in (*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]):
             if body["name"] in self._lives:
                 self._lives[body["name"]].renew(body)
@@ -169,15 +171,15 @@ class PodRunner:
                 aside += [asyncio.create_task(work) for work in (self._keep_volumes(), self._mind_resizes())]
                 await self._containers()  # 4. init containers, 5. main containers, 6. the end of what is left
             self.finished = True
+            self._settle()
+            while not self._gone:  # 7. last status, deletion
+                if await self._try(self._write()):
+                    break
             await self.ctx.told()
         finally:
             for task in aside:
                 task.cancel()
             await asyncio.gather(*aside, return_exceptions=True)
-        self._settle()
-        while not self._gone:  # 7. last status, deletion
-            if await self._try(self._write()):
-                break
         await self._await_deletion()
 
     async def _begin(self) -> bool:
@@ -383,3 +385,9 @@ class PodRunner:
     async def _write(self) -> None:
         now = self.ctx.now()
         await write_status(self._machine.client, self.ctx.pod, lambda seen: pod_status(seen, self.state, now))
+
+
+def _gates(pod: Object) -> list[str]:
+    """What others say of the pod's readiness gates."""
+    said = {c.get("type"): str(c.get("status")) for c in (pod.get("status") or {}).get("conditions") or ()}
+    return [said.get(gate["conditionType"], "") for gate in pod["spec"].get("readinessGates") or ()]
