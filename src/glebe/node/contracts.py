@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
-
-#: The handlers of RuntimeClasses that a process node may know: the machine's file system, any OCI runtime, a certain one.
+#: Handlers that a process node may know: the file system of the machine, whatever OCI runtime there is, a certain one.
 RUNTIMES = ("process", "container", "crun", "runc")
 
 
