@@ -209,6 +209,9 @@ class Devices(Quiet):
         self._reserved.pop(uid, None)
         self._unsure.discard(uid)
 
+    def unhelped(self, objected: bool) -> str:
+        return "no new claims to deallocate" if objected else "still not schedulable"
+
     async def rejected(self, pod: Object, needs: Needs) -> None:
         """The pod fits nowhere: a claim of its own that ties it to a node where it cannot go is freed (PostFilter)."""
         nodes = [n for name in self._around.fleet.names if (n := self._around.fleet.node(name)) is not None]

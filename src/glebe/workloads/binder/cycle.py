@@ -184,7 +184,7 @@ class Cycle:
         if outcome is None or not self.scene.room.is_parked(waiting):
             self.scene.room.retry(waiting, self._now())
             return False
-        waiting.message = " ".join(part for part in (choice.message(), outcome.text) if part)
+        waiting.message = " ".join(part for part in (choice.message(), self._no_help(needs, choice, outcome)) if part)
         if outcome.victims is not None:
             self.scene.fleet.nominate(uid, outcome.victims.node, needs)
             batch.move.append((waiting, outcome.victims))
@@ -196,6 +196,14 @@ class Cycle:
             self.scene.unnominate(uid)
         self._note(batch, waiting, cleared=cleared)
         return nominated is None
+
+    def _no_help(self, needs: Needs, choice: Choice, outcome: Outcome) -> str:
+        """Why nothing could be done about it, in the words of every plug-in that was asked."""
+        if not outcome.text:
+            return ""
+        objected = choice.diagnosis is not None and bool(choice.diagnosis.objection)
+        said = [plugin.unhelped(objected) for plugin in self.scene.fleet.concerned(needs)]
+        return ", ".join([*filter(None, said), outcome.text])
 
     async def _weigh(self, waiting: Waiting, choice: Choice) -> Outcome | None:
         """Whose leaving would help; ``None``: nodes have come or gone meanwhile."""

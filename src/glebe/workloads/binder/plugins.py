@@ -111,6 +111,12 @@ class Plugin(Protocol):
     def changed(self, resource: Resource, old: Object | None, new: Object | None) -> None:
         """Something that is watched changed; told before anybody is asked about it."""
 
+    def unhelped(self, objected: bool) -> str:
+        """What upstream's plug-in adds to the pod's reason when its PostFilter could not help.
+
+        :param objected: no node was looked at.
+        """
+
     async def rejected(self, pod: Object, needs: Needs) -> None:
         """The pod fits nowhere (PostFilter): what can be undone that keeps it from fitting?
 
@@ -120,6 +126,9 @@ class Plugin(Protocol):
 
 class Quiet:
     """A base for plug-ins that need not be asked everything."""
+
+    def unhelped(self, objected: bool) -> str:
+        return ""
 
     def score(self, needs: Needs, left: Bools) -> npt.NDArray[np.float64] | None:
         return None
