@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from node_world import World
-from test_node_process import gone, log_of, machine, phase
+from node_world import World, world
+from test_node_process import SPEC, gone, log_of, machine, phase
 
+from glebe.kube.clock import Env
 from glebe.kube.objects import Object, condition_is_true
 from glebe.kube.resources import EVENTS, PODS
 from glebe.node.process import runner
+from glebe.node.process.history import runs_in
 from glebe.node.process.node import ProcessNode
 
 pytestmark = pytest.mark.realtime
@@ -319,3 +322,38 @@ async def test_an_ephemeral_container_joins_and_does_not_keep_the_pod(tmp_path: 
 
 async def _logged(node: ProcessNode, pod: Object, container: str, text: str) -> bool:
     return b"".join([chunk async for chunk in node.logs(pod, container)]).decode() == text
+
+
+async def test_a_new_agent_keeps_what_probes_have_said_and_does_not_run_lost_pods_again(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    async with world(Env.system()) as w:
+
+        def agent() -> ProcessNode:
+            return ProcessNode(w.client, w.env, SPEC, tmp_path, window=10.0)
+
+        first = agent()
+        task = w.spawn(first.run())
+        await first.wait_registered()
+        slow = probe("true", periodSeconds=600)
+        body = c(f"echo run >> {diary}; sleep 60", readinessProbe=slow, startupProbe=slow)
+        await w.pod("p", "local", containers=[body])
+        await w.pod("lost", "local", containers=[c(f"echo lost >> {diary}; sleep 60")])
+        pod = await until(w, "p", lambda p: condition_is_true(p, "Ready"))
+        since = next(x["lastTransitionTime"] for x in pod["status"]["conditions"] if x["type"] == "Ready")
+        lost = await until(w, "lost", lambda p: status_of(p)["state"].get("running"))
+        await w.stop(task)
+        directory = tmp_path / "local" / "pods" / lost["metadata"]["uid"]
+        (run,) = runs_in(directory)
+        run.stop(0.0)
+        await run.wait()
+        shutil.rmtree(directory)
+        second = agent()
+        w.spawn(second.run())
+        pod = await phase(w, "lost", "Failed")
+        ended = status_of(pod)["state"]["terminated"]
+        assert (ended["exitCode"], ended["reason"]) == (137, "ContainerStatusUnknown")
+        pod = await w.get("p")
+        assert condition_is_true(pod, "Ready")
+        assert next(x["lastTransitionTime"] for x in pod["status"]["conditions"] if x["type"] == "Ready") == since
+        assert sorted(diary.read_text().split()) == ["lost", "run"]
+        await second.drain(0.0)
