@@ -18,6 +18,7 @@ PROTECTION = {
     CLAIMS: "kubernetes.io/pvc-protection",
     VOLUMES: "kubernetes.io/pv-protection",
     "volumeattributesclasses.storage.k8s.io": "kubernetes.io/vac-protection",
+    "podgroups.scheduling.k8s.io": "scheduling.k8s.io/podgroup-protection",
 }
 _CLASS_BEFORE = "volume.beta.kubernetes.io/storage-class"
 """The annotation that named a claim's class before the field did; it still counts first."""

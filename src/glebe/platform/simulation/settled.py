@@ -36,7 +36,8 @@ def unfinished(world: World) -> list[str]:
         if not any(r["kind"] == "Job" for r in pod["metadata"].get("ownerReferences") or ()):
             continue  # an application's
         if owner not in jobs:
-            left.append(f"pod {name} outlived its job")
+            held = ", ".join(pod["metadata"].get("finalizers") or ()) or "nothing"
+            left.append(f"pod {name} ({w.phase(pod)}, deleting: {w.is_deleting(pod)}, held by {held}) outlived its job")
         elif w.phase(pod) not in w.TERMINAL and w.is_finished(jobs[owner]):
             left.append(f"pod {name} still runs, its job is {outcome(jobs[owner])}")
     for workload in world.all("workloads.kueue.x-k8s.io"):
