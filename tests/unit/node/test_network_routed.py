@@ -30,7 +30,7 @@ class Machine:
         self.routed = Routed(directory, IPv4Network(POD_CIDR), [SERVICES])
         self.routed.set_up()
         self.routed.fill([])
-        self.proxy = KernelProxy(self.routed.place.table)
+        self.proxy = KernelProxy(self.routed.place)
         self._pods = 0
 
     def pod(self) -> Pod:
@@ -111,6 +111,26 @@ def test_node_ports_on_every_address_of_the_machine(machine: Machine) -> None:
                 assert peer(server) == machine.routed.place.gateway
         with client.connect((machine.routed.place.gateway, 31999)):
             assert peer(server) == client.address
+
+
+def test_ports_of_one_address_of_the_machine(machine: Machine) -> None:
+    """The same port leads to different pods at different addresses; the rest of the machine's are free."""
+    client, a, b = machine.pod(), machine.pod(), machine.pod()
+    gateway = machine.routed.place.gateway
+    with a.listen() as at_a, b.listen() as at_b:
+        machine.proxy.apply(
+            {
+                "pod:a": [Balancer(Front("127.0.0.1", "TCP", 31999), ((a.address, 8080),))],
+                "pod:b": [Balancer(Front(gateway, "TCP", 31999), ((b.address, 8080),))],
+            }
+        )
+        with socket.create_connection(("127.0.0.1", 31999), 3):
+            assert peer(at_a)
+        for connect in (client.connect, lambda to: socket.create_connection(to, 3)):
+            with connect((gateway, 31999)):
+                assert peer(at_b)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", 31999), 3)
 
 
 def test_clients_stay_with_their_target(machine: Machine) -> None:

@@ -22,7 +22,7 @@ TOLERANT = [{"key": "bad", "operator": "Exists"}]
 def pod(requests: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
     container: dict[str, Any] = {"name": "c", "resources": {"requests": requests or {}}}
     if "hostPort" in spec:
-        container["ports"] = [{"containerPort": 1, "hostPort": spec.pop("hostPort")}]
+        container["ports"] = [{"containerPort": 1, "hostPort": spec.pop("hostPort"), **spec.pop("port", {})}]
     return {"metadata": {"name": "p"}, "spec": {"containers": [container], "tolerations": TOLERANT, **spec}}
 
 
@@ -42,6 +42,9 @@ def test_what_fits_is_taken() -> None:
         {"matchExpressions": [expression("gen", "Gt", "3")], "matchFields": [expression("metadata.name", "In", "n1")]},
     )
     admit(pod({"cpu": "1", "memory": "4Gi", "example.com/unknown": "7"}, hostPort=81, **fits), [other], NODE)
+    admit(pod(hostPort=80, port={"protocol": "UDP"}), [other], NODE)
+    at = [pod(hostPort=80, port={"hostIP": address}) for address in ("127.0.0.1", "10.0.0.1")]
+    admit(at[0], [at[1]], NODE)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,7 @@ def test_what_fits_is_taken() -> None:
         (pod({"nvidia.com/gpu": "2"}), [], "OutOfnvidia.com/gpu", "requested: 2, used: 0, capacity: 1"),
         (pod(), [pod()] * 3, "OutOfpods", "requested: 1, used: 3, capacity: 3"),
         (pod(hostPort=80), [pod(hostPort=80)], "NodePorts", "node(s) didn't have free ports"),
+        (pod(hostPort=80, port={"hostIP": "10.0.0.1"}), [pod(hostPort=80)], "NodePorts", "node(s) didn't have free"),
         (
             pod(nodeSelector={"zone": "b"}),
             [],

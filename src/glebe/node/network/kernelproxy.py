@@ -1,8 +1,9 @@
 """Services by the kernel: packets for a front are sent to one of its targets before they are routed.
 
-One table of nftables with this in it: two maps (``services``: address, protocol and port; ``ports``: protocol and port
-of any address of the machine) that lead to one chain per front, and what packets of pods need on their way (see
-:func:`base`). A change of one Service touches its own chains and map entries only.
+One table of nftables with this in it: maps that lead to one chain per front (``services``: cluster IP, protocol and
+port, for pods and the machine itself; ``addresses``: other addresses, for everybody; ``ports``: protocol and port at
+any address of the machine), and what packets of pods need on their way (see :func:`base`). A change of one Service
+touches its own chains and map entries only.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def base(place: Place, pods: Iterable[str]) -> Change:
     change = Change(place.table)
     change.new_table()
     change.verdict_map("services", 12)
+    change.verdict_map("addresses", 12)
     change.verdict_map("ports", 8)
     change.set("itself", 8)
     change.base_chain("raw", "filter", nft.PREROUTING, _RAW)
@@ -55,10 +57,11 @@ def base(place: Place, pods: Iterable[str]) -> Change:
     change.base_chain("leave", "nat", nft.POSTROUTING, _SNAT)
     # Pods' wires carry answers to 127.0.0.1 (route_localnet); nothing else may get to the machine's loopback by them.
     change.rule("raw", nft.comes_in_by(place.wires), nft.destination(), nft.within(_LOOPBACK), nft.drop())
-    change.rule("arrive", nft.comes_in_by(place.wires), *_service())
-    change.rule("arrive", *_port())
-    change.rule("local", *_service())
-    change.rule("local", *_port())
+    change.rule("arrive", nft.comes_in_by(place.wires), *_at("services"))
+    change.rule("local", *_at("services"))
+    for chain in ("arrive", "local"):
+        change.rule(chain, *_at("addresses"))
+        change.rule(chain, *_port())
     if place.router:
         inward = nft.goes_out_by(place.wires, negated=True)
         change.rule("pass", nft.comes_in_by(place.router + "\0"), inward, nft.drop())
@@ -85,9 +88,9 @@ def _as(place: Place) -> bytes:
     return nft.leave_as(place.gateway)
 
 
-def _service() -> tuple[bytes, ...]:
+def _at(name: str) -> tuple[bytes, ...]:
     word = nft.WORD
-    return nft.destination(), nft.protocol(word + 1), nft.destination_port(word + 2), nft.look_up("services")
+    return nft.destination(), nft.protocol(word + 1), nft.destination_port(word + 2), nft.look_up(name)
 
 
 def _port() -> tuple[bytes, ...]:
@@ -100,8 +103,9 @@ class KernelProxy:
     :param commit: makes a change; raises OSError when the kernel refuses it.
     """
 
-    def __init__(self, table: str, commit: Callable[[Change], None] = Change.commit) -> None:
-        self._table = table
+    def __init__(self, place: Place, commit: Callable[[Change], None] = Change.commit) -> None:
+        self._table = place.table
+        self._services = place.services
         self._commit = commit
         self._made: dict[Front, Balancer] = {}
         self._fronts: dict[str, set[Front]] = {}
@@ -166,7 +170,7 @@ class KernelProxy:
         else:
             change.rule(chain, _transport(balancer.front), change.choose(balancer.targets))
         if before is None or not before.targets:
-            change.goto(*_entry(balancer.front), chain)
+            change.goto(*self._entry(balancer.front), chain)
 
     def _sticky(self, change: Change, chain: str, balancer: Balancer, known: Sequence[Target]) -> None:
         """A client that a target remembers goes there again. ``known``: the targets that there were before."""
@@ -193,12 +197,19 @@ class KernelProxy:
         if not balancer.targets:
             return
         chain = _chain(balancer.front)
-        change.discard(*_entry(balancer.front))
+        change.discard(*self._entry(balancer.front))
         change.flush(chain)
         change.delete_chain(chain)
         if balancer.affinity:
             for target in balancer.targets:
                 self._forget(change, chain, target)
+
+    def _entry(self, front: Front) -> tuple[str, bytes]:
+        """The map in which a front stands, and its key."""
+        name = "ports"
+        if front.address:
+            name = "services" if any(IPv4Address(front.address) in n for n in self._services) else "addresses"
+        return name, nft.key_bytes(PROTOCOLS[front.protocol], front.port, front.address)
 
 
 def _chain(front: Front) -> str:
@@ -207,11 +218,6 @@ def _chain(front: Front) -> str:
 
 def _backend(chain: str, target: tuple[str, int]) -> str:
     return f"b{zlib.crc32(chain.encode()):08x}-{target[0]}-{target[1]}"
-
-
-def _entry(front: Front) -> tuple[str, bytes]:
-    number = PROTOCOLS[front.protocol]
-    return ("services" if front.address else "ports"), nft.key_bytes(number, front.port, front.address)
 
 
 def _transport(front: Front) -> bytes:

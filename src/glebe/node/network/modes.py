@@ -120,7 +120,7 @@ class NamespaceMode:
         self._routed = routed
         self._directory = directory
         self._window = options.window
-        self._proxy = KernelProxy(routed.place.table)
+        self._proxy = KernelProxy(routed.place)
         self._lock = asyncio.Lock()  # one change of the kernel's tables at a time
 
     @property

@@ -48,7 +48,7 @@ def _try_all(routed: Routed, first: Path, addresses: Sequence[str], server: sock
     def from_pod(to: tuple[str, int]) -> str:
         return namespaces.inside(first, lambda: _peer(server, to))
 
-    proxy = KernelProxy(routed.place.table)
+    proxy = KernelProxy(routed.place)
     proxy.apply({"probe": [Balancer(Front(service, "TCP", 1), (target,))]})
     with links.Links() as machine:
         wire = undo.wire_name(routed.place.wires, NAMES[1])

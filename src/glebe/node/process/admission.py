@@ -26,7 +26,7 @@ def admit(pod: Object, others: Iterable[Object], node: Object) -> None:
     _room(spec, others, (node.get("status") or {}).get("allocatable") or {})
     if not matches_node(spec, node):
         raise _failed("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
-    if any(_host_ports(spec) & _host_ports(other["spec"]) for other in others):
+    if any(_collide(_host_ports(spec), _host_ports(other["spec"])) for other in others):
         raise _failed("NodePorts", "node(s) didn't have free ports for the requested pod ports")
     taints = (node.get("spec") or {}).get("taints") or ()
     if any(t.get("effect") == "NoExecute" and not _tolerated(t, spec.get("tolerations") or ()) for t in taints):
@@ -105,10 +105,22 @@ def _requirement(expression: Mapping[str, Any]) -> Requirement:
     return Requirement(expression["key"], expression["operator"], tuple(expression.get("values") or ()))
 
 
-def _host_ports(spec: Mapping[str, Any]) -> set[tuple[int, str]]:
+_ANY = "0.0.0.0"
+
+
+def _collide(some: set[tuple[int, str, str]], others: set[tuple[int, str, str]]) -> bool:
+    """Whether a port is wanted twice at the same address of the machine, or at all of them by one side."""
+    return any(a[:2] == b[:2] and (a[2] == b[2] or _ANY in (a[2], b[2])) for a in some for b in others)
+
+
+def _host_ports(spec: Mapping[str, Any]) -> set[tuple[int, str, str]]:
     sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
     ports = (port for c in (*sidecars, *spec["containers"]) for port in c.get("ports") or ())
-    return {(port["hostPort"], port.get("protocol") or "TCP") for port in ports if port.get("hostPort")}
+    return {
+        (port["hostPort"], port.get("protocol") or "TCP", port.get("hostIP") or _ANY)
+        for port in ports
+        if port.get("hostPort")
+    }
 
 
 def _tolerated(taint: Mapping[str, Any], tolerations: Iterable[Mapping[str, Any]]) -> bool:
