@@ -18,8 +18,9 @@ from node_world import World, world
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
 from glebe.kube.events import EventRecorder
+from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, get_condition
-from glebe.kube.resources import EVENTS, NODES
+from glebe.kube.resources import EVENTS, NODES, PODS
 from glebe.node.contracts import AdmissionError, SandboxError
 from glebe.node.devices import nvml
 from glebe.node.devices.devices import Devices
@@ -29,6 +30,9 @@ from glebe.node.devices.pools import NotEnough, Pools
 from glebe.node.devices.slices import CLAIMS, DEVICE_CLASSES, SLICES
 from glebe.node.process.node import ProcessNode
 from glebe.node.spec import NodeSpec, node_object, node_status, standard_labels
+from glebe.workloads.binder import controller as binder
+from glebe.workloads.claims import controller as claim_controllers
+from glebe.workloads.claims.names import TEMPLATES
 
 SPEC = NodeSpec("local", {"cpu": "2", "memory": "4Gi", "pods": "110"})
 GPU = "nvidia.com/gpu"
@@ -309,5 +313,48 @@ async def test_processes_see_their_devices_also_after_a_new_agent(
         assert sorted([first.strip("[]"), *second]) == uuids
         shown = await w.client.get(NODES, "local")
         assert shown["status"]["allocatable"][GPU] == "3"
+        async with asyncio.timeout(5):
+            await node.drain(0.0)
+
+
+@pytest.mark.realtime
+async def test_a_claim_becomes_a_device_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the template through controllers and binder to the environment of a real process, and back."""
+    fake = hgx(2)
+    fake.boards[1].partition("3g.40gb", "1g.10gb")
+    monkeypatch.setattr(nvml, "has_driver", lambda root="": True)
+    monkeypatch.setattr(nvml, "load", lambda: fake)
+    async with world(Env.system()) as w:
+        informers = Informers(w.client, w.env)
+        made = [binder.build(w.client, informers, w.env), *claim_controllers.build(w.client, informers, w.env)]
+        for controller in made:
+            w.spawn(controller.run())
+        spec = replace(SPEC, labels=standard_labels("local", "process"))
+        node = ProcessNode(w.client, w.env, spec, tmp_path, informers=informers, window=5)
+        w.spawn(node.run())
+        w.spawn(informers.run())
+        await node.wait_registered()
+        await w.client.patch(NODES, "local", {"spec": {"taints": None}})
+        profile = "device.attributes['gpu.nvidia.com'].profile == '3g.40gb'"
+        exactly = {"deviceClassName": "mig.nvidia.com", "selectors": [{"cel": {"expression": profile}}]}
+        inside = {"spec": {"devices": {"requests": [{"name": "r", "exactly": exactly}]}}}
+        template = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate", "metadata": {"name": "t"}}
+        await w.client.create(TEMPLATES, {**template, "spec": inside}, "default")
+        run = {"name": "c", "image": "i", "command": ["sh", "-c", "echo [$CUDA_VISIBLE_DEVICES]"]}
+        body = {
+            "containers": [{**run, "resources": {"claims": [{"name": "g"}]}}],
+            "resourceClaims": [{"name": "g", "resourceClaimTemplateName": "t"}],
+            "restartPolicy": "Never",
+        }
+        meta = {"name": "p", "namespace": "default"}
+        pod_ = await w.client.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": body})
+        await w.until_phase("p", "Succeeded", timeout=15)
+        text = b"".join([chunk async for chunk in node.logs(pod_, "c")]).decode().strip()
+        assert text == f"[{fake.boards[1].instances[0].uuid}]"
+
+        async def gone() -> bool:
+            return not (await w.client.list(CLAIMS, "default")).items
+
+        await w.until(gone, timeout=8)
         async with asyncio.timeout(5):
             await node.drain(0.0)
