@@ -159,6 +159,9 @@ async def test_hooks_run_around_the_container(tmp_path: Path) -> None:
         await w.pod("p", "local", containers=[c(script, lifecycle=hooks)], terminationGracePeriodSeconds=20)
         bad = {"postStart": {"exec": {"command": ["sh", "-c", "echo secret; exit 3"]}}}
         await w.pod("bad", "local", containers=[c("sleep 60", lifecycle=bad)], terminationGracePeriodSeconds=3)
+        once = f"test -e {tmp_path}/once || {{ touch {tmp_path}/once; exit 1; }}"
+        second = {"postStart": {"exec": {"command": ["sh", "-c", once]}}}
+        await w.pod("second", "local", containers=[c("sleep 60", lifecycle=second)], restartPolicy="Always")
         slow = {"preStop": {"sleep": {"seconds": 60}}}
         await w.pod("slow", "local", containers=[c("sleep 60", lifecycle=slow)], terminationGracePeriodSeconds=1)
         await until(w, "p", lambda p: status_of(p)["state"].get("running"))
@@ -170,6 +173,7 @@ async def test_hooks_run_around_the_container(tmp_path: Path) -> None:
         said = await events(w, "bad")
         assert ("FailedPostStartHook", "PostStartHook failed", "c") in said
         assert ("Killing", "FailedPostStartHook", "c") in said
+        await until(w, "second", lambda p: status_of(p)["restartCount"] == 1 and condition_is_true(p, "Ready"))
         await until(w, "slow", lambda p: status_of(p)["state"].get("running"))
         began = asyncio.get_running_loop().time()
         await w.client.delete(PODS, "slow", "default")

@@ -54,7 +54,7 @@ class ContainerLife:
         self._crash = backoff.CrashLoop()
         self._killing: asyncio.Task[None] | None = None
         self._hook: asyncio.Task[None] | None = None
-        self._doom: tuple[str, float, Turns | None] | None = None
+        self._doom: tuple[str, float, Turns] | None = None
         self._killed_by_node = False
         self._forced = False  # ... so that it runs again
         self._after_reason = ""  # why it will wait for its next start, if not for crashing alone
@@ -168,7 +168,7 @@ class ContainerLife:
             self._pod.state.disrupted = done.message
         self.status.end(done)
         self.run_now = self.resources = None
-        if self._doom is not None and self._doom[2] is not None:
+        if self._doom is not None:
             self._doom[2].ended(self.name)
         self._pod.touch()
         return done
@@ -257,9 +257,10 @@ class ContainerLife:
     def kill(self, why: str, grace: float, turns: Turns | None = None) -> None:
         """End the present run within ``grace`` seconds: hook, turn, signal. Repeating it can only make it quicker.
 
-        ``why`` is the event's message; ``""``: the pod ends.
+        ``why`` is the event's message; ``""`` and ``turns``: the pod ends.
         """
-        self._doom = (why, grace, turns)
+        if turns is not None:
+            self._doom = (why, grace, turns)  # the pod's end: it counts for a run that is about to begin, too
         run = self.run_now
         if run is None or run.started_at is None or run.exit is not None:
             return  # it has not begun: ``_resume_kill`` will see to it
@@ -303,7 +304,6 @@ class ContainerLife:
         again = ", will be restarted" if self._policy.after_kill and self.role is Role.MAIN else ""
         grace = self._pod.grace if probe.grace is None else probe.grace
         self.kill(f"{what} {self.name} failed {kind} probe{again}", grace)
-        self._doom = None  # only this run is doomed
 
     def renew(self, body: dict[str, Any]) -> None:
         """The container as the API has it now; with another image it is started again."""
@@ -319,4 +319,3 @@ class ContainerLife:
         if self.run_now is not None and self._killing is None and not self._pod.ending.is_set():
             self._killed_by_node = self._forced = True
             self.kill(why, self._pod.grace)
-            self._doom = None  # only this run is doomed
