@@ -31,6 +31,7 @@ class Publisher:
         self._wanted: list[Mapping[str, Any]] | None = None
         self._labels: Mapping[str, str] = {}
         self._news = asyncio.Event()
+        self._told = False
 
     def want(self, devices: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> None:
         """These devices and labels, from now on."""
@@ -101,6 +102,11 @@ class Publisher:
             try:
                 await self._client.create(DEVICE_CLASSES, each)
             except ApiError as error:
+                if error.code == 403:  # an agent without that right; somebody else has to make them
+                    if not self._told:
+                        log.warning("DeviceClasses for the GPUs of node %s cannot be made: %s", self._node, error)
+                    self._told = True
+                    return
                 if not is_already_exists(error):  # whoever changed one may have it so
                     raise
 
