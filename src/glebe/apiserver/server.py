@@ -131,6 +131,8 @@ class ApiServer:
         """By group resource: what is answered in another way than from the store (``TypeRegistry.attach``)."""
         self.own_kubelets: dict[tuple[str, str], OwnKubelet] = {}
         """By (cluster, node): servers of nodes that run in this process."""
+        self.own_address: Callable[[str, str], str] | None = None
+        """(cluster, uid of a pod) -> the address that a node of this process gave it, "" for others."""
         self.front_proxy: tuple[bytes, bytes] = (b"", b"")
         """PEM of the certificate and key by which servers behind aggregation know this one."""
         self.token_issuer = token_issuer

@@ -6,14 +6,17 @@ import asyncio
 import base64
 import hashlib
 import struct
+from contextlib import suppress
 
+from glebe.kube.lingering import until_taken
 from glebe.kube.transport import Request
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _CONTINUATION = 0x0
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 _LARGEST = 16 << 20  # bytes of one message
-_FAREWELL = 2.0  # seconds to wait for the client's own close frame
+_FAREWELL = 1.0  # seconds to wait for the client's own close frame, or its leaving
+_PIECE = 64 * 1024
 
 
 def is_asked(request: Request) -> bool:
@@ -127,13 +130,12 @@ class WebSocket:
         if self._closing:
             return
         self._closing = True
-        try:
-            async with asyncio.timeout(_FAREWELL):
-                await self.send(struct.pack(">H", code) + reason.encode()[:120], CLOSE)
-                while (await self._frame())[1] != CLOSE:
-                    pass
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass
+        with suppress(OSError):
+            await self.send(struct.pack(">H", code) + reason.encode()[:120], CLOSE)
+            await until_taken(self._reader, self._writer)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FAREWELL):
+                    await self._reader.read(_PIECE)
 
 
 def unmask(data: bytes, mask: bytes) -> bytes:

@@ -106,6 +106,7 @@ class Platform:
         self._admission.read = self.server.read
         self._metrics = MetricsApi()
         self._metrics.serve(self.server)
+        self.server.own_address = self._address_of
         self.server.clusters.root_ca = config.root_ca
         self._identity = secure(self.server) if secure is not None else None
         self.client = Client(InProcessTransport(self.server.handle), field_manager="glebe")
@@ -253,6 +254,9 @@ class Platform:
             return None
         trusted = ssl.PEM_cert_to_DER_cert(identity[0].decode("ascii"))
         return KubeletOptions(self.config.root_ca.encode(), frozenset({trusted}), self._know_kubelet)
+
+    def _address_of(self, cluster: str, uid: str) -> str:
+        return self._process.address_of(uid) if self._process is not None and cluster == ROOT else ""
 
     def _know_kubelet(self, endpoint: Endpoint) -> None:
         own = OwnKubelet(endpoint.host, endpoint.port, endpoint.certificate)

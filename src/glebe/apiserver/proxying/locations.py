@@ -78,8 +78,9 @@ def _named(call: Call, kind: str) -> tuple[str, str, str]:
     return found
 
 
-def check_address(call: Call, host: str) -> None:
-    """Addresses of this machine alone are nobody's pod (unless the server's operator allows them).
+def check_address(call: Call, host: str, pod: str = "") -> None:
+    """Addresses of this machine alone are nobody's pod, unless the server's operator allows them, or this process' own
+    node says that it gave the address to that very ``pod`` (its uid).
 
     :raises ApiError: 400.
     """
@@ -87,8 +88,10 @@ def check_address(call: Call, host: str) -> None:
         address = ipaddress.ip_address(host)
     except ValueError:
         raise errors.bad_request("address not allowed") from None
-    rules = call.server.dialer.rules
+    rules, own = call.server.dialer.rules, call.server.own_address
     if any(address in network for network in rules.allow):
+        return
+    if pod and own is not None and own(call.cluster, pod) == host:
         return
     if address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified:
         raise errors.bad_request("address not allowed")
@@ -109,7 +112,7 @@ def of_pod(call: Call) -> Location:
         port = str(next((p["containerPort"] for p in declared), ""))
     status = pod.get("status") or {}
     host = next((a["ip"] for a in status.get("podIPs") or () if a.get("ip")), "") or status.get("podIP") or ""
-    check_address(call, host)
+    check_address(call, host, pod["metadata"]["uid"])
     return Location(scheme or "http", host, _number(port))
 
 
@@ -153,7 +156,7 @@ def of_service(call: Call) -> Location:
         addresses = list(subset.get("addresses") or ()) if number else []
         for address in rng.sample(addresses, len(addresses)):
             if _is_pod(call, address):
-                check_address(call, address["ip"])
+                check_address(call, address["ip"], address["targetRef"].get("uid") or "")
                 return Location(scheme or "http", address["ip"], number)
     raise _unavailable(f'no endpoints available for service "{call.route.name}"')
 

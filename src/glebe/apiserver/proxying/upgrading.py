@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from glebe.apiserver.http.upgrades import as_streams
 from glebe.apiserver.proxying.locations import Location
 from glebe.apiserver.request.call import Call
 from glebe.kube import errors
+from glebe.kube.lingering import close_soon, until_taken
 from glebe.kube.transport import Request, Response
 
 if TYPE_CHECKING:
@@ -66,7 +68,20 @@ async def offer(
         return await _refused(status, answered, reader, writer)
 
     async def talk(client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        await asyncio.gather(_pump(client, writer), _pump(reader, back))
+        there = asyncio.ensure_future(_pump(client, writer))
+        here = asyncio.ensure_future(_pump(reader, back))
+        try:
+            await asyncio.wait({there, here}, return_when=asyncio.FIRST_COMPLETED)
+            if here.done():
+                there.cancel()
+                await asyncio.gather(there, return_exceptions=True)
+                await until_taken(client, back)
+        finally:
+            for task in (there, here):
+                task.cancel()
+            await asyncio.gather(there, here, return_exceptions=True)
+            close_soon(writer)
+            close_soon(back)
 
     return Response(101, answered, upgrade=as_streams(talk))
 
@@ -98,11 +113,7 @@ async def _refused(
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
     """Until the source ends or the sink breaks."""
-    try:
+    with suppress(OSError):
         while chunk := await source.read(_CHUNK):
             sink.write(chunk)
             await sink.drain()
-    except (ConnectionError, OSError):
-        pass
-    finally:
-        sink.close()

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from glebe.kube.lingering import close_soon, until_taken
 from glebe.kube.transport import Request, Response
 
 log = logging.getLogger("glebe.node.kubelet")
@@ -92,10 +93,7 @@ class Listener:
             log.exception("a request to the node's server failed")
         finally:
             self._connections.discard(task)
-            writer.close()
-            transport = writer.transport
-            if transport is not None and transport.get_write_buffer_size():
-                asyncio.get_running_loop().call_later(5.0, transport.abort)  # who does not read is not waited for
+            close_soon(writer)
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request; says whether the connection may carry another."""
@@ -107,6 +105,7 @@ class Listener:
             writer.write(_head(101, answer.headers))
             await writer.drain()
             await answer.talk(reader, writer)
+            await until_taken(reader, writer)
             return False
         keep = request.headers.get("connection", "").lower() != "close"
         if answer.stream is not None:
