@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 SWITCH = "switch"
 """In :attr:`Gpu.links`: links to NVSwitches, which connect every GPU with every other."""
+_VENDOR = "nvidia.com"
 STRATEGIES = ("mixed", "single", "none")
 
 
@@ -35,7 +36,7 @@ class MigDevice:
     @property
     def resource(self) -> str:
         """Its extended resource under the strategy ``mixed``."""
-        return f"nvidia.com/{'mig'}-{self.profile.replace('+', '.')}"
+        return f"{_VENDOR}/mig-{self.profile.replace('+', '.')}"
 
 
 @dataclass(frozen=True, slots=True)
