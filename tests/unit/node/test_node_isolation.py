@@ -291,3 +291,14 @@ async def test_devices_work_beside_a_mount_in_dev(tmp_path: Path) -> None:
         terminal = await w.start("sh", "-c", "tty && echo hello > $(tty)", tty=True, mounts=mounts)
         assert (await terminal.wait()) is not None
         assert lines(terminal).replace("\r", "").endswith("hello\n")
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+async def test_no_descriptor_of_ours_reaches_a_container(tmp_path: Path, isolate: bool) -> None:
+    async with world(tmp_path, isolate=isolate) as w:
+        run = await w.start("sh", "-c", "ls /proc/self/fd; sleep 60", limits=Limits(memory=64 << 20))
+        await until(run.log.read_bytes)
+        streams = await w.containers.execute(run, ["ls", "/proc/self/fd"])
+        assert (await said(streams))[1].split() == [b"0", b"1", b"2", b"3"]  # 3 is the directory that ls reads
+        await streams.close()
+        assert lines(run).split() == ["0", "1", "2", "3"]
