@@ -93,6 +93,18 @@ OTHER_WORDS = frozenset(
         PermissionDenied ResourceExhausted Unauthenticated Unavailable Unimplemented AllContainersRestarting
         PodResizePending PodResizeInProgress RestartContainer Liveness Readiness Startup Equal Exists OutOf Resize Ki
         IfNotPresent RuntimeClass
+        AdmissionReview Age Allow Approved Binder Block BlockDevice Bound CertificateSigningRequest CharDevice Choice
+        ClusterTrustBundle Cohort Container ContainerResource Delete Denied Deny Description DeviceClass
+        DeviceFileMinor Directory DirectoryOrCreate Disabled DoNotSchedule DoesNotExist DynamicResources EndpointSlice
+        Eviction External ExternalName Fail FieldValueInvalid File FileOrCreate Filesystem FromClaim FromClass Gt
+        Honor HorizontalPodAutoscaler IfNeeded Ignore Indexed InlinePlanner InterPodAffinity Lost Lt Max Message Min
+        MutatingAdmissionPolicy MutatingAdmissionPolicyBinding Namespace Needs NoAdmissionFairSharing NodeResourcesFit
+        NodeUnschedulable NotIn Nvidia Object OnRootMismatch Orphan Parallel Parent Planner PodGroup Position
+        PreferClose PreferNoSchedule PreferSameNode PreferSameZone Priority ProcessPlanner Queue Queueing
+        ReadWriteOnce ReadWriteOncePod Reason Recycle Released Resource ResourceClaim ResourceClaimTemplate
+        ResourceSlice Retain Rivals RollingUpdate Scenario ScheduleAnyway ServiceAccount Socket Strategy
+        SubjectAccessReview Tesla Topology TryNextFlavor ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding
+        Value VolumeAttributesClass VolumeBinding VolumeRestrictions
         Abilities BrokenImage CannotExecute Containers ImageError NotRunning PullError Supervisor Usage""",
     )
 )
