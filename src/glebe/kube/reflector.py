@@ -26,6 +26,7 @@ from glebe.kube.wire import Selectors, WatchEvent
 log = logging.getLogger("glebe.kube.reflector")
 
 _BATCH = 256  # events after which others may run
+_TURN = 0.004  # seconds, likewise
 
 
 class Sink(Protocol):
@@ -164,7 +165,7 @@ class Reflector:
         timing, rng = self._timing, self._env.rng
         duration = timing.watch_min + (timing.watch_max - timing.watch_min) * rng.random()
         loop = asyncio.get_running_loop()
-        armed = loop.time()
+        armed = turn = loop.time()
         stream = self._client.watch(
             self._resource,
             self._namespace,
@@ -179,10 +180,12 @@ class Reflector:
                         await self._drop(event.object)
                     else:
                         self._take(event)
-                    if self.stats.events % _BATCH == 0:  # a stream that always has more ready never gives way
-                        await asyncio.sleep(0)
-                    if loop.time() - armed > timing.silence / 8:  # not at each event: re-arming costs a timer
-                        armed = loop.time()
+                    now = loop.time()
+                    if now - turn > _TURN or self.stats.events % _BATCH == 0:
+                        await asyncio.sleep(0)  # a stream that always has more ready never gives way
+                        turn = now = loop.time()
+                    if now - armed > timing.silence / 8:  # not at each event: re-arming costs a timer
+                        armed = now
                         watchdog.reschedule(armed + timing.silence)
         except TimeoutError:
             self.stats.dead += 1

@@ -84,7 +84,8 @@ class Cycle:
         batch = await self._decide()
         await self._each([self._bind(w, node) for w, node in batch.bind])
         await self._each([self._prepare(each) for each in list(self.scene.preparing.values())])
-        await self._each([self._move(w, victims) for w, victims in batch.move])
+        for waiting, victims in batch.move:  # one by one: each is many writes
+            await self._move(waiting, victims)
         await self._each([self._refuse(w, outcome) for w, outcome in batch.refuse])
         await self._each([self._rejected(w) for w in batch.turned])
         await self._tell_late()
@@ -342,6 +343,7 @@ class Cycle:
             news = await self._writer.refuse(pod, "Unschedulable", message, victims.node)
             await self._clear_lower(waiting, victims.node)
             for victim in victims.pods:
+                await asyncio.sleep(0)
                 now = self.scene.bound(victim["metadata"]["uid"])
                 if now is not None and not is_deleting(now):
                     await self._writer.evict(now, pod, victims.node)

@@ -8,7 +8,7 @@ lower priority see that room as taken.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +62,7 @@ class Fleet:
         self._on: dict[str, dict[str, None]] = {}  # node -> uids
         self._priorities: Counter[int] = Counter()
         self._nominated: dict[str, Hold] = {}
-        self._opinions: dict[str, Opinion] = {}
+        self._opinions: dict[str, tuple[Needs, Opinion]] = {}
         self._columns: dict[str, int] = {}
         self._rows: dict[str, int] = {}
         self._hosts: dict[str, list[int]] = {}  # value of the hostname label -> rows
@@ -93,10 +93,35 @@ class Fleet:
         fingerprint = _fingerprint(node)
         if self._prints.get(name) == fingerprint:
             return False
+        before = self._prints.get(name)
         self._nodes[name] = node
         self._prints[name] = fingerprint
-        self._stale = True
+        self._stale = self._stale or before is None or not self._update(name, before, fingerprint)
         return True
+
+    def _update(self, name: str, before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
+        """Change one row in place; ``False`` when everything has to be made anew."""
+        (uid, labels, taints, _, _, amounts), row = after, self._rows.get(name)
+        hosts = ((before[1] or {}).get(HOSTNAME), (labels or {}).get(HOSTNAME))
+        if row is None or uid != before[0] or hosts[0] != hosts[1] or not set(amounts or ()) <= set(self._columns):
+            return False
+        if labels != before[1] or taints != before[2]:
+            self._domains.clear()
+            self._inclusions.clear()
+        if amounts != before[5]:
+            self.allocatable[row, :] = 0
+            self._set_amounts(row, amounts or {})
+        node, lost = self._nodes[name], []
+        for place, (needs, opinion) in self._opinions.items():
+            if not opinion.revise(needs, row, node):
+                lost.append(place)
+        for place in lost:
+            del self._opinions[place]
+        return True
+
+    def _set_amounts(self, row: int, amounts: Mapping[str, Any]) -> None:
+        for resource, quantity in {"pods": 110, **amounts}.items():
+            self.allocatable[row, self._columns[resource]] = to_int(quantity, resource)
 
     def remove_node(self, name: str) -> bool:
         if self._nodes.pop(name, None) is None:
@@ -207,8 +232,7 @@ class Fleet:
         self._columns = {resource: column for column, resource in enumerate(resources)}
         self.allocatable = np.zeros((len(self.names), len(resources)), np.int64)
         for row, name in enumerate(self.names):
-            for resource, quantity in {"pods": 110, **amounts[name]}.items():
-                self.allocatable[row, self._columns[resource]] = to_int(quantity, resource)
+            self._set_amounts(row, amounts[name])
         self.used = np.zeros_like(self.allocatable)
         self.weight = np.zeros((len(self.names), 2), np.int64)
         self.crowd.clear(len(self.names))
@@ -289,8 +313,9 @@ class Fleet:
             if len(self._opinions) >= _KEPT:
                 self._opinions.clear()
             rows = None if needs.named is None else [self._rows[n] for n in sorted(needs.named) if n in self._rows]
-            known = self._opinions[needs.place] = opinion_of(needs, [self._nodes[n] for n in self.names], rows)
-        return known
+            made = opinion_of(needs, [self._nodes[n] for n in self.names], rows)
+            known = self._opinions[needs.place] = (needs, made)
+        return known[1]
 
     def inclusion(self, needs: Needs) -> tuple[Bools, Bools]:
         """Rows that suit by selector and affinity, and rows whose taints are tolerated: what counts for spread."""

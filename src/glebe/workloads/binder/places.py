@@ -33,6 +33,20 @@ class Opinion:
     likes: npt.NDArray[np.int64] | None
     dislikes: npt.NDArray[np.int64] | None
 
+    def revise(self, needs: Needs, row: int, node: Object) -> bool:
+        """Judge one row anew; ``False`` when that is not to be said in these arrays."""
+        if self.codes[row] == _OUTSIDE:
+            return True
+        code = judge(needs, node)
+        self.codes[row], self.eligible[row] = code, code == SUITS
+        for array, count in ((self.likes, needs.likes), (self.dislikes, needs.dislikes)):
+            value = count(node) if code == SUITS else 0
+            if array is not None:
+                array[row] = value
+            elif value:
+                return False
+        return True
+
 
 def opinion_of(needs: Needs, nodes: Sequence[Object], only: Sequence[int] | None) -> Opinion:
     """Judge all nodes, or those in the rows ``only`` while the others are not considered."""
