@@ -171,8 +171,14 @@ class DnsServer:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, take: Callable[[bytes, Any], None]) -> None:
+    def __init__(self, take: Callable[[bytes, Any], None], fail: Callable[[Exception], None] | None = None) -> None:
         self._take = take
+        self._fail = fail
+
+    def error_received(self, exc: Exception) -> None:
+        """Nobody listens there: known at once."""
+        if self._fail is not None:
+            self._fail(exc)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self._take(data, addr)
@@ -186,7 +192,11 @@ async def _ask_udp(server: Server, data: bytes) -> bytes:
         if not done.done() and reply[:2] == data[:2]:
             done.set_result(reply)
 
-    transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(take), remote_addr=server)
+    def fail(error: Exception) -> None:
+        if not done.done():
+            done.set_exception(error)
+
+    transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(take, fail), remote_addr=server)
     try:
         transport.sendto(data)
         return await done
