@@ -384,3 +384,46 @@ async def test_the_better_alternative_decides_on_the_node_and_used_nodes_fill_up
         assert await bound(client, "q") == "n2"  # n1 stays whole
         await add_pod(client, "r", resourceClaimTemplateName="two")
         assert await bound(client, "r") == "n1"
+
+
+async def test_a_pod_is_bound_when_its_device_is_ready() -> None:
+    async with world() as here:
+        client = here.root
+        await add_class(client)
+        conditions = {"bindingConditions": ["attached"], "bindingFailureConditions": ["broken"]}
+        await add_node(client, "n1", {**device("a"), **conditions})
+        await add_claim(client, "mine", wanted())
+        await add_pod(client, "p", resourceClaimName="mine")
+
+        async def allocated() -> bool:
+            return [devices_of(claim) for claim in await claims_of(client)] == [["n1/a"]]
+
+        async def report(kind: str) -> None:
+            said = {
+                "type": kind,
+                "status": "True",
+                "reason": "R",
+                "message": "m",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+            one = {"driver": DRIVER, "pool": "n1", "device": "a", "conditions": [said]}
+            await client.patch(CLAIMS, "mine", {"status": {"devices": [one]}}, "default", subresource="status")
+
+        await until(allocated)
+        await asyncio.sleep(20)
+        assert not (await client.get(PODS, "p", "default"))["spec"].get("nodeName")
+        await report("broken")
+        why = 'device binding failed: claim=mine, reason=R, message="m"'
+
+        async def told() -> bool:
+            return ("FailedScheduling", why) in await events(client)
+
+        await until(told)
+
+        async def anew() -> bool:
+            (claim,) = await claims_of(client)
+            return devices_of(claim) == ["n1/a"] and not claim["status"].get("devices")
+
+        await until(anew)  # freed, and allocated once more
+        await report("attached")
+        assert await bound(client, "p") == "n1"

@@ -17,7 +17,7 @@ import orjson
 from glebe.kube.objects import Object, is_deleting
 from glebe.kube.resources import Resource
 from glebe.workloads.binder.claims_ledger import Ledger
-from glebe.workloads.binder.claims_writes import Writer
+from glebe.workloads.binder.claims_writes import Writer, failure
 from glebe.workloads.binder.needs import Needs
 from glebe.workloads.binder.nodematch import term_matches
 from glebe.workloads.binder.plugins import Bools, CannotPrepare, Quiet, Refusal, Surroundings
@@ -153,7 +153,7 @@ class Devices(Quiet):
 
     def _judge(self, claims: Sequence[Object], node: Object) -> tuple[str, int]:
         """Why the node will not do, and how well it does."""
-        if any(_elsewhere(allocation_of(claim), node) for claim in claims):
+        if any(_elsewhere(allocation_of(claim), node) or failure(claim) is not None for claim in claims):
             return NOT_HERE, 0
         try:
             found = self._find(claims, node)
@@ -219,7 +219,7 @@ class Devices(Quiet):
             allocation, others = allocation_of(claim), names.reserved_for(claim)
             if allocation is None or any(r.get("uid") != pod["metadata"]["uid"] for r in others):
                 continue
-            if any(_elsewhere(allocation, node) for node in nodes):
+            if failure(claim) is not None or any(_elsewhere(allocation, node) for node in nodes):
                 await self._writer.free(claim)
                 return
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from glebe.kube.client import Client
@@ -106,23 +106,33 @@ def _is_ready(claim: Object) -> bool:
 
     :raises CannotPrepare: one says that it failed.
     """
-    ready = True
-    reported = (claim.get("status") or {}).get("devices") or ()
-    for result in ((allocation_of(claim) or {}).get("devices") or {}).get("results") or ():
-        if not result.get("bindingConditions"):
-            continue
-        same = [d for d in reported if all(d.get(k) == result[k] for k in ("driver", "pool", "device"))]
-        state: Object = {"status": {"conditions": same[0].get("conditions") if same else []}}
+    if (why := failure(claim)) is not None:
+        raise CannotPrepare(why)
+    return all(
+        (get_condition(state, kind) or {}).get("status") == "True"
+        for result, state in _states(claim)
+        for kind in result["bindingConditions"]
+    )
+
+
+def failure(claim: Object) -> str | None:
+    """What a device of the claim says about why no pod can be bound with it."""
+    for result, state in _states(claim):
         for kind in result.get("bindingFailureConditions") or ():
             failed = get_condition(state, kind)
             if failed is not None and failed.get("status") == "True":
-                raise CannotPrepare(
-                    f"device binding failed: claim={claim['metadata']['name']}, "
-                    f'reason={failed.get("reason", "")}, message="{failed.get("message", "")}"'
-                )
-        for kind in result["bindingConditions"]:
-            ready &= (get_condition(state, kind) or {}).get("status") == "True"
-    return ready
+                reason, message = failed.get("reason", ""), failed.get("message", "")
+                return f'device binding failed: claim={claim["metadata"]["name"]}, reason={reason}, message="{message}"'
+    return None
+
+
+def _states(claim: Object) -> Iterator[tuple[dict[str, Any], Object]]:
+    """Allocated devices that have to get ready, with what is reported of them."""
+    reported = (claim.get("status") or {}).get("devices") or ()
+    for result in results_of(allocation_of(claim)):
+        if result.get("bindingConditions"):
+            same = [d for d in reported if all(d.get(k) == result[k] for k in ("driver", "pool", "device"))]
+            yield dict(result), {"status": {"conditions": same[0].get("conditions") if same else []}}
 
 
 def _devices(allocation: dict[str, Any] | None) -> list[tuple[str, ...]]:
