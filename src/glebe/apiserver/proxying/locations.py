@@ -183,6 +183,7 @@ def of_node(call: Call) -> Location:
     kubelet = kubelet_of(call, name)
     if not port or _number(port) == kubelet.port:
         return kubelet
+    check_address(call, kubelet.host)  # that this process' own node listens on the loopback opens no other port there
     return Location(scheme or "http", kubelet.host, _number(port))
 
 
