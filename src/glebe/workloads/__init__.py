@@ -20,7 +20,7 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
 
     :param root_ca: PEM of the API server's CA, published in every namespace as ``kube-root-ca.crt``.
     """
-    from glebe.workloads import namespaces, podgc, podgroups, protection, serviceaccounts, volumes
+    from glebe.workloads import namespaces, podgc, podgroups, protection, serviceaccounts, servicecidrs, volumes
     from glebe.workloads.autoscaling import controller as autoscaling
     from glebe.workloads.binder import controller as binder
     from glebe.workloads.claims import controller as claims
@@ -56,5 +56,6 @@ def controllers(client: Client, informers: Informers, env: Env, *, root_ca: str 
         *endpoints.build(client, informers, env),
         *podgc.build(client, informers, env),
         podgroups.build(client, informers, env),
+        servicecidrs.build(client, informers, env),
         *nodes.build(client, informers, env),
     ]
