@@ -107,3 +107,23 @@ async def test_only_running_containers(tmp_path: Path) -> None:
         await run.wait()
         with pytest.raises(NotRunning):
             await containers.execute(run, ["true"])
+
+
+async def test_long_environments_and_too_long_commands(tmp_path: Path) -> None:
+    agent = tmp_path / "agent"
+    agent.write_text(f"{os.getpid()} {supervisor.start_time(os.getpid())}")
+    containers, run = Containers(agent, window=2.0), Run(tmp_path / "long")
+    env = {"PATH": os.environ["PATH"], **{f"V{i}": "x" * 100_000 for i in range(8)}}
+    containers.prepare(ContainerSpec(["sh", "-c", "echo ${#V7}; sleep 60"], env, str(tmp_path), grace=0.2), run)
+    await run.start()
+    try:
+        streams = await containers.execute(run, ["sh", "-c", "echo ${#V0} $TERM"], tty=True)
+        assert await said(streams) == {1: b"100000 xterm\r\n"}
+        await streams.close()
+        with pytest.raises(CannotExecute, match="too long") as error:
+            await containers.execute(run, ["echo", "x" * 1_000_000])
+        assert error.value.exit_code == 126
+        assert run.exit is None
+    finally:
+        run.stop(0)
+        await run.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -52,6 +53,8 @@ async def execute(run_dir: Path, argv: Sequence[str], *, tty: bool, stdin: bool)
         connection.close()
         for fd in set(ours) - {-1}:
             os.close(fd)
+        if isinstance(error, OSError) and error.errno == errno.EMSGSIZE:
+            raise CannotExecute(126, f"{argv[0]}: argument list too long") from error
         if isinstance(error, OSError):
             raise NotRunning(str(error)) from error
         raise

@@ -1,7 +1,7 @@
 """The process that stands inside a container: it sets the namespaces up and starts what is to run there.
 
 The supervisor forks it (no second start of Python) and asks it over a socket of packets, JSON with descriptors beside:
-``{"start": ID, "argv", "env", "cwd", "tty"}`` with three descriptors, ``{"signal": N, "to": ID}``. It says
+``{"start": ID, "argv", "tty"}`` with three descriptors, ``{"signal": N, "to": ID}``. It says
 ``{"ready": 1}``, ``{"started": ID, "pid"}``, ``{"failed": ID, "errno", "stage", "what"}``, ``{"ended": ID, "status"}``
 (``pid`` as it sees it). ID 0 is the container's own process. In a PID namespace it is process 1: it takes in orphans,
 passes SIGTERM on to the container's process, and everything ends with it.
@@ -208,10 +208,12 @@ class Inside:
             resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
             stage = "identity"
             self._take_identity()
-            stage, what = "chdir", message["cwd"]
-            os.chdir(message["cwd"])
-            stage, what = "exec", message["argv"][0]
-            _execute(message["argv"], {**message["env"], **self._mark})
+            stage, what = "chdir", self._run["cwd"]
+            os.chdir(what)
+            argv = message["argv"] or self._run["argv"]
+            stage, what = "exec", argv[0]
+            terminal = {"TERM": "xterm"} if message.get("tty") else {}
+            _execute(argv, {**terminal, **self._run["env"], **self._mark})
         except OSError as error:
             os.write(fail, f"{error.errno} {stage} {what}".encode())
         except BaseException as error:

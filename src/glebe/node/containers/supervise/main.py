@@ -316,7 +316,15 @@ def main(run_dir: str) -> int:
     except native.CannotStart as error:
         supervisor.give_up(error)
         return 0
-    supervisor.finish(supervisor.watch())
+    except Exception as error:  # whatever it is: the run must have an end
+        supervisor.give_up(native.CannotStart(128, f"its supervisor failed: {error!r}"))
+        return 1
+    try:
+        status = supervisor.watch()
+    except Exception as error:
+        supervisor.reason, supervisor.message = "ContainerStatusUnknown", f"its supervisor failed: {error!r}"
+        status = system.SIGKILL
+    supervisor.finish(status)
     return 0
 
 

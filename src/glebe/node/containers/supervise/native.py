@@ -109,11 +109,13 @@ class Native:
 
     def execute(self, number: int, argv: list[str], tty: bool, fds: tuple[int, ...]) -> None:
         """Start a further process; whether it began is told later."""
-        env, cwd = self._run["env"], self._run["cwd"]
-        if tty and "TERM" not in env:
-            env = {**env, "TERM": "xterm"}
-        message = {"start": number, "argv": argv, "env": env, "cwd": cwd, "tty": tty}
-        inside.send(self.channel, message, fds)
+        # Environment and directory are known inside: together they may be more than a packet holds.
+        message = {"start": number, "argv": argv if number else None, "tty": tty}
+        try:
+            inside.send(self.channel, message, fds)
+        except OSError as error:
+            failed = {"failed": number, "error": f"command: {error.strerror}", "code": 126}
+            self._began(number, failed)
 
     def signal(self, number: int, to: int = 0) -> None:
         """Send a signal to the group of a process."""
