@@ -127,6 +127,8 @@ async def test_pods_find_a_service_by_its_name(tmp_path: Path) -> None:
         web, client = await running(made, "web"), await running(made, "client")
         await until(out.exists)
         assert out.read_text() == f"{web} {client}"
+        directory = tmp_path / "data" / "nodes" / "local" / "network"
+        await until(lambda: len(undo.known_pods(directory)) == 1)  # the client has ended, and its network with it
         node_port = service["spec"]["ports"][0]["nodePort"]
         gateway = (await ask_until(f"http://127.0.0.1:{node_port}")).split()
         assert gateway[0] == web

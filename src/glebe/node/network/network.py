@@ -13,7 +13,7 @@ from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey
-from glebe.kube.pods import BY_NODE, node_of
+from glebe.kube.pods import BY_NODE, has_ended, node_of
 from glebe.kube.resources import NODES, PODS, Resource
 from glebe.kube.transport import ConnectionLost
 from glebe.node.contracts import PodNetwork, SandboxError
@@ -210,7 +210,10 @@ class Network:
 
     def restore(self, uid: str, record: Mapping[str, Any]) -> None:
         """What the pod was given by an earlier agent (``record``: what :meth:`record` said then)."""
-        if not record.get("ip") or record.get("host"):
+        ended = any(
+            p["metadata"]["uid"] == uid and has_ended(p) for p in self._pods.store.by_index(BY_NODE, self._node)
+        )
+        if not record.get("ip") or record.get("host") or ended:
             return
         if record["ip"].startswith("127.") == (self.mode == "loopback"):
             self._mode.addresses.restore(uid, record["ip"])

@@ -351,6 +351,8 @@ class PodRunner:
 
     async def _await_deletion(self) -> None:
         """The containers have ended; the pod object stays until somebody deletes it, and then goes at once."""
+        # Nobody runs in it any more: its address and its ports may be others'.
+        await self._machine.network.detach(self.ctx.pod["metadata"]["uid"])
         while not self._gone:
             if is_deleting(self.ctx.pod):
                 if await self._try(finish_deletion(self._machine.client, self.ctx.pod)):
