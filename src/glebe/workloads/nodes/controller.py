@@ -71,7 +71,7 @@ class NodeHealth:
         now = asyncio.get_running_loop().time()
         for key, (_, since) in self._seen.items():
             if now - since < GRACE:
-                return Result(requeue_after=since + GRACE - now)
+                return Result(requeue_after=max(since + GRACE - now, 0.001))
             if key not in self._overdue:
                 self._overdue.add(key)
                 self._controller.queue.add(key)
