@@ -149,6 +149,10 @@ def device_slice(obj: Object, old: Object | None) -> list[Cause]:
     elif len(chosen) > 1:
         why = f"exactly one of {listed} is required, but multiple fields are set"
         causes.append(n.invalid("spec", "{" + ", ".join(chosen) + "}", why))
+    if old is None or spec.get("devices") != before.get("devices"):
+        from glebe.apiserver.types import slicerules  # late: few servers ever see a device
+
+        causes += slicerules.devices(spec)
     if before:
         fixed = (("driver", "driver"), ("nodeName", "nodeName"))
         causes += [
