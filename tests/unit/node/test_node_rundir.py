@@ -169,3 +169,11 @@ def test_process_identity_includes_its_start_time() -> None:
     assert Process(os.getpid(), start).alive
     assert not Process(os.getpid(), start + 1).alive
     assert not Process(2**22 + 1, 5).alive
+
+
+async def test_a_supervisor_that_cannot_even_begin_is_noticed_at_once(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    run.prepare({**spec(tmp_path, "true"), "log": str(tmp_path / "none" / "log")})
+    async with asyncio.timeout(5):
+        await run.start()
+        assert await run.wait() is None

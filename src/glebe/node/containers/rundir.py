@@ -113,8 +113,9 @@ class Run:
         deadline = loop.time() + _START_TIMEOUT
         while self.exit is None and self.started_at is None and loop.time() < deadline:
             holder = self.supervisor
-            if holder is not None and not holder.alive and self.exit is None and self.started_at is None:
-                return  # it died in between: ``wait`` says so
+            ended = self._child is not None and self._child.poll() is not None if holder is None else not holder.alive
+            if ended and self.exit is None and self.started_at is None and self.supervisor == holder:
+                return  # it died in between, perhaps before it could claim the run: ``wait`` says so
             await asyncio.sleep(_POLL)
 
     def _spawn(self) -> None:
