@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ pools:
   topology: {nodesPerRack: 4, racksPerBlock: 4}
 local: {enabled: true, name: local}
 """
+
+_DISK = "1Ti"  # of a simulated node, for pods that ask for some ephemeral-storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ def _pool(pool: Fields) -> list[NodeSpec]:
     )  # fmt: skip
     name, count = pool.name("name"), pool.integer("count", low=1)
     capacity = {"cpu": pool.quantity("cpu", "64"), "memory": pool.quantity("memory", "512Gi"), "pods": MAX_PODS}
+    capacity["ephemeral-storage"] = _DISK
     labels = {POOL_LABEL: name}
     labels.update(_gpu(pool, capacity))
     labels.update(pool.string_map("labels"))
@@ -260,7 +264,9 @@ def local_spec(name: str = "local") -> NodeSpec:
     arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     labels = standard_labels(name, "process", arch)
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    disk = shutil.disk_usage("/").total // 1024
     capacity = {"cpu": str(os.cpu_count() or 1), "memory": f"{pages * page // 1024}Ki", "pods": MAX_PODS}
+    capacity["ephemeral-storage"] = f"{disk}Ki"
     gpus = local_gpus()
     if gpus:
         capacity[GPU_RESOURCE] = str(len(gpus))

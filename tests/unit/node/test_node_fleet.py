@@ -15,12 +15,14 @@ def test_default_fleet_is_sixteen_h100_nodes_in_four_racks_and_this_machine() ->
     assert {node.labels["topology.glebe.dev/rack"] for node in fleet.nodes} == {f"h100-rack-{i:02d}" for i in range(4)}
     assert {node.labels["topology.glebe.dev/block"] for node in fleet.nodes} == {"h100-block-00"}
     first = fleet.nodes[0]
-    assert first.capacity == {"cpu": "192", "memory": "2Ti", "pods": "110", "nvidia.com/gpu": "8"}
+    amounts = {"cpu": "192", "memory": "2Ti", "pods": "110", "ephemeral-storage": "1Ti", "nvidia.com/gpu": "8"}
+    assert first.capacity == amounts
     assert first.labels["nvidia.com/gpu.product"] == "NVIDIA-H100-80GB-HBM3"
     assert first.labels["kubernetes.io/hostname"] == "h100-00"
     assert first.labels["glebe.dev/node-kind"] == "simulated"
     assert fleet.local is not None
     assert fleet.local.labels["glebe.dev/node-kind"] == "process"
+    assert fleet.local.capacity["ephemeral-storage"].endswith("Ki")
 
 
 def test_pool_options_are_used() -> None:
