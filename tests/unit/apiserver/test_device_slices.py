@@ -63,8 +63,8 @@ def device(name: str = "a", **more: Any) -> dict[str, Any]:
         ),
         (
             faults(device(), perDeviceNodeSelection=True),
-            "spec.devices[0]: Required value: exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when "
-            "`perDeviceNodeSelection` is set to true in the ResourceSlice spec",
+            "spec.devices[0]: Required value: exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required "
+            "when `perDeviceNodeSelection` is set to true in the ResourceSlice spec",
         ),
     ],
 )
