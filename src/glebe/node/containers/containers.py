@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,6 +223,9 @@ class Containers:
                     system.write(path, text)
         if "memory" not in self.abilities.groups.controllers:
             system.write_json(str(run.path / "limits.json"), {"memory": limits.memory})
+            holder = run.supervisor
+            if holder is not None and holder.alive:
+                os.kill(holder.pid, signal.SIGCHLD)  # it looks around whenever that comes
 
     async def clean(self, known: Sequence[Run]) -> None:
         """Remove cgroups of runs that there are no more (their supervisors were killed while no agent was there)."""

@@ -61,7 +61,7 @@ def limits(spec: ContainerSpec, run: Path, settings: Settings, abilities: Abilit
     name = cgroups.group_name(settings.key, run)
     group = cgroups.plan(abilities.groups, name, spec.limits)
     watched = None if "memory" in abilities.groups.controllers else spec.limits.memory
-    return {"cgroup": group, "memory": watched, "watch": watched is not None}
+    return {"cgroup": group, "memory": watched}
 
 
 def native(spec: ContainerSpec, run: Path, settings: Settings, abilities: Abilities) -> dict[str, Any]:

@@ -29,8 +29,12 @@ class Limits:
         self._changes = os.path.join(run_dir, "limits.json")
         self._changed = 0.0
         self.procs: list[int] = []
-        self.watching = self._bound is not None or bool(run.get("watch"))
         self.exceeded = False
+
+    @property
+    def watching(self) -> bool:
+        """Whether there is a bound that no cgroup holds."""
+        return self._bound is not None
 
     def open(self) -> None:
         """Make the cgroups.
@@ -64,7 +68,6 @@ class Limits:
 
     def look(self) -> bool:
         """Whether the container has more memory than it may (without a cgroup)."""
-        self._read_changes()
         if self._bound is None:
             return False
         pids = system.descendants(os.getpid())
@@ -73,7 +76,8 @@ class Limits:
         self.exceeded = sum(map(_proportional, pids)) > self._bound  # exact, but dear: shared pages count once
         return self.exceeded
 
-    def _read_changes(self) -> None:
+    def refresh(self) -> None:
+        """Take over a bound that was changed; whoever changes it wakes the supervisor."""
         try:
             changed = os.stat(self._changes).st_mtime
             if changed != self._changed:

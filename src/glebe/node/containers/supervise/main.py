@@ -199,6 +199,7 @@ class Supervisor:
         if self.kill_at is not None and now >= self.kill_at:
             self.container.signal(system.SIGKILL)
             self.kill_at = now + 1.0
+        self.limits.refresh()
         if self.limits.watching and self.limits.look():
             self.container.signal(system.SIGKILL)
         if self.agent_fd >= 0:
