@@ -92,7 +92,7 @@ OTHER_WORDS = frozenset(
         Aborted AlreadyExists Canceled DataLoss FailedPrecondition Internal InvalidArgument NotFound OutOfRange
         PermissionDenied ResourceExhausted Unauthenticated Unavailable Unimplemented AllContainersRestarting
         PodResizePending PodResizeInProgress RestartContainer Liveness Readiness Startup Equal Exists OutOf Resize Ki
-        IfNotPresent RuntimeClass
+        IfNotPresent RuntimeClass ServiceCIDR
         AdmissionReview Age Allow Approved Binder Block BlockDevice Bound CertificateSigningRequest CharDevice Choice
         ClusterTrustBundle Cohort Container ContainerResource Delete Denied Deny Description DeviceClass
         DeviceFileMinor Directory DirectoryOrCreate Disabled DoNotSchedule DoesNotExist DynamicResources EndpointSlice

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from glebe.kube.clock import LoopClock, format_time
 from glebe.kube.objects import Object
+from glebe.kube.selectors import LabelSelector
 from glebe.workloads.autoscaling import behavior, calculator
 from glebe.workloads.autoscaling.behavior import History, Sample
 from glebe.workloads.autoscaling.calculator import Reading, Tolerances, Uncountable
+from glebe.workloads.autoscaling.selecting import Pods, Selectors
 
 NOW = LoopClock.EPOCH + 100_000
 SCENARIOS = Path(__file__).parents[2] / "scenario" / "autoscaling"
@@ -147,7 +149,7 @@ def test_behavior(section: str, words: list[str], want: list[str]) -> None:
 def test_a_scale_down_is_not_stabilized_for_less_than_the_window() -> None:
     history = History()
     spec = {"scaleUp": rules([]), "scaleDown": {**rules(["100%/15"]), "stabilizationWindowSeconds": 300}}
-    seen = []
+    seen: list[tuple[int, int]] = []
     for at in range(0, 600, 15):
         got = behavior.normalize(spec, history, 10 if not seen else seen[-1][1], 10 if at == 0 else 2, 1, 20, NOW + at)
         seen.append((at, got.replicas))
@@ -250,3 +252,27 @@ def test_requests_of_containers_sidecars_and_whole_pods() -> None:
     assert calculator.request(one, "", "memory") == 1000  # as its containers ask for it
     with pytest.raises(Uncountable, match="missing pod-level request for storage in Pod a"):
         calculator.request(one, "", "storage")
+
+
+labels = st.dictionaries(st.sampled_from("ab"), st.sampled_from("xy"), max_size=2)
+terms = st.lists(st.sampled_from(["a=x", "a=y", "b=x", "a in (x,y)", "b!=x", "a", "!b"]), min_size=1, max_size=2)
+
+
+@given(pods=st.lists(labels, max_size=6), selectors=st.lists(terms, min_size=1, max_size=5))
+def test_pods_and_rivals_are_found_as_by_looking_at_all(pods: list[dict[str, str]], selectors: list[list[str]]) -> None:
+    there: list[Object] = [{"metadata": {"name": str(i), "labels": each}} for i, each in enumerate(pods)]
+    sorted_ = Pods(lambda where: there)
+    near = Selectors()
+    parsed = {str(i): LabelSelector.parse(",".join(text)) for i, text in enumerate(selectors)}
+    near.put("0", LabelSelector.parse("a=z"))
+    for name, selector in parsed.items():
+        near.put(name, selector)
+    for name, selector in parsed.items():
+        mine = sorted_.selected("n", selector, 0.0)
+        assert mine == [pod for pod in there if selector.matches(pod["metadata"]["labels"])]
+        others = [n for n, s in parsed.items() if n != name and any(s.matches(p["metadata"]["labels"]) for p in mine)]
+        assert near.rivals(name, mine) == sorted(others)
+    for name in parsed:
+        near.drop(name)
+    assert not near
+    assert not near._by_pair

@@ -18,7 +18,7 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.events import NORMAL, WARNING, EventRecorder
 from glebe.kube.informer import Informers
-from glebe.kube.objects import EVERY, Object, ObjectKey, key_of, labels_of, set_condition
+from glebe.kube.objects import EVERY, Object, ObjectKey, key_of, set_condition
 from glebe.kube.pods import BY_SPACE, space, space_of
 from glebe.kube.resources import PODS, Resource
 from glebe.kube.selectors import LabelSelector, SelectorError
@@ -26,6 +26,7 @@ from glebe.workloads.autoscaling import behavior
 from glebe.workloads.autoscaling.behavior import History, Sample
 from glebe.workloads.autoscaling.metrics import Metrics, Scene, Unreadable, Wish, tolerances
 from glebe.workloads.autoscaling.readings import Readings
+from glebe.workloads.autoscaling.selecting import Pods, Selectors
 from glebe.workloads.autoscaling.target import NoTarget, read_scale, write_scale
 
 AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
@@ -75,7 +76,8 @@ class AutoscalerController:
         self._recorder = EventRecorder(client, env, "horizontal-pod-autoscaler")
         self._metrics = Metrics(client, Readings(client, env.clock))
         self._history: dict[ObjectKey, History] = {}
-        self._selectors: dict[tuple[str, str], dict[str, LabelSelector]] = {}  # by cluster and namespace, then name
+        self._selected = Pods(lambda where: self._pods.store.by_index(BY_SPACE, where))
+        self._selectors: dict[tuple[str, str], Selectors] = {}  # by cluster and namespace
         self._controller = Controller("horizontal-pod-autoscaler", self.reconcile, env, workers=5)
 
     def controller(self) -> Controller:
@@ -112,10 +114,11 @@ class AutoscalerController:
     def _forget(self, key: ObjectKey) -> None:
         self._history.pop(key, None)
         space_ = (key.cluster, key.namespace)
-        near = self._selectors.get(space_, {})
-        near.pop(key.name, None)
-        if not near:
-            self._selectors.pop(space_, None)
+        near = self._selectors.get(space_)
+        if near is not None:
+            near.drop(key.name)
+            if not near:
+                del self._selectors[space_]
 
     async def _look(self, look: _Look) -> None:
         spec, client = look.hpa["spec"], self._client.at(look.key.cluster)
@@ -215,12 +218,12 @@ class AutoscalerController:
     def _scene(self, look: _Look, scale: Object, selector: LabelSelector, current: int) -> Scene:
         there = int((scale.get("status") or {}).get("replicas") or 0)
         tolerance = tolerances(look.hpa["spec"].get("behavior"))
-        pods = self._selected(look.key, selector)
+        pods = self._pods_of(look, selector)
         return Scene(look.key.cluster, look.key.namespace, selector, pods, current, there, tolerance, look.now)
 
-    def _selected(self, key: ObjectKey, selector: LabelSelector) -> list[Object]:
-        where = space(key.cluster if self._client.cluster == EVERY else "", key.namespace)
-        return [p for p in self._pods.store.by_index(BY_SPACE, where) if selector.matches(labels_of(p))]
+    def _pods_of(self, look: _Look, selector: LabelSelector) -> list[Object]:
+        where = space(look.key.cluster if self._client.cluster == EVERY else "", look.key.namespace)
+        return self._selected.selected(where, selector, look.now)
 
     async def _selector(self, look: _Look, text: str) -> LabelSelector:
         """The target's selector, when it has one and no other autoscaler's target has the same pods."""
@@ -236,18 +239,14 @@ class AutoscalerController:
             await self._tell(look, WARNING, "InvalidSelector", why)
             look.set("ScalingActive", "False", "InvalidSelector", why)
             raise _Failed(why) from error
-        near = self._selectors.setdefault((look.key.cluster, look.key.namespace), {})
-        near[look.key.name] = selector
-        others = {name: other for name, other in near.items() if name != look.key.name}
-        if others:
-            labels = [labels_of(pod) for pod in self._selected(look.key, selector)]
-            rivals = [name for name, other in others.items() if any(other.matches(each) for each in labels)]
-            if rivals:
-                names = " ".join(f"{{{name} {look.key.namespace}}}" for name in sorted([look.key.name, *rivals]))
-                why = f"pods by selector {text} are controlled by multiple HPAs: [{names}]"
-                await self._tell(look, WARNING, "AmbiguousSelector", why)
-                look.set("ScalingActive", "False", "AmbiguousSelector", why)
-                raise _Failed(why)
+        near = self._selectors.setdefault((look.key.cluster, look.key.namespace), Selectors())
+        near.put(look.key.name, selector)
+        if rivals := near.rivals(look.key.name, self._pods_of(look, selector)):
+            names = " ".join(f"{{{name} {look.key.namespace}}}" for name in sorted([look.key.name, *rivals]))
+            why = f"pods by selector {text} are controlled by multiple HPAs: [{names}]"
+            await self._tell(look, WARNING, "AmbiguousSelector", why)
+            look.set("ScalingActive", "False", "AmbiguousSelector", why)
+            raise _Failed(why)
         return selector
 
     # --- words and writes
