@@ -14,7 +14,7 @@ import random
 import sqlite3
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +28,7 @@ from glebe.kube.objects import Object
 from glebe.kube.resources import JOBS, PODS, Resource
 from glebe.kube.transport import Transport
 from glebe.platform.embedded import Platform
-from glebe.platform.simulation import settled
+from glebe.platform.simulation import settled, tenants
 from glebe.platform.simulation.applications import applications
 from glebe.platform.simulation.assembly import simulated_platform
 from glebe.platform.simulation.faults import FaultRates, FaultyTransport
@@ -40,6 +40,8 @@ log = logging.getLogger("glebe.simulation")
 SETTLE_SECONDS = 3600.0
 LEDGER_SECONDS = 400.0
 CRASH_DOWNTIME = 4.0
+TENANTS = 4
+"""With every fourth seed several logical clusters follow."""
 SPAN = 240.0
 APPLICATIONS = 8
 """Each so many seeds have applications beside their jobs."""
@@ -100,8 +102,14 @@ class Run:
 
 def simulate(seed: int, rates: FaultRates | None = None) -> Report:
     """Run one seed to its end under virtual time; never raises for a broken invariant, reports it."""
+    rates = rates or FaultRates()
     with TemporaryDirectory(prefix="glebe-simulation-") as folder:
-        return virtualtime.run(_simulate(seed, rates or FaultRates(), Path(folder)))
+        report = virtualtime.run(_simulate(seed, rates, Path(folder)))
+        if report.violation or seed % TENANTS:
+            return report
+        violation, writes, injected = virtualtime.run(tenants.run(seed, rates, Path(folder)))
+        text = f"tenants: {violation}" if violation else ""
+        return replace(report, writes=report.writes + writes, faults=report.faults + injected, violation=text)
 
 
 async def _simulate(seed: int, rates: FaultRates, folder: Path) -> Report:
