@@ -16,6 +16,7 @@ from netmachine import POD_CIDR, SERVICES, Pod, peer, traces, why_not
 
 from glebe.node.network import links, namespaces, undo
 from glebe.node.network.kernelproxy import KernelProxy
+from glebe.node.network.probe import probe
 from glebe.node.network.routed import Routed
 from glebe.node.network.services import Balancer, Front, Target
 
@@ -213,6 +214,37 @@ def test_a_pod_that_is_there_stays_and_a_broken_one_is_made_anew(machine: Machin
     third = Pod(machine.routed, "00000001-pod", a.address)
     with third.listen(), socket.create_connection((a.address, 8080), 3):
         pass
+
+
+def test_forwarding_is_turned_on_only_where_it_is_needed(tmp_path: Path) -> None:
+    """A machine of its own (a namespace) that forwards nothing, with a way out."""
+    machine, outside = tmp_path / "machine", tmp_path / "outside"
+    for path in (machine, outside):
+        namespaces.create(path)
+
+    def act() -> None:
+        links.set_option("ipv4/ip_forward", "0")
+        with links.Links() as here, outside.open() as far:
+            here.up("lo")
+            here.add_pair("up0", "eth0", far.fileno())
+            here.add_address("up0", "192.0.2.1", 24)
+            here.up("up0")
+            here.add_route(IPv4Network("0.0.0.0/0"), "up0", gateway="192.0.2.2")
+        routed = Routed(tmp_path / "network", IPv4Network(POD_CIDR), [SERVICES])
+        routed.set_up()
+        routed.fill([])
+        assert routed.place.router == "up0"
+        assert (links.option("ipv4/conf/up0/forwarding"), links.option("ipv4/ip_forward")) == ("1", "0")
+        probe(routed, [str(routed.place.pods[9]), str(routed.place.pods[10])], str(SERVICES[-2]))
+        undo.undo(tmp_path / "network")
+        assert links.option("ipv4/conf/up0/forwarding") == "0"
+        assert links.names() == ["lo", "up0"]
+
+    try:
+        namespaces.inside(machine, act)
+    finally:
+        for path in (machine, outside):
+            namespaces.remove(path)
 
 
 def test_a_second_node_takes_other_addresses(machine: Machine, tmp_path: Path) -> None:
