@@ -441,11 +441,30 @@ async def test_an_empty_dir_over_its_limit_ends_the_pod(tmp_path: Path) -> None:
         pod = await pod_with(w, {"name": "e", "emptyDir": {"sizeLimit": "64Ki"}})
         path = (await volumes.provide(pod, tmp_path))["e"]
         (path / "f").write_bytes(b"x" * 50_000)
-        assert usage.excess(pod, tmp_path / "volumes") == ""
+        assert usage.excess(pod, tmp_path) == ""
         (path / "sub").mkdir()
         (path / "sub" / "g").write_bytes(b"x" * 50_000)
         text = 'Usage of EmptyDir volume "e" exceeds the limit "64Ki". '
-        assert usage.excess(pod, tmp_path / "volumes") == text
+        assert usage.excess(pod, tmp_path) == text
+
+
+def test_containers_over_their_ephemeral_storage(tmp_path: Path) -> None:
+    def container(name: str, limit: str) -> dict[str, Any]:
+        return {"name": name, "resources": {"limits": {"ephemeral-storage": limit}}}
+
+    pod = {"spec": {"containers": [container("a", "64Ki"), container("b", "1Mi"), {"name": "c"}]}}
+    for name in ("a", "b", "c", "volumes/e"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "b" / "log").write_bytes(b"x" * 100_000)
+    (tmp_path / "b" / "link").symlink_to("/")
+    assert usage.is_limited(pod)
+    assert usage.excess(pod, tmp_path) == ""
+    (tmp_path / "a" / "log").write_bytes(b"x" * 100_000)
+    assert usage.excess(pod, tmp_path) == 'Container a exceeded its local ephemeral storage limit "64Ki". '
+    (tmp_path / "volumes" / "e" / "f").write_bytes(b"x" * 2_000_000)
+    text = "Pod ephemeral local storage usage exceeds the total limit of containers 1088Ki. "
+    assert usage.excess(pod, tmp_path) == text
+    assert not usage.is_limited({"spec": {"containers": [{"name": "c"}]}})
 
 
 @root_only

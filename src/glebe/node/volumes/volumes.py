@@ -285,11 +285,11 @@ class Volumes:
                     log.warning('pod %s: volume "%s" keeps its old content: %s', _name(pod), volume["name"], error)
 
     async def _mind_limits(self, pod: Object, pod_dir: Path) -> str:
-        if not usage.limited(pod):
+        if not usage.is_limited(pod):
             await asyncio.get_running_loop().create_future()
         while True:
             await asyncio.sleep(MEASURE)
-            problem = await asyncio.to_thread(usage.excess, pod, pod_dir / "volumes")
+            problem = await asyncio.to_thread(usage.excess, pod, pod_dir)
             if problem:
                 return problem
 
