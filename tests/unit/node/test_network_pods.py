@@ -23,7 +23,7 @@ from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object
 from glebe.kube.resources import NODES, PODS, SERVICES
 from glebe.node.fleet import parse_fleet
-from glebe.node.network import links, undo
+from glebe.node.network import links, network, nftables, undo
 from glebe.node.network.options import NetworkOptions
 from glebe.platform.embedded import Platform, PlatformConfig
 
@@ -118,7 +118,8 @@ async def ask_until(url: str) -> str:
 
 
 @needs_namespaces
-async def test_pods_find_a_service_by_its_name(tmp_path: Path) -> None:
+async def test_pods_find_a_service_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "_LOOK", 0.2)
     async with platform(tmp_path, "namespace") as made:
         service = await made.client.create(SERVICES, web_service(80))
         await made.client.create(PODS, pod("web", SERVER, ports=[{"name": "http", "containerPort": 8080}]))
@@ -135,6 +136,11 @@ async def test_pods_find_a_service_by_its_name(tmp_path: Path) -> None:
         assert (await ask_until(f"http://{service['spec']['clusterIP']}")).split()[0] == web
         node = await made.client.get(NODES, "local")
         assert gateway[1].rpartition(".")[0] == node["spec"]["podCIDR"].rpartition(".")[0]
+        state = undo.read_state(directory)
+        assert state is not None
+        nftables.delete_table(state.table)  # as "nft flush ruleset" does
+        assert not await asyncio.to_thread(get, f"http://127.0.0.1:{node_port}")
+        await ask_until(f"http://127.0.0.1:{node_port}")
         await made.client.delete(SERVICES, "web", "default")
         await until(lambda: not get(f"http://127.0.0.1:{node_port}"))
     assert undo.read_state(tmp_path / "data" / "nodes" / "local" / "network") is None  # nobody left, nothing left

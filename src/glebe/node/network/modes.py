@@ -11,7 +11,7 @@ from typing import Protocol
 
 from glebe.kube.clock import Env
 from glebe.kube.objects import Object
-from glebe.node.network import guard, probe, undo
+from glebe.node.network import guard, nftables, probe, undo
 from glebe.node.network.addresses import Addresses, NoAddressLeft
 from glebe.node.network.kernelproxy import KernelProxy
 from glebe.node.network.options import NetworkOptions
@@ -151,6 +151,10 @@ class NamespaceMode:
         async with self._lock:
             self._proxy.forget()
             await asyncio.to_thread(self._routed.fill, [address for _, address in self.addresses.all()])
+
+    async def is_whole(self) -> bool:
+        """Whether the rules are still there; others may have emptied all tables of the machine."""
+        return await asyncio.to_thread(nftables.has_table, self._routed.place.table)
 
     async def stop(self, *, empty: bool) -> None:
         if empty:

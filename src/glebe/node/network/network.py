@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network, ip_network
@@ -33,6 +34,7 @@ log = logging.getLogger("glebe.node")
 
 _SERVICE_CIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False)
 _RETRY = 1.0  # seconds
+_LOOK = 10.0  # seconds between looks whether the rules are still there
 
 
 class Network:
@@ -166,6 +168,7 @@ class Network:
                 group.create_task(self._feed.run(self._apply), name="process node: services")
                 if isinstance(self._mode, NamespaceMode):
                     group.create_task(self._publish(self._mode.pods), name="process node: podCIDR")
+                    group.create_task(self._mind(self._mode), name="process node: rules")
         finally:
             self._cluster.services.remove_handler(self._on_service)
             if self._dns is not None:
@@ -182,13 +185,32 @@ class Network:
             await self._mode.apply(wanted)
         except OSError as error:
             log.warning("Services cannot be set up: %s; everything is set up anew", error.strerror or error)
-            await asyncio.sleep(_RETRY)
-            await self._mode.reset()
-            await self._mode.apply(self._fixed)
-            self._feed.want_all()
+            await self._renew()
         if self.mode == "loopback" and not self._server:
             for uid, pod in self._attached.items():
                 self._write_files(pod, self.address(uid) or "")
+
+    async def _renew(self) -> None:
+        """Build all rules from nothing; tried until the kernel takes them."""
+        while True:
+            await asyncio.sleep(_RETRY)
+            try:
+                await self._mode.reset()
+                await self._mode.apply(self._fixed)
+            except OSError as error:
+                log.warning("the pods' rules cannot be made: %s", error.strerror or error)
+                continue
+            self._feed.want_all()
+            return
+
+    async def _mind(self, mode: NamespaceMode) -> None:
+        """Somebody else may empty all tables of the machine (``nft flush ruleset``)."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            with contextlib.suppress(OSError):
+                if not await mode.is_whole():
+                    log.warning("the pods' rules are gone; they are made anew")
+                    await self._renew()
 
     async def _publish(self, network: IPv4Network) -> None:
         """``spec.podCIDR`` of the node, which can be set once."""

@@ -20,7 +20,7 @@ from glebe.node.network.netlink import APPEND, CREATE, Netlink, attribute, neste
 _FAMILY = 12  # NETLINK_NETFILTER
 _SUBSYSTEM = 10
 _BEGIN, _END = 16, 17
-_NEW_TABLE, _DEL_TABLE, _NEW_CHAIN, _DEL_CHAIN = 0, 2, 3, 5
+_NEW_TABLE, _GET_TABLE, _DEL_TABLE, _NEW_CHAIN, _DEL_CHAIN = 0, 1, 2, 3, 5
 _NEW_RULE, _DEL_RULE, _NEW_SET, _DEL_SET, _NEW_ELEMENT, _DEL_ELEMENT = 6, 8, 9, 11, 12, 14
 _IPV4 = 2
 _ANONYMOUS, _CONSTANT, _MAP, _TIMEOUT, _EVAL = 1, 2, 8, 0x10, 0x20
@@ -294,6 +294,19 @@ class Change:
         mark = struct.pack(">BBH", socket.AF_UNSPEC, 0, _SUBSYSTEM)
         with Netlink(_FAMILY) as netlink:
             netlink.transaction((_BEGIN, mark), self.messages, _END)
+
+
+def has_table(name: str) -> bool:
+    """Whether there is such a table.
+
+    :raises OSError: the kernel does not say.
+    """
+    with Netlink(_FAMILY) as netlink:
+        try:
+            netlink.request((_SUBSYSTEM << 8) | _GET_TABLE, struct.pack(">BBH", _IPV4, 0, 0) + text(1, name))
+        except FileNotFoundError:
+            return False
+    return True
 
 
 def delete_table(name: str) -> None:
