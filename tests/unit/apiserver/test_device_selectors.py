@@ -82,9 +82,8 @@ def test_the_api_refuses(text: str, reason: str, message: str) -> None:
     (cause,) = devicerules.devices(_request(selectors=[{"cel": {"expression": text}}]), "spec")
     assert (cause.reason, cause.field) == (reason, "spec.devices.requests[0].exactly.selectors[0].cel.expression")
     assert message in cause.message
-    chosen = {
-        "devices": {"requests": [{"name": "r", "firstAvailable": [{"selectors": [{"cel": {"expression": text}}]}]}]}
-    }
+    choice = {"name": "a", "deviceClassName": "c", "selectors": [{"cel": {"expression": text}}]}
+    chosen = {"devices": {"requests": [{"name": "r", "firstAvailable": [choice]}]}}
     assert [c.field for c in devicerules.devices(chosen, "spec")] == [
         "spec.devices.requests[0].firstAvailable[0].selectors[0].cel.expression"
     ]
@@ -100,3 +99,35 @@ def test_counts() -> None:
     assert devicerules.devices(_request(allocationMode="ExactCount", count=0), "spec")[0].field.endswith(
         "exactly.count"
     )
+
+
+def _about(*requests: dict[str, Any], **more: Any) -> list[str]:
+    return [
+        f"{c.field}: {c.message}"
+        for c in devicerules.devices({"devices": {"requests": list(requests), **more}}, "spec")
+    ]
+
+
+def test_what_names_requests_names_some() -> None:
+    """Held against what a kube-apiserver 1.36 answered."""
+    one = {"name": "r", "exactly": {"deviceClassName": "c"}}
+    unknown = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"
+    assert _about(one, one) == ['spec.devices.requests[1]: Duplicate value: "r"']
+    assert _about(*[one] * 33) == ["spec.devices.requests: Too many: 33: must have at most 32 items"]
+    assert _about(one, constraints=[{"requests": ["x"], "matchAttribute": "a/b"}]) == [
+        f'spec.devices.constraints[0].requests[0]: Invalid value: "x": {unknown}'
+    ]
+    assert _about(one, constraints=[{"matchAttribute": "b"}]) == [
+        'spec.devices.constraints[0].matchAttribute: Invalid value: "b": '
+        "a fully qualified name must be a domain and a name separated by a slash"
+    ]
+    assert _about(one, config=[{"requests": ["r"]}]) == ["spec.devices.config[0].opaque: Required value"]
+    nine = [{"name": f"a{i}", "deviceClassName": "c"} for i in range(9)]
+    assert _about({"name": "r", "firstAvailable": nine}) == [
+        "spec.devices.requests[0].firstAvailable: Too many: 9: must have at most 8 items"
+    ]
+    assert (
+        _about({"name": "r", "firstAvailable": nine[:2]}, constraints=[{"requests": ["r/a1"], "matchAttribute": "a/b"}])
+        == []
+    )
+    assert _about({"exactly": {"deviceClassName": "c"}})[0].startswith("spec.devices.requests[0].name")

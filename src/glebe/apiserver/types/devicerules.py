@@ -12,12 +12,19 @@ from glebe.kube.objects import Object
 
 Rule = Callable[[Object, "Object | None"], list[Cause]]
 
+_MOST, _MOST_CHOICES = 32, 8
+_NO_REQUEST = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'"
 _SUBDOMAIN, _LABEL = n.subdomain_faults, n.label_faults
 
 
 def devices(spec: Any, path: str) -> list[Cause]:
-    causes: list[Cause] = []
-    for i, request in enumerate((spec.get("devices") or {}).get("requests") or ()):
+    """What is wrong with a claim's specification."""
+    given = (spec.get("devices") or {}).get("requests") or ()
+    causes = _no_more(given, _MOST, f"{path}.devices.requests")
+    if causes:
+        return causes
+    causes += _unlike(given, f"{path}.devices.requests")
+    for i, request in enumerate(given):
         where = f"{path}.devices.requests[{i}]"
         causes += named(_LABEL)(request.get("name"), f"{where}.name")
         exactly, first = request.get("exactly"), request.get("firstAvailable")
@@ -28,32 +35,80 @@ def devices(spec: Any, path: str) -> list[Cause]:
                 causes.append(n.invalid(where, None, f"{why}, but multiple fields are set"))
             else:
                 causes.append(n.required(where, why))
-        if exactly is not None:
-            rule = named(_SUBDOMAIN, why="")
-            causes += rule(exactly.get("deviceClassName"), f"{where}.exactly.deviceClassName")
+        elif exactly is not None:
             causes += _wanted(exactly, f"{where}.exactly")
-        for j, choice in enumerate(first or ()):
-            causes += _wanted(choice, f"{where}.firstAvailable[{j}]")
+        else:
+            causes += _no_more(first, _MOST_CHOICES, f"{where}.firstAvailable") or [
+                *_unlike(first, f"{where}.firstAvailable"),
+                *(c for j, choice in enumerate(first) for c in _wanted(choice, f"{where}.firstAvailable[{j}]")),
+            ]
+    return causes + _about(spec, path)
+
+
+def _no_more(items: Any, most: int, path: str) -> list[Cause]:
+    if len(items) <= most:
+        return []
+    return [Cause("FieldValueTooMany", f"Too many: {len(items)}: must have at most {most} items", path)]
+
+
+def _unlike(items: Any, path: str) -> list[Cause]:
+    """Names that come twice."""
+    given = [item.get("name") for item in items]
+    return [n.duplicate(f"{path}[{i}]", name) for i, name in enumerate(given) if name and name in given[:i]]
+
+
+def _about(spec: Any, path: str) -> list[Cause]:
+    """Constraints and configuration, which name requests."""
+    inside, known = spec.get("devices") or {}, _requests(spec)
+    causes: list[Cause] = []
+    for kind in ("constraints", "config"):
+        for i, item in enumerate(inside.get(kind) or ()):
+            where = f"{path}.devices.{kind}[{i}]"
+            causes += [
+                n.invalid(f"{where}.requests[{j}]", name, _NO_REQUEST)
+                for j, name in enumerate(item.get("requests") or ())
+                if name not in known
+            ]
+            causes += _constraint(item, where) if kind == "constraints" else _configuration(item, where)
     return causes
 
 
+def _constraint(item: Any, where: str) -> list[Cause]:
+    said = [key for key in ("matchAttribute", "distinctAttribute") if item.get(key) is not None]
+    if not said:
+        why = 'exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set'
+        return [n.required(where, why)]
+    why = "a fully qualified name must be a domain and a name separated by a slash"
+    return [n.invalid(f"{where}.{key}", item[key], why) for key in said if "/" not in item[key]]
+
+
+def _configuration(item: Any, where: str) -> list[Cause]:
+    return [n.required(f"{where}.opaque")] if item.get("opaque") is None else []
+
+
 def _wanted(request: Any, path: str) -> list[Cause]:
-    """Selectors and the number of devices of one request."""
-    causes = selectors(request.get("selectors"), f"{path}.selectors")
+    """Class, selectors, number of devices and tolerations of one request."""
+    causes = named(_SUBDOMAIN, why="")(request.get("deviceClassName"), f"{path}.deviceClassName")
+    causes += selectors(request.get("selectors"), f"{path}.selectors")
     mode, count = request.get("allocationMode"), request.get("count") or 0
     if mode == "All" and count:
         causes.append(n.invalid(f"{path}.count", count, "must not be specified when allocationMode is 'All'"))
     elif mode == "ExactCount" and count <= 0:
         causes.append(n.invalid(f"{path}.count", count, "must be greater than zero"))
+    for i, toleration in enumerate(request.get("tolerations") or ()):
+        if toleration.get("operator") == "Exists" and toleration.get("value"):
+            where = f"{path}.tolerations[{i}].value"
+            causes.append(n.invalid(where, toleration["value"], "must be empty for operator `Exists`"))
     return causes
 
 
 def selectors(given: Any, path: str) -> list[Cause]:
     """What is wrong with selectors of devices: they are compiled, and their cost is estimated."""
-    causes: list[Cause] = []
-    for i, selector in enumerate(given or ()):
+    causes = _no_more(given or (), _MOST, path)
+    for i, selector in enumerate(() if causes else given or ()):
         cel = selector.get("cel")
         if cel is None:
+            causes.append(n.required(f"{path}[{i}].cel"))
             continue
         where, text = f"{path}[{i}].cel.expression", str(cel.get("expression", ""))
         causes += _expression(text, where)
@@ -117,8 +172,9 @@ def _requests(spec: Any) -> set[str]:
     """Names of requests, and REQUEST/ALTERNATIVE."""
     names: set[str] = set()
     for request in (spec.get("devices") or {}).get("requests") or ():
-        names.add(request["name"])
-        names.update(f"{request['name']}/{choice['name']}" for choice in request.get("firstAvailable") or ())
+        name = str(request.get("name") or "")
+        names.add(name)
+        names.update(f"{name}/{choice.get('name') or ''}" for choice in request.get("firstAvailable") or ())
     return names
 
 
@@ -127,7 +183,7 @@ def _results(allocation: Any, known: set[str]) -> list[Cause]:
     for i, result in enumerate((allocation.get("devices") or {}).get("results") or ()):
         where, name = f"status.allocation.devices.results[{i}]", result.get("request", "")
         if name not in known:
-            causes.append(n.invalid(f"{where}.request", name, "must be the name of a request in the claim"))
+            causes.append(n.invalid(f"{where}.request", name, _NO_REQUEST))
         causes += [n.required(f"{where}.{key}") for key in ("driver", "pool", "device") if not result.get(key)]
     return causes
 

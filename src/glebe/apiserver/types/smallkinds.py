@@ -110,7 +110,6 @@ TABLES: dict[tuple[str, str], Table] = {
         ("spec.pool.generation", at_least(0, "must be greater than or equal to zero")),
         ("spec.devices[].name", named(_LABEL)),
     ),
-    ("resource.k8s.io", "DeviceClass"): (("spec.selectors[].cel", lambda v, p: [n.required(p)] if v is None else []),),
     ("storage.k8s.io", "CSINode"): (
         ("spec.drivers[].name", required()),
         ("spec.drivers[].nodeID", required()),
