@@ -15,6 +15,9 @@ from glebe.kube.objects import Object
 from glebe.workloads.binder.nodematch import term_matches
 
 
+_REMEMBERED = 32  # selectors whose verdict each device knows
+
+
 class DeviceId(NamedTuple):
     """What names a device in an allocation."""
 
@@ -57,6 +60,8 @@ class Device:
         """
         known = self._verdicts.get(expression)
         if known is None:
+            if len(self._verdicts) >= _REMEMBERED:
+                self._verdicts.clear()
             known = self._verdicts[expression] = self._ask(expression)
         return known
 
