@@ -14,7 +14,6 @@ from glebe.kube import quantity
 from glebe.kube.objects import Object
 from glebe.workloads.binder.nodematch import term_matches
 
-
 _REMEMBERED = 32  # selectors whose verdict each device knows
 
 
