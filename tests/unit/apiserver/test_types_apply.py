@@ -251,3 +251,22 @@ async def test_who_changes_nothing_but_the_owners_is_heard() -> None:
     )
     assert orjson.loads(answer.body)["data"] == {"a": "1"}
     await server.close()
+
+
+def test_sets_are_written_in_upstreams_order() -> None:
+    obj: Object = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d", "labels": {"z": "1", "a": "2"}},
+        "spec": {"template": {"spec": {"containers": [{"name": "b", "image": "i"}, {"name": "a", "env": []}]}}},
+    }
+    update_managed_fields(info("apps", "deployments"), None, obj, "me", "Update", "2026-01-01T00:00:00Z")
+
+    def check(fields: dict[str, Any]) -> None:
+        assert list(fields) == sorted(fields)
+        for each in fields.values():
+            check(each)
+
+    fields = obj["metadata"]["managedFields"][0]["fieldsV1"]
+    assert list(fields["f:metadata"]["f:labels"]) == [".", "f:a", "f:z"]
+    check(fields)

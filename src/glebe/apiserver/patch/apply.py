@@ -52,11 +52,11 @@ def update_managed_fields(
         if _identity_of(entry) == me:
             mine, total = entry, fs.union(rest, changed)
             if total:
-                entries.append(entry if total == owned else {**entry, "time": now, "fieldsV1": total})
+                entries.append(entry if total == owned else {**entry, "time": now, "fieldsV1": _ordered(total)})
             continue
         rest = fs.difference(rest, changed) if changed else rest
         if rest:
-            entries.append(entry if rest == owned else {**entry, "fieldsV1": rest})
+            entries.append(entry if rest == owned else {**entry, "fieldsV1": _ordered(rest)})
     if mine is None and changed:
         entries.append(_entry(manager, operation, info.api_version, subresource, now, changed))
     _set_entries(new, _capped(_sorted(entries), info.api_version, now))
@@ -149,7 +149,7 @@ def _settle(
         rest = fs.difference(fields, lost) if lost else fields
         rest = fs.without(rest, removed) if removed else rest
         if rest:
-            entries.append(entry if rest == fields else {**entry, "fieldsV1": rest})
+            entries.append(entry if rest == fields else {**entry, "fieldsV1": _ordered(rest)})
     return entries, conflicts
 
 
@@ -203,11 +203,16 @@ def _entry(manager: str, operation: str, version: str, subresource: str, now: st
         "apiVersion": version,
         "time": now,
         "fieldsType": "FieldsV1",
-        "fieldsV1": fields,
+        "fieldsV1": _ordered(fields),
     }
     if subresource:
         out["subresource"] = subresource
     return out
+
+
+def _ordered(fields: fs.FieldSet) -> fs.FieldSet:
+    """As upstream writes sets: clients compare bytes."""
+    return {key: _ordered(value) if value else value for key, value in sorted(fields.items())}
 
 
 def _base_entries(live: Object | None, new: Object) -> list[Entry]:
