@@ -51,5 +51,6 @@ async def finish_deletion(client: Client, pod: Object) -> None:
     try:
         await client.delete(PODS, meta["name"], meta["namespace"], grace_period=0, uid=meta["uid"])
     except ApiError as error:
-        if not (is_not_found(error) or is_conflict(error)):
+        another = is_conflict(error) and "uid" in error.message.lower()  # any other conflict is to be tried again
+        if not (is_not_found(error) or another):
             raise
