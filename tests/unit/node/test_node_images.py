@@ -247,6 +247,22 @@ async def test_unused_images_are_removed(tmp_path: Path) -> None:
     assert not list((tmp_path / "store").rglob("rootfs"))
 
 
+async def test_nothing_is_removed_while_an_image_is_made_ready(tmp_path: Path) -> None:
+    registry = Registry()
+    registry.tags["v1"] = registry.content.image([layer(("f", "1"))])
+    async with registry.serving() as host:
+        made = images(tmp_path)
+        pulling = asyncio.create_task(had(made, f"{host}/app:v1"))
+        freed = []
+        while not pulling.done():
+            freed.append(await made.collect([], older_than=2000.0))
+            await asyncio.sleep(0)
+        assert set(freed) == {0}
+        assert tree((await pulling).root) == {"f": "1"}
+        await made.collect([], older_than=2000.0)
+        assert made.store.list() == []
+
+
 # --- run
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,9 +100,13 @@ async def test_the_platforms_own_directory_is_hidden(tmp_path: Path) -> None:
         path.mkdir(parents=True)
         (path / "f").write_text(f"{path.name}\n")
     script = f"cat f {NOWHERE}/f; ls {tmp_path}/platform; echo new > made"
-    async with world(tmp_path, hidden=[tmp_path / "platform"]) as w:
-        mounts = (Mount(str(volume), NOWHERE),)
-        assert await w.say("sh", "-c", script, cwd=str(work), mounts=mounts) == "work\nvolume\npods\n"
+    (tmp_path / "link").symlink_to("platform")
+    for base in ("platform", "link"):
+        async with world(tmp_path, hidden=[tmp_path / base]) as w:
+            own = tmp_path / base / "pods" / "work"
+            mounts = (Mount(str(volume), NOWHERE),)
+            assert await w.say("sh", "-c", script, cwd=str(own), mounts=mounts) == "work\nvolume\npods\n"
+        shutil.rmtree(tmp_path / "pods")
     assert (work / "made").read_text() == "new\n"
 
 

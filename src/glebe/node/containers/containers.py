@@ -160,7 +160,7 @@ class Containers:
         used = [Path((run.spec.get("oci") or {}).get("overlay", {}).get("lower", "")) for run in runs]
         volumes = self._settings.agent_file.parent.glob("pods/*/volumes/*")
         used += [path.readlink() for path in volumes if path.is_symlink()]  # volumes that are images
-        freed = await asyncio.to_thread(self._store().store.collect, used, self._now() - unused_for)
+        freed = await self._store().collect(used, self._now() - unused_for)
         self._news()
         return freed
 

@@ -236,7 +236,7 @@ class _Planner:
         cover.mkdir(parents=True)
         operations: list[Operation] = [["bind", str(cover), str(cover), False, False]]
         kept: list[str] = []
-        for path, read_only in sorted(dict(keep).items()):
+        for path, read_only in sorted({os.path.realpath(path): read_only for path, read_only in keep}.items()):
             inside = path.startswith(directory + "/") and os.path.exists(path)
             if not inside or any(f"{path}/".startswith(f"{other}/") for other in kept):
                 continue

@@ -33,6 +33,8 @@ class Images:
         self.store = Store(directory, now)
         self._layouts = layouts
         self._size_bound = size_bound
+        self._active = 0  # those who look for an image now
+        self._order = asyncio.Lock()  # held while images are removed
         self._pulls: dict[tuple[str, tuple[Credentials, ...]], asyncio.Task[Image]] = {}
 
     async def ensure(self, name: str, policy: str, pull_secrets: Iterable[Mapping[str, Any]], tell: Tell) -> Image:
@@ -41,6 +43,14 @@ class Images:
         :param tell: takes the events of what goes well; failures are the caller's to tell.
         :raises ImageError: it cannot be had; its ``reason`` is the container's waiting reason.
         """
+        async with self._order:
+            self._active += 1
+        try:
+            return await self._ensure(name, policy, pull_secrets, tell)
+        finally:
+            self._active -= 1
+
+    async def _ensure(self, name: str, policy: str, pull_secrets: Iterable[Mapping[str, Any]], tell: Tell) -> Image:
         wanted = reference.read(name)
         present = self.store.get(wanted) if policy != "Always" else None
         present = present or await self._local(wanted)  # looked at each time for "Always": it may be another by now
@@ -59,6 +69,13 @@ class Images:
         )
         await tell("Normal", "Pulled", text)
         return image
+
+    async def collect(self, in_use: Iterable[Path], older_than: float) -> int:
+        """Remove images as :meth:`Store.collect` does, but not while one is being made ready."""
+        async with self._order:
+            if self._active or self._pulls:
+                return 0
+            return await asyncio.to_thread(self.store.collect, in_use, older_than)
 
     async def _local(self, wanted: Reference) -> Image | None:
         """An image that lies in a layout; a damaged one counts as a failed pull."""

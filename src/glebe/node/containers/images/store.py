@@ -11,6 +11,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ class Store:
         self._bound = bound
         self._coming: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._names: dict[str, dict[str, Any]] | None = None
+        self._guard = threading.RLock()  # of the table: images are taken in by threads
 
     # --- blobs
 
@@ -109,7 +111,8 @@ class Store:
 
     def get(self, name: Reference) -> Image | None:
         """The image of this name, when it is here and unpacked."""
-        entry = self._table().get(str(name))
+        with self._guard:
+            entry = self._table().get(str(name))
         if entry is None:
             return None
         try:
@@ -129,17 +132,20 @@ class Store:
     def list(self) -> list[dict[str, Any]]:
         """What ``node.status.images`` says: the largest first."""
         by_id: dict[str, dict[str, Any]] = {}
-        for name, entry in sorted(self._table().items()):
+        with self._guard:
+            entries = sorted(self._table().items())
+        for name, entry in entries:
             item = by_id.setdefault(entry["id"], {"names": [], "sizeBytes": int(entry["size"])})
             item["names"] += [text for text in (entry["ref"], name) if text not in item["names"]]
         return sorted(by_id.values(), key=lambda item: (-item["sizeBytes"], item["names"]))
 
     def used(self, name: Reference) -> None:
         """Note that the image is wanted now."""
-        entry = self._table().get(str(name))
-        if entry is not None:
-            entry["usedAt"] = self._now()
-            self._save()
+        with self._guard:
+            entry = self._table().get(str(name))
+            if entry is not None:
+                entry["usedAt"] = self._now()
+                self._save()
 
     # --- whole images
 
@@ -183,8 +189,9 @@ class Store:
 
     def name(self, name: Reference, identity: str, ref: str, size: int) -> None:
         """Give an unpacked image a name."""
-        self._table()[str(name)] = {"id": identity, "ref": ref, "size": size, "usedAt": self._now()}
-        self._save()
+        with self._guard:
+            self._table()[str(name)] = {"id": identity, "ref": ref, "size": size, "usedAt": self._now()}
+            self._save()
 
     def name_plain(self, name: Reference, root: Path, config: bytes) -> None:
         """Give a root directory of the machine a name; it stays where it is."""
@@ -195,8 +202,9 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(config)
         entry = {"id": identity, "ref": identity, "size": 0, "usedAt": self._now(), "plain": True, "root": str(root)}
-        self._table()[str(name)] = entry
-        self._save()
+        with self._guard:
+            self._table()[str(name)] = entry
+            self._save()
 
     def collect(self, in_use: Iterable[Path], older_than: float) -> int:
         """Remove images that nobody uses and nobody has used since ``older_than``, and what belongs to no image.
@@ -204,13 +212,14 @@ class Store:
         :returns: bytes of blobs that were freed.
         """
         kept_roots = {str(path) for path in in_use}
-        table = self._table()
-        for name, entry in list(table.items()):
-            root = entry["root"] if entry.get("plain") else str(self._root(entry["id"]))
-            if root not in kept_roots and entry["usedAt"] < older_than:
-                del table[name]
-        self._save()
-        ids = {entry["id"].partition(":")[2] for entry in table.values()}
+        with self._guard:
+            table = self._table()
+            for name, entry in list(table.items()):
+                root = entry["root"] if entry.get("plain") else str(self._root(entry["id"]))
+                if root not in kept_roots and entry["usedAt"] < older_than:
+                    del table[name]
+            self._save()
+            ids = {entry["id"].partition(":")[2] for entry in table.values()}
         for path in (self.directory / "roots").glob("*"):
             if path.name not in ids and str(path / "rootfs") not in kept_roots:
                 shutil.rmtree(path, ignore_errors=True)
