@@ -36,8 +36,15 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "up": (
         ("glebe up", "the default fleet, data in `~/.glebe`"),
         ("glebe up --data-dir /tmp/try --fleet examples/fleet.yaml", "another fleet, kept elsewhere"),
+        ("glebe up --scenario s.yaml", "things go wrong, by a [scenario](simulated-nodes.md#scenarios)"),
         ("glebe up --listen 127.0.0.1:6443", "a fixed port, so that kubeconfigs stay valid"),
         ("glebe up --audit-log-path audit.log", "who asked what; see [Identity, rights, audit](identity.md)"),
+    ),
+    "agent": (
+        (
+            "glebe agent --simulated --fleet fleet.yaml --kubeconfig kind.kubeconfig",
+            "[simulated nodes](simulated-nodes.md) on any Kubernetes",
+        ),
     ),
     "demo": (("glebe demo", "exits with 1 when anything that it tells of did not happen"),),
     "run": (

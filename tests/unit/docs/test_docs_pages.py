@@ -26,6 +26,7 @@ from glebe.kube.errors import ApiError
 from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.resources import Resource
 from glebe.node.fleet import parse_fleet
+from glebe.node.simulated.scenario import parse_scenario
 from glebe.platform import bootstrap
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -142,6 +143,7 @@ def test_fleet_files_in_the_pages_are_valid(document: dict[str, Any]) -> None:
 
 #: Files for flags, by kind; what is not here is an object for the API.
 FILES = {
+    "Scenario": lambda document: parse_scenario(yaml.safe_dump(document)),
     "Policy": audit_policy.read,
     "AuthenticationConfiguration": authconfig.read,
     "EncryptionConfiguration": parse_encryption_config,
