@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from node_world import World, world
-from test_node_process import SPEC, gone, log_of, machine, phase
+from test_node_process import SPEC, gone, machine, phase
 
 from glebe.kube.clock import Env
 from glebe.kube.objects import Object, condition_is_true
@@ -88,13 +88,15 @@ async def test_startup_holds_readiness_back_and_readiness_comes_and_goes(tmp_pat
 
 async def test_what_fails_its_liveness_probe_is_started_again(tmp_path: Path) -> None:
     async with machine(tmp_path) as (w, node):
-        sick = tmp_path / "sick"
-        body = c(
-            "echo up; sleep 60",
-            livenessProbe=probe(f"if test -e {sick}; then echo ill; exit 1; fi", failureThreshold=1),
-        )
-        await w.pod("p", "local", containers=[body], restartPolicy="Always", terminationGracePeriodSeconds=5)
-        await w.pod("once", "local", containers=[body], terminationGracePeriodSeconds=5)
+        sick, doomed = tmp_path / "sick", tmp_path / "doomed"
+
+        def minded(file: Path) -> dict[str, Any]:
+            look = probe(f"if test -e {file}; then echo ill; exit 1; fi", failureThreshold=1)
+            return c("echo up; sleep 60", livenessProbe=look)
+
+        await w.pod("p", "local", containers=[minded(sick)], restartPolicy="Always", terminationGracePeriodSeconds=5)
+        await w.pod("once", "local", containers=[minded(doomed)], terminationGracePeriodSeconds=5)
+        doomed.touch()
         await until(w, "p", lambda p: condition_is_true(p, "Ready"))
         sick.touch()
         pod = await until(w, "p", lambda p: status_of(p)["restartCount"] == 1)
@@ -104,7 +106,7 @@ async def test_what_fails_its_liveness_probe_is_started_again(tmp_path: Path) ->
         said = await events(w, "p")
         assert ("Unhealthy", "Liveness probe failed: ill\n", "c") in said
         assert ("Killing", "Container c failed liveness probe, will be restarted", "c") in said
-        assert await log_of(node, pod) == "up\n"
+        await w.until(lambda: _logged(node, pod, "c", "up\n"), timeout=3, every=0.02)
         await phase(w, "once", "Failed")  # its policy is Never
         assert ("Killing", "Container c failed liveness probe", "c") in await events(w, "once")
 

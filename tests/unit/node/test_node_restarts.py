@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from glebe.node.conditions import phase_of
 from glebe.node.process.ordering import Turns, predecessors
-from glebe.node.process.probing import Kind, Probe, Series, first_at, probes_of
+from glebe.node.process.probing import Kind, Probe, Series, early, first_at, probes_of
 from glebe.node.restarts import Restarts
 from glebe.node.status import Container, Exit
 
@@ -69,8 +69,26 @@ def test_probes_have_upstreams_defaults() -> None:
     probes = probes_of(body)
     assert probes[Kind.LIVENESS] == Probe(Kind.LIVENESS, {"exec": {"command": ["x"]}}, 0, 10, 1, 1, 3, 0.0)
     assert list(probes) == [Kind.LIVENESS]  # an empty one is none
-    assert first_at(Probe(Kind.STARTUP, {}, delay=5), 100.0, 102.0) == 105.0
-    assert first_at(Probe(Kind.STARTUP, {}, delay=5), 100.0, 200.0) == 200.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "delay", "now", "first", "before"),
+    [
+        (Kind.READINESS, 0, 100.0, 100.0, []),
+        (Kind.READINESS, 5, 102.0, 105.0, []),
+        (Kind.READINESS, 5, 200.0, 200.0, []),
+        (Kind.LIVENESS, 0, 100.0, 110.0, []),
+        (Kind.LIVENESS, 5, 100.0, 110.0, []),
+        (Kind.LIVENESS, 15, 100.0, 120.0, []),
+        (Kind.LIVENESS, 0, 205.0, 210.0, []),  # an agent that came later
+        (Kind.STARTUP, 0, 100.0, 110.0, [100.0, 101.0, 102.0, 104.0, 108.0]),
+        (Kind.STARTUP, 9, 100.0, 110.0, [109.0]),
+    ],
+)
+def test_when_probes_begin(kind: Kind, delay: float, now: float, first: float, before: list[float]) -> None:
+    probe = Probe(kind, {}, delay=delay)
+    assert first_at(probe, 100.0, now) == first
+    assert early(probe, 100.0, now) == before
 
 
 def test_main_containers_end_first_then_sidecars_the_last_started_first() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from glebe.node.process import actions
 from glebe.node.process.actions import ActionError, Target
 from glebe.node.process.context import WARNING, PodContext
-from glebe.node.process.probing import Kind, Probe, Series, first_at, probes_of
+from glebe.node.process.probing import Kind, Probe, Series, early, first_at, probes_of
 from glebe.node.status import Container
 
 _TRIES = 3  # of a probe that could not be made at all
@@ -48,7 +48,12 @@ class Probes:
             await self.started.wait()
         loop = asyncio.get_running_loop()
         now = self._pod.now()
-        due = loop.time() + first_at(probe, self._container.started_at or now, now) - now
+        began, offset = self._container.started_at or now, loop.time() - now
+        for at in early(probe, began, now):
+            await asyncio.sleep(max(0.0, at + offset - loop.time()))
+            if await self._early(probe):
+                return
+        due = offset + first_at(probe, began, now)
         series = Series(probe)
         while True:
             await asyncio.sleep(max(0.0, due - loop.time()))
@@ -60,6 +65,14 @@ class Probes:
                 return
             # At fixed times, as far as probes are not slower than their period.
             due = max(due + probe.period, loop.time())
+
+    async def _early(self, probe: Probe) -> bool:
+        """An attempt before its time: its failure is nobody's business."""
+        try:
+            outcome = await actions.probe(self._target, probe.action, probe.timeout)
+        except ActionError:
+            return False
+        return outcome.ok and not self._goes_on(probe, True)
 
     async def _once(self, probe: Probe) -> bool | None:
         """One result; ``None``: it says nothing."""

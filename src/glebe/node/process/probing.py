@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -71,5 +72,26 @@ class Series:
 
 
 def first_at(probe: Probe, started_at: float, now: float) -> float:
-    """When the first probe of a container is due."""
-    return max(now, started_at + probe.delay)
+    """When the first probe of a container that counts is due.
+
+    Readiness is asked as soon as it may be. The others come with upstream's tick, which begins with the container: a
+    container has one period at least before it can be ended for being slow.
+    """
+    due = started_at + probe.delay
+    if probe.kind is not Kind.READINESS:
+        due = started_at + max(1, math.ceil(probe.delay / probe.period)) * probe.period
+    if due < now and probe.kind is not Kind.READINESS:
+        due += math.ceil((now - due) / probe.period) * probe.period  # an agent that came later keeps the tick
+    return max(now, due)
+
+
+def early(probe: Probe, started_at: float, now: float) -> list[float]:
+    """When a startup probe is tried before it counts, so that what starts fast need not wait for a long period."""
+    if probe.kind is not Kind.STARTUP:
+        return []
+    first, begin, times, step = first_at(probe, started_at, now), started_at + probe.delay, [], 0.0
+    while begin + step < first:
+        if begin + step >= now:
+            times.append(begin + step)
+        step = step * 2 or 1.0
+    return times
