@@ -7,6 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -16,6 +17,8 @@ from netmachine import POD_CIDR, SERVICES, Pod, peer, traces, why_not
 
 from glebe.node.network import links, namespaces, undo
 from glebe.node.network.kernelproxy import KernelProxy
+from glebe.node.network.modes import why_not as why_not_here
+from glebe.node.network.options import NetworkOptions
 from glebe.node.network.probe import probe
 from glebe.node.network.routed import Routed
 from glebe.node.network.services import Balancer, Front, Target
@@ -245,6 +248,13 @@ def test_forwarding_is_turned_on_only_where_it_is_needed(tmp_path: Path) -> None
     finally:
         for path in (machine, outside):
             namespaces.remove(path)
+
+
+def test_nodes_may_try_the_machine_at_the_same_time(tmp_path: Path) -> None:
+    options = NetworkOptions("namespace", POD_CIDR)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: why_not_here(options, tmp_path / str(n) / "network"), range(4)))
+    assert found == [""] * 4
 
 
 def test_a_second_node_takes_other_addresses(machine: Machine, tmp_path: Path) -> None:

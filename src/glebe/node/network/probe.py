@@ -12,9 +12,7 @@ from glebe.node.network.kernelproxy import KernelProxy
 from glebe.node.network.routed import Routed
 from glebe.node.network.services import Balancer, Front
 
-_PATIENCE = 1.5  # seconds for each connection
-#: Stands for an address outside: of the second pod, but not in the pods' network (RFC 3927).
-_OUTSIDE = "169.254.231.2"
+_PATIENCE = 3.0  # seconds for each connection
 NAMES = ("probe-a", "probe-b")
 
 
@@ -30,7 +28,7 @@ def probe(routed: Routed, addresses: Sequence[str], service: str) -> None:
     """
     try:
         first, second = (routed.attach(name, address, {}) for name, address in zip(NAMES, addresses, strict=True))
-        _add_outside(second)
+        _add_outside(second, _outside(routed))
         with namespaces.inside(second, lambda: socket.create_server(("", 0))) as server:
             server.settimeout(_PATIENCE)
             _try_all(routed, first, addresses, server, service)
@@ -44,29 +42,41 @@ def probe(routed: Routed, addresses: Sequence[str], service: str) -> None:
 def _try_all(routed: Routed, first: Path, addresses: Sequence[str], server: socket.socket, service: str) -> None:
     port = server.getsockname()[1]
     target = (addresses[1], port)
+    front = (service, 1 + _own_number(routed) % 60_000)
 
     def from_pod(to: tuple[str, int]) -> str:
         return namespaces.inside(first, lambda: _peer(server, to))
 
     proxy = KernelProxy(routed.place)
-    proxy.apply({"probe": [Balancer(Front(service, "TCP", 1), (target,))]})
+    proxy.apply({"probe": [Balancer(Front(front[0], "TCP", front[1]), (target,))]})
     with links.Links() as machine:
         wire = undo.wire_name(routed.place.wires, NAMES[1])
-        machine.add_route(IPv4Network(_OUTSIDE), wire, source=routed.place.gateway)
+        machine.add_route(IPv4Network(_outside(routed)), wire, source=routed.place.gateway)
     _expect("the machine does not reach pods", lambda: _peer(server, target) != "")
     _expect("the machine does not pass packets between pods (a firewall?)", lambda: from_pod(target) == addresses[0])
-    _expect("pods do not reach Services", lambda: from_pod((service, 1)) == addresses[0])
-    _expect("the machine does not reach Services", lambda: _peer(server, (service, 1)) != "")
-    _expect("no NAT for pods", lambda: from_pod((_OUTSIDE, port)) not in ("", addresses[0]))
+    _expect("pods do not reach Services", lambda: from_pod(front) == addresses[0])
+    _expect("the machine does not reach Services", lambda: _peer(server, front) != "")
+    _expect("no NAT for pods", lambda: from_pod((_outside(routed), port)) not in ("", addresses[0]))
     proxy.apply({"probe": []})
 
 
-def _add_outside(path: Path) -> None:
+def _own_number(routed: Routed) -> int:
+    """A number that other nodes of the machine, which may be trying at the same moment, do not have."""
+    return int(routed.place.table.removeprefix(undo.TABLE), 16)
+
+
+def _outside(routed: Routed) -> str:
+    """Stands for an address outside: of the second pod, but not in the pods' network (RFC 3927)."""
+    high, low = divmod(_own_number(routed) % (160 * 250), 250)
+    return f"169.254.{1 + high}.{2 + low}"
+
+
+def _add_outside(path: Path, address: str) -> None:
     """Give the second pod its address outside."""
 
     def add() -> None:
         with links.Links() as pod:
-            pod.add_address("eth0", _OUTSIDE, 32)
+            pod.add_address("eth0", address, 32)
 
     namespaces.inside(path, add)
 
