@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from glebe.kube.client import Client
 from glebe.kube.clock import Env, parse_time
 from glebe.kube.controller import Controller, Result
-from glebe.kube.errors import ApiError, is_conflict, is_not_found
+from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, annotations_of, is_deleting, key_of
 from glebe.kube.resources import SECRETS, SERVICE_ACCOUNTS
@@ -57,7 +57,7 @@ class AccountTokenController:
             if wanted != secret:
                 await client.update(SECRETS, wanted)
         except ApiError as error:
-            if not is_not_found(error) and not is_conflict(error):
+            if not is_not_found(error):
                 raise
         return Result(requeue_after=_LOOK_AGAIN)
 
@@ -112,7 +112,7 @@ class TokenCleaner:
         try:
             await self._client.at(key.cluster).delete(SECRETS, key.name, SYSTEM, uid=secret["metadata"]["uid"])
         except ApiError as error:
-            if not is_not_found(error) and not is_conflict(error):
+            if not is_not_found(error):
                 raise
         return None
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from glebe.kube.client import Client
 from glebe.kube.clock import Env, format_time, parse_time
 from glebe.kube.controller import Controller, Result
-from glebe.kube.errors import ApiError, is_conflict, is_not_found
+from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, condition_is_true
 from glebe.kube.resources import Resource
@@ -69,7 +69,7 @@ class CertificateController:
                 return None
             await self._advance(client, key.cluster, request)
         except ApiError as error:
-            if not is_not_found(error) and not is_conflict(error):
+            if not is_not_found(error):
                 raise
         return Result(requeue_after=left)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from glebe.kube.client import Client
 from glebe.kube.clock import Env, format_time
 from glebe.kube.controller import Controller, Result
-from glebe.kube.errors import ApiError, is_conflict, is_not_found
+from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, cluster_of, is_deleting, set_condition
 from glebe.kube.resources import NAMESPACES, PODS, Resource
@@ -137,7 +137,7 @@ class NamespaceController:
             client = self._client.at(cluster_of(namespace))
             await client.patch(NAMESPACES, namespace["metadata"]["name"], patch, subresource="status")
         except ApiError as error:
-            if not is_not_found(error) and not is_conflict(error):
+            if not is_not_found(error):
                 raise
 
     async def _finalize(self, namespace: Object) -> None:

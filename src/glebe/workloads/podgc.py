@@ -12,7 +12,7 @@ from typing import Final
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
-from glebe.kube.errors import ApiError, is_conflict, is_not_found
+from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, cluster_of, is_deleting, key_of
 from glebe.kube.pods import has_ended, node_of
@@ -98,7 +98,7 @@ class PodCollector:
         try:
             await client.delete(PODS, meta["name"], meta["namespace"], uid=meta["uid"], grace_period=0)
         except ApiError as error:
-            if not is_not_found(error) and not is_conflict(error):
+            if not is_not_found(error):
                 raise
 
 

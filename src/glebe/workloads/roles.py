@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
-from glebe.kube.errors import ApiError, is_conflict, is_not_found
+from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, key_of
 from glebe.kube.resources import CLUSTER_ROLES
@@ -72,7 +72,7 @@ class AggregationController:
         try:
             await self._client.at(key.cluster).update(CLUSTER_ROLES, {**role, "rules": rules})
         except ApiError as error:
-            if not is_not_found(error) and not is_conflict(error):
+            if not is_not_found(error):
                 raise
         return None
 

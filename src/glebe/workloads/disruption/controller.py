@@ -12,7 +12,7 @@ from typing import Any
 from glebe.kube.client import Client
 from glebe.kube.clock import Env, format_time, parse_time
 from glebe.kube.controller import Controller, Result
-from glebe.kube.errors import ApiError, is_conflict, is_not_found
+from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.events import NORMAL, WARNING, EventRecorder
 from glebe.kube.informer import Informers
 from glebe.kube.objects import (
@@ -142,7 +142,7 @@ class DisruptionController:
         try:
             await self._client.at(key.cluster).update_status(PODS, body)
         except ApiError as error:
-            if not is_not_found(error) and not is_conflict(error):
+            if not is_not_found(error):
                 raise
         return None
 
