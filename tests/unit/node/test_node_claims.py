@@ -132,8 +132,13 @@ async def test_what_is_missing_is_told_and_a_full_volume_evicts(tmp_path: Path, 
 
         text = 'MountVolume.SetUp failed for volume "v" : configmap "late" not found'
         await until(lambda: _has(told, ("FailedMount", text)))
-        late = await p.client.get(PODS, "late", "default")
-        assert late["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "ContainerCreating"
+
+        async def creating() -> bool:
+            status = (await p.client.get(PODS, "late", "default")).get("status") or {}
+            states = [s["state"].get("waiting", {}).get("reason") for s in status.get("containerStatuses") or ()]
+            return states == ["ContainerCreating"]
+
+        await until(creating)
         config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late", "namespace": "default"}}
         await p.client.create(CONFIGMAPS, {**config, "data": {}})
 

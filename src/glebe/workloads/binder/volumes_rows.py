@@ -14,7 +14,7 @@ from glebe.workloads.binder.fleet import Fleet
 from glebe.workloads.binder.nodematch import term_matches
 from glebe.workloads.binder.plugins import Bools
 
-_ZONES: Final = (
+_ZONES: Final[tuple[str, ...]] = (
     "topology.kubernetes.io/zone",
     "topology.kubernetes.io/region",
     "failure-domain.beta.kubernetes.io/zone",
@@ -98,14 +98,14 @@ class Rows:
 
 def single_host(required: Mapping[str, Any]) -> str | None:
     """The one host name that a node affinity names and nothing else, as local volumes' do."""
-    terms = required.get("nodeSelectorTerms") or ()
+    terms: list[Mapping[str, Any]] = list(required.get("nodeSelectorTerms") or ())
     if len(terms) != 1 or terms[0].get("matchFields"):
         return None
-    expressions = terms[0].get("matchExpressions") or ()
+    expressions: list[Mapping[str, Any]] = list(terms[0].get("matchExpressions") or ())
     if len(expressions) != 1:
         return None
     only = expressions[0]
-    values = only.get("values") or ()
+    values: list[str] = list(only.get("values") or ())
     return str(values[0]) if (only.get("key"), only.get("operator"), len(values)) == (HOSTNAME, "In", 1) else None
 
 
