@@ -15,8 +15,8 @@ from test_node_process import SPEC, gone, machine, phase
 from glebe.kube.clock import Env
 from glebe.kube.objects import Object, condition_is_true
 from glebe.kube.resources import EVENTS, PODS
+from glebe.node.containers.rundir import runs_in
 from glebe.node.process import runner
-from glebe.node.process.history import runs_in
 from glebe.node.process.node import ProcessNode
 
 pytestmark = pytest.mark.realtime

@@ -177,3 +177,13 @@ async def test_a_supervisor_that_cannot_even_begin_is_noticed_at_once(tmp_path: 
     async with asyncio.timeout(5):
         await run.start()
         assert await run.wait() is None
+
+
+def test_what_lies_in_a_volume_is_no_run(tmp_path: Path) -> None:
+    """A pod could name any process in a ``claim`` there, and the node would end it."""
+    for path in ("c/0", "volumes/0", "volumes_/3", "c/work"):
+        (tmp_path / path).mkdir(parents=True)
+        (tmp_path / path / "run.json").write_text("{}")
+    assert sorted(str(run.path.relative_to(tmp_path)) for run in runs_in(tmp_path)) == ["c/0", "volumes_/3"]
+    assert place_of(tmp_path, "volumes") == tmp_path / "volumes_"
+    assert place_of(tmp_path, "c") == tmp_path / "c"

@@ -26,6 +26,20 @@ _POLL = 0.01  # seconds, while a supervisor starts (it takes about 20 ms)
 _START_TIMEOUT = 20.0
 
 
+_VOLUMES = "volumes"
+
+
+def place_of(pod_dir: Path, container: str) -> Path:
+    """Where a container's runs are; one that is called ``volumes`` must not meet its pod's volumes."""
+    return pod_dir / (f"{container}_" if container == _VOLUMES else container)
+
+
+def runs_in(pod_dir: Path) -> list[Run]:
+    """All runs of a pod. What lies in its volumes is the pod's own, whatever it is called."""
+    found = (path.parent for path in pod_dir.glob("*/*/run.json"))
+    return [Run(path) for path in found if path.name.isdigit() and path.parent.name != _VOLUMES]
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A process of this boot, told from a later one with the same pid by its start time."""

@@ -13,7 +13,7 @@ from glebe.kube.errors import ApiError, bad_request
 from glebe.kube.objects import Object
 from glebe.node.containers import crilog
 from glebe.node.containers.containers import CannotExecute, Containers, NotRunning
-from glebe.node.containers.rundir import Run
+from glebe.node.containers.rundir import Run, place_of
 from glebe.node.contracts import Streams
 
 _WAITING = {
@@ -73,7 +73,7 @@ class Pods:
 
     def runs(self, pod: Object, container: str) -> list[Run]:
         """The runs of a container that are still known, oldest first."""
-        base = self._directory / pod["metadata"]["uid"] / container
+        base = place_of(self._directory / pod["metadata"]["uid"], container)
         return [Run(base / str(number)) for number in sorted(int(path.name) for path in base.glob("[0-9]*"))]
 
     def running(self, pod: Object, container: str) -> Run | None:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from glebe.node import backoff
-from glebe.node.containers.rundir import Run
+from glebe.node.containers.rundir import Run, place_of
 from glebe.node.process import history, hooks, marks, reasons
 from glebe.node.process.actions import Target
 from glebe.node.process.context import LEAST_GRACE, NORMAL, WARNING, PodContext
@@ -46,7 +46,7 @@ class ContainerLife:
         self.status = status
         self.body = body
         self.role = role
-        self.base = pod.directory / status.name
+        self.base = place_of(pod.directory, status.name)
         self.run_now: Run | None = None
         self.resources: dict[str, Any] | None = None  # that the present run has
         self.started = asyncio.Event()  # it has come so far that others may start after it

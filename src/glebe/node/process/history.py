@@ -24,11 +24,6 @@ def latest_attempt(base: Path) -> int | None:
     return max((int(path.name) for path in base.glob("[0-9]*") if path.name.isdigit()), default=None)
 
 
-def runs_in(directory: Path) -> list[Run]:
-    """All runs below a pod's directory."""
-    return [Run(path.parent) for path in directory.glob("*/*/run.json") if path.parent.name.isdigit()]
-
-
 def seen_status(pod: Object, container: str) -> dict[str, Any]:
     """What the API's status says of a container."""
     status = pod.get("status") or {}

@@ -13,6 +13,7 @@ from typing import Any
 from glebe.kube.objects import Object
 from glebe.node.containers.images import users
 from glebe.node.containers.images.store import Image
+from glebe.node.containers.rundir import place_of
 from glebe.node.contracts import ContainerSpec, Identity, Mount, PodNetwork
 from glebe.node.devices.grants import Grant
 from glebe.node.process import allowances
@@ -150,7 +151,7 @@ def _directory(container: dict[str, Any], image: Image | None, paths: PathMap, p
 
 def _work(container: dict[str, Any], paths: PathMap, pod_dir: Path) -> str:
     """The directory of a container that names none: its own, with a link to each volume."""
-    work = pod_dir / container["name"] / "work"
+    work = place_of(pod_dir, container["name"]) / "work"
     work.mkdir(parents=True, exist_ok=True)
     work.chmod(0o777)  # whoever the container runs as
     paths.link(work)

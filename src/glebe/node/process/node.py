@@ -30,7 +30,7 @@ from glebe.kube.pods import BY_NODE, has_ended, node_of
 from glebe.kube.resources import NODES, PODS
 from glebe.node.containers import supervisor
 from glebe.node.containers.containers import Containers
-from glebe.node.containers.rundir import Run
+from glebe.node.containers.rundir import Run, runs_in
 from glebe.node.contracts import PodNetwork, VolumeError
 from glebe.node.devices.devices import Devices
 from glebe.node.kubelet.kubelet import Kubelet, KubeletOptions
@@ -39,7 +39,6 @@ from glebe.node.network.network import Network
 from glebe.node.network.options import NetworkOptions
 from glebe.node.presence import Presence
 from glebe.node.process import admission, classes
-from glebe.node.process.history import runs_in
 from glebe.node.process.launch import Resolve
 from glebe.node.process.machine import Machine
 from glebe.node.process.pressure import DiskPressure

@@ -13,6 +13,7 @@ from glebe.kube.clock import format_time
 from glebe.kube.objects import Object, set_condition
 from glebe.kube.pods import requests_of
 from glebe.kube.quantity import canonical, to_int
+from glebe.node.containers.rundir import place_of
 from glebe.node.contracts import AdmissionError
 from glebe.node.process.runner import PodRunner
 from glebe.node.volumes.usage import size_of
@@ -122,7 +123,7 @@ def use_of(runner: PodRunner) -> Use:
     """What a pod has on the disk now."""
     base = runner.ctx.directory
     names = [status.name for status in runner.state.all]
-    containers = {name: size_of(base / name) for name in names}
+    containers = {name: size_of(place_of(base, name)) for name in names}
     return Use(runner, containers, max(0, size_of(base) - sum(containers.values())))
 
 

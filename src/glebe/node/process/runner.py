@@ -18,12 +18,13 @@ from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, is_deleting
 from glebe.kube.pods import ENDED, has_ended
 from glebe.kube.transport import ConnectionLost
+from glebe.node.containers.rundir import runs_in
 from glebe.node.contracts import AdmissionError
 from glebe.node.podwrites import finish_deletion, write_status
 from glebe.node.process import marks, reasons
 from glebe.node.process.container import ContainerLife, Role
 from glebe.node.process.context import LEAST_GRACE, NORMAL, WARNING, PodContext
-from glebe.node.process.history import latest_attempt, runs_in
+from glebe.node.process.history import latest_attempt
 from glebe.node.process.machine import Machine
 from glebe.node.process.ordering import Turns, predecessors
 from glebe.node.process.resizing import Resizing, Room
