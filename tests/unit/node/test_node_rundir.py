@@ -14,7 +14,7 @@ import pytest
 
 from glebe.node.containers import supervisor
 from glebe.node.containers.crilog import read_log
-from glebe.node.containers.rundir import Process, Run
+from glebe.node.containers.rundir import Process, Run, place_of, runs_in
 
 pytestmark = pytest.mark.realtime
 
