@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubelet_world import lab
+from kubelet_world import FakePods, lab
 
 from glebe.apiserver.auth.pki import Pki
 from glebe.apiserver.auth.scope import Scope
 from glebe.kube.client import Client
-from glebe.kube.clock import FixedClock
+from glebe.kube.clock import Env, FixedClock
 from glebe.kube.errors import ApiError
 from glebe.kube.transport import Request
 from glebe.node.kubelet.access import Access, Denied
 from glebe.node.kubelet.certificate import Certificate
-from glebe.node.kubelet.pods import LogOptions
+from glebe.node.kubelet.kubelet import Endpoint, Kubelet, KubeletOptions
+from glebe.node.kubelet.pods import LogOptions, Pods
 from glebe.node.kubelet.server import log_options
 
 pytestmark = pytest.mark.realtime
@@ -196,3 +197,19 @@ async def test_the_certificate_is_kept_renewed_and_made_for_its_address(tmp_path
     with pytest.raises(ssl.SSLCertVerificationError, match="verify failed"):
         await asyncio.open_connection("127.0.0.1", port, ssl=ssl.create_default_context())
     server.close()
+
+
+async def test_a_node_whose_address_cannot_be_had_goes_on_without_a_server(tmp_path: Path) -> None:
+    told: list[Endpoint] = []
+    client: Client = Reviews()  # type: ignore[assignment]
+    pods: Pods = FakePods()  # type: ignore[assignment]
+    options = KubeletOptions(announce=told.append)
+    made = Kubelet("n", tmp_path, client, Env.system(), pods, lambda uid: None, options)
+    async with made.serving("203.0.113.7") as port:
+        assert (port, told) == (0, [])
+    ports = []
+    for _ in range(2):
+        async with made.serving("127.0.0.1") as port:
+            ports.append(port)
+            assert (told[-1].port, told[-1].certificate.startswith(b"-----BEGIN")) == (port, True)
+    assert ports[0] == ports[1] > 0  # the port of the last time

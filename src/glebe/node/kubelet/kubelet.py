@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ from glebe.node.kubelet.statistics import MachineStatistics
 
 if TYPE_CHECKING:
     from glebe.node.kubelet.http import Listener
+    from glebe.node.kubelet.server import KubeletServer
+
+log = logging.getLogger("glebe.node.kubelet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +82,26 @@ class Kubelet:
     async def serving(self, address: str):  # type: ignore[no-untyped-def]
         """Listen on the node's address while the block runs; yields the port, 0 when there is none.
 
-        :raises OSError: the address cannot be had, or the keys not be written.
+        A node whose address cannot be had runs its pods all the same.
         """
         if not self._options.open:
             yield 0
             return
+        try:
+            server = await self._start(address)
+        except OSError as error:
+            log.warning("node %s: nobody can talk to its pods, its server cannot listen: %s", self._name, error)
+            yield 0
+            return
+        try:
+            yield server.listener.port
+        finally:
+            await server.listener.close()
+
+    async def _start(self, address: str) -> KubeletServer:
+        """
+        :raises OSError: the address cannot be had, or the keys not be written.
+        """
         from glebe.node.kubelet.access import Access
         from glebe.node.kubelet.certificate import Certificate
         from glebe.node.kubelet.server import KubeletServer
@@ -98,12 +117,9 @@ class Kubelet:
             tls=certificate.context(self._options.client_ca),
         )
         await self._listen(server.listener, address)
-        try:
-            if self._options.announce is not None:
-                self._options.announce(Endpoint(self._name, address, server.listener.port, certificate.pem))
-            yield server.listener.port
-        finally:
-            await server.listener.close()
+        if self._options.announce is not None:
+            self._options.announce(Endpoint(self._name, address, server.listener.port, certificate.pem))
+        return server
 
     async def _listen(self, listener: Listener, address: str) -> None:
         """On the port that was asked for, else on that of the last time if it is free."""
