@@ -12,6 +12,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 from glebe.node.network import links, namespaces, undo
 from glebe.node.network.addresses import Addresses, NoAddressLeft
 from glebe.node.network.probe import NAMES, Unsuitable, probe
@@ -42,6 +44,12 @@ def why_not() -> str:
             with contextlib.suppress(OSError):
                 undo.undo(directory)
     return ""
+
+
+def need_namespaces() -> None:
+    """Skip the test where there can be none. Not while tests are collected: it is tried out on the machine."""
+    if why := why_not():
+        pytest.skip(f"no network namespaces: {why}")
 
 
 def traces(routed: Routed) -> list[str]:

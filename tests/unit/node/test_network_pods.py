@@ -14,7 +14,7 @@ from typing import Any
 
 import network_agent
 import pytest
-from netmachine import POD_CIDR, why_not
+from netmachine import POD_CIDR, need_namespaces
 from test_node_agentkill import served
 
 from glebe.apiserver.store import MemoryStore
@@ -30,7 +30,6 @@ from glebe.platform.embedded import Platform, PlatformConfig
 pytestmark = pytest.mark.realtime
 
 FLEET = "apiVersion: glebe.dev/v1alpha1\nkind: Fleet\npools: []\nlocal: {enabled: true, name: local}\n"
-needs_namespaces = pytest.mark.skipif(bool(why_not()), reason=f"no network namespaces: {why_not()}")
 
 SERVER = """
 import http.server, os
@@ -117,8 +116,8 @@ async def ask_until(url: str) -> str:
         return text
 
 
-@needs_namespaces
 async def test_pods_find_a_service_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_namespaces()
     monkeypatch.setattr(network, "_LOOK", 0.2)
     async with platform(tmp_path, "namespace") as made:
         service = await made.client.create(SERVICES, web_service(80))
@@ -164,8 +163,8 @@ async def test_pods_on_the_loopback_find_a_service_by_its_variables(tmp_path: Pa
         assert (await ask_until(f"http://127.0.0.1:{node_port}")).split()[0] == web
 
 
-@needs_namespaces
 async def test_an_agent_that_is_killed_leaves_its_pods_connected_and_in_the_end_nothing(tmp_path: Path) -> None:
+    need_namespaces()
     nodes = tmp_path / "nodes"
     directory = nodes / "local" / "network"
     async with served() as (w, url):

@@ -13,7 +13,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
-from netmachine import POD_CIDR, SERVICES, Pod, peer, traces, why_not
+from netmachine import POD_CIDR, SERVICES, Pod, need_namespaces, peer, traces
 
 from glebe.node.network import links, namespaces, undo
 from glebe.node.network.kernelproxy import KernelProxy
@@ -23,7 +23,7 @@ from glebe.node.network.probe import probe
 from glebe.node.network.routed import Routed
 from glebe.node.network.services import Balancer, Front, Target
 
-pytestmark = [pytest.mark.realtime, pytest.mark.skipif(bool(why_not()), reason=f"no network namespaces: {why_not()}")]
+pytestmark = pytest.mark.realtime
 
 VIP = str(SERVICES[77])
 
@@ -43,6 +43,11 @@ class Machine:
 
     def serve(self, *targets: Target, front: Front = Front(VIP, "TCP", 80), affinity: int = 0) -> None:  # noqa: B008
         self.proxy.apply({"default/web": [Balancer(front, targets, affinity)]})
+
+
+@pytest.fixture(autouse=True)
+def _possible() -> None:
+    need_namespaces()
 
 
 @pytest.fixture
