@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -310,6 +311,25 @@ async def test_resources_are_changed_in_place_or_by_a_restart_or_later(
         await w.client.delete(PODS, "other", "default", grace_period=0)
         pod = await until(w, "p", lambda p: status_of(p)["resources"] == sized("1", "32Mi"))
         assert not any(x["type"] == "PodResizePending" for x in pod["status"]["conditions"])
+
+
+async def test_a_full_disk_is_told_and_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = [True]
+    mkdir = Path.mkdir
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> None:
+        if full and path.name == "0":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    async with machine(tmp_path) as (w, _):
+        await w.pod("p", "local", containers=[c("true")])
+        pod = await until(w, "p", lambda p: waiting(p) == "CreateContainerError")
+        assert status_of(pod)["state"]["waiting"]["message"].endswith("/c/0: no space left on device")
+        full.clear()
+        pod = await phase(w, "p", "Succeeded")
+        assert any(text.startswith("Error: /") for reason, text, _ in await events(w, "p") if reason == "Failed")
 
 
 @pytest.mark.parametrize("isolate", [True, False])

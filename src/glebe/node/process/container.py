@@ -118,11 +118,9 @@ class ContainerLife:
         return Run(self.base / str(attempt))
 
     async def _prepare(self, run: Run) -> bool:
-        run.path.mkdir(parents=True, exist_ok=True)
-        marks.write(run.path, marks.BACK_OFF, next=self._crash.next)
         given = self._pod.allocated.get(self.name, self.body.get("resources") or {})
-        marks.write(run.path, marks.RESOURCES, has=given)
-        return await Preparation(self._pod, self.status, {**self.body, "resources": given}).of(run)
+        notes = {marks.BACK_OFF: {"next": self._crash.next}, marks.RESOURCES: {"has": given}}
+        return await Preparation(self._pod, self.status, {**self.body, "resources": given}).of(run, notes)
 
     def _id_of(self, run: Run) -> str:
         return f"{self._pod.machine.containers.runtime}://{self._pod.uid}/{self.name}/{run.path.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from glebe.kube.errors import ApiError
@@ -38,10 +38,16 @@ class Preparation:
         self._said_at = 0.0
         self._pull_delay = 0.0
 
-    async def of(self, run: Run) -> bool:
-        """Make the run ready to start; tries until it works. ``False``: the pod ends meanwhile."""
+    async def of(self, run: Run, notes: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Make the run ready to start; tries until it works. ``False``: the pod ends meanwhile.
+
+        :param notes: what is to be remembered of the run (:mod:`.marks`).
+        """
         while not self._pod.ending.is_set():
             try:
+                run.path.mkdir(parents=True, exist_ok=True)
+                for name, note in notes.items():
+                    marks.write(run.path, name, **note)
                 spec = await self._unless_ending(self._spec(run))
                 if spec is None:
                     return False
