@@ -31,7 +31,7 @@ WRITES = 100  # heartbeats per second that a fleet may cost before its interval 
 _STEP = 0.25  # seconds between two batches of heartbeats
 _GRACE = 40  # seconds, at least, for which a Lease is said to be good
 _PARALLEL = 8
-_BEATS = 32  # heartbeats at once: a server that makes writes durable together does so for all of them
+_BEATS = 64  # heartbeats at once: a server that makes writes durable together does so for all of them
 
 StatusOf = Callable[[ObjectKey, NodeSpec, list[dict[str, Any]], float], dict[str, Any]]
 """The status that a node is to have, given its key, its conditions as they are, and the time."""
