@@ -17,7 +17,6 @@ from glebe.node.containers.rundir import place_of
 from glebe.node.contracts import ContainerSpec, Identity, Mount, PodNetwork
 from glebe.node.devices.grants import Grant
 from glebe.node.process import allowances
-from glebe.node.process.seams import inherited
 from glebe.node.values import environment
 from glebe.node.values.environment import ConfigError, Source
 from glebe.node.volumes.rewrite import PathMap
@@ -28,6 +27,8 @@ Resolve = Callable[[str, str], Awaitable[str]]  # (hostname, subdomain) -> addre
 MountsOf = Callable[[dict[str, Any], Mapping[str, Path], Mapping[str, str]], tuple[Mount, ...]]
 
 _DEFAULT_GRACE = 30.0
+#: What a process of the machine inherits of the platform's environment; the rest (credentials!) stays behind.
+_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TERMINATION_LOG = "termination-log"  # in the run's directory
 TERMINATION_VARIABLE = "GLEBE_TERMINATION_LOG"
@@ -67,7 +68,11 @@ async def container_spec(
     view = {**pod, "status": {**(pod.get("status") or {}), "podIP": network.address, "hostIP": host_ip}}
     hostname = pod["spec"].get("hostname") or pod["metadata"]["name"]
     base = {
-        **(inherited() if image is None else {"PATH": _PATH, **dict(image.config.env)}),
+        **(
+            {name: os.environ[name] for name in _INHERITED if name in os.environ}
+            if image is None
+            else {"PATH": _PATH, **dict(image.config.env)}
+        ),
         "HOSTNAME": hostname,
         **(services or {}),
         **network.env,

@@ -14,7 +14,7 @@ from glebe.node.containers.containers import Containers
 from glebe.node.devices.devices import Devices
 from glebe.node.network.network import Network
 from glebe.node.process.launch import Resolve
-from glebe.node.process.seams import Volumes
+from glebe.node.volumes.volumes import Volumes
 
 
 @dataclass(frozen=True, slots=True)

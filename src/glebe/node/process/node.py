@@ -43,8 +43,8 @@ from glebe.node.process.launch import Resolve
 from glebe.node.process.machine import Machine
 from glebe.node.process.pressure import DiskPressure
 from glebe.node.process.runner import PodRunner
-from glebe.node.process.seams import Volumes
 from glebe.node.spec import NodeSpec, node_status
+from glebe.node.volumes.volumes import Volumes
 
 log = logging.getLogger("glebe.node")
 
