@@ -1,9 +1,8 @@
-"""This machine as a node: containers are processes of the user who runs the platform.
+"""This machine as a node: the agent that takes pods, lets each live (:mod:`.runner`), and says how the node is.
 
-It needs no privilege and isolates nothing: the image is ignored, files are the machine's own, each pod has a loopback
-address of its own (``POD_IP``). Containers outlive the platform for ``window`` seconds after it is gone, be it
-stopped or killed; a platform that comes back on the same data directory within that time goes on with them, else their
-supervisors end them.
+What containers have of their own is as much as the machine allows (:mod:`glebe.node.containers.abilities`). They outlive
+the platform for ``window`` seconds after it is gone, be it stopped or killed; a platform that comes back on the same
+data directory within that time goes on with them, else their supervisors end them.
 """
 
 from __future__ import annotations
