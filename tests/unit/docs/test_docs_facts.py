@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from glebe.node.simulated import scenario
 from glebe.platform.jobspec import JobRequest, build
 from glebe.platform.simulation.faults import FaultRates
 from glebe.queueing.runtimes import SPREAD, UNKNOWN
@@ -34,6 +35,13 @@ def test_every_field_of_the_fleet_file_is_documented(field: str) -> None:
     assert re.search(rf"[`.]{field}`|^{field}:|## {field}:|`{field}", page("fleet-file.md"), re.MULTILINE) or (
         field == "metadata"  # accepted as in every object, and not read
     )
+
+
+def test_all_of_a_scenario_is_documented() -> None:
+    text = page("simulated-nodes.md").split("## Scenarios")[1]
+    deeds = {*scenario.DEEDS, *(name for further in scenario.DEEDS.values() for name in further)}
+    for word in sorted({*deeds, *scenario._NODE_FIELDS, *scenario._POD_FIELDS, *scenario.WISHES}):
+        assert f"`{word}`" in text, word
 
 
 def test_the_rendezvous_environment_is_documented() -> None:

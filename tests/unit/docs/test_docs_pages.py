@@ -25,7 +25,9 @@ from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
 from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.resources import Resource
+from glebe.node.containers.containers import ANY_IMAGE, NATIVE
 from glebe.node.fleet import parse_fleet
+from glebe.node.process import classes
 from glebe.node.simulated.scenario import parse_scenario
 from glebe.platform import bootstrap
 
@@ -161,6 +163,7 @@ async def test_manifests_in_the_pages_are_valid() -> None:
     await server.start()
     client = Client(InProcessTransport(server.handle))
     await bootstrap.install_crds(client)
+    await classes.offer(client, (NATIVE, ANY_IMAGE))  # what pages tell of is a platform with its own node
     known = {
         (f"{i.group}/{i.version}".lstrip("/"), i.kind): Resource(i.group, i.version, i.plural, i.kind, i.namespaced)
         for i in registry.resources("root")
