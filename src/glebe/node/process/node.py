@@ -1,8 +1,8 @@
 """This machine as a node: the agent that takes pods, lets each live (:mod:`.runner`), and says how the node is.
 
-What containers have of their own is as much as the machine allows (:mod:`glebe.node.containers.abilities`). They outlive
-the platform for ``window`` seconds after it is gone, be it stopped or killed; a platform that comes back on the same
-data directory within that time goes on with them, else their supervisors end them.
+What containers have of their own is as much as the machine allows (:mod:`glebe.node.containers.abilities`). They
+outlive the platform for ``window`` seconds after it is gone, be it stopped or killed; a platform that comes back on the
+same data directory within that time goes on with them, else their supervisors end them.
 """
 
 from __future__ import annotations
