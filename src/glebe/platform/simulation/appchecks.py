@@ -201,7 +201,9 @@ def _is_stale(obj: Object) -> bool:
 
 
 def _kind(obj: Object) -> str:
-    return next((str(r.get("kind", "")) for r in obj["metadata"].get("ownerReferences") or () if r.get("controller")), "")
+    return next(
+        (str(r.get("kind", "")) for r in obj["metadata"].get("ownerReferences") or () if r.get("controller")), ""
+    )
 
 
 def _claims(pod: Object) -> list[str]:
