@@ -29,7 +29,8 @@ NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease", SYSTEM
 MARKER = "default-objects"
 HASH_ANNOTATION = "glebe.dev/content-hash"
 PRODUCT_LABEL = "nvidia.com/gpu.product"
-TOPOLOGY = "default"
+TOPOLOGY, HOSTS = "default", "hosts"
+_LEVELS = {TOPOLOGY: (BLOCK_LABEL, RACK_LABEL, HOSTNAME_LABEL), HOSTS: (HOSTNAME_LABEL,)}
 QUOTA_RESOURCES = (GPU_RESOURCE, "cpu", "memory")
 
 
@@ -131,8 +132,10 @@ def default_objects(nodes: Sequence[NodeSpec]) -> list[tuple[Resource, Object]]:
     simulated = [node for node in nodes if node.labels.get(KIND_LABEL) != "process"]
     local = [node for node in nodes if node.labels.get(KIND_LABEL) == "process"]
     flavors = flavors_of(simulated)
-    out: list[tuple[Resource, Object]] = [(r.TOPOLOGIES, _topology())]
-    out += [(r.RESOURCE_FLAVORS, _flavor(name, labels, TOPOLOGY)) for name, (labels, _) in flavors.items()]
+    topologies = {name: _topology_of(members) for name, (_, members) in flavors.items()}
+    out: list[tuple[Resource, Object]] = [(r.TOPOLOGIES, _topology(TOPOLOGY))]
+    out += [(r.TOPOLOGIES, _topology(HOSTS))] if HOSTS in topologies.values() else []
+    out += [(r.RESOURCE_FLAVORS, _flavor(name, labels, topologies[name])) for name, (labels, _) in flavors.items()]
     if flavors:
         quotas = {name: members for name, (_, members) in flavors.items()}
         out += _queues("default", quotas)
@@ -157,14 +160,18 @@ def flavors_of(nodes: Sequence[NodeSpec]) -> dict[str, tuple[dict[str, str], lis
     return out
 
 
-def _topology() -> Object:
-    levels = (BLOCK_LABEL, RACK_LABEL, HOSTNAME_LABEL)
+def _topology(name: str) -> Object:
     return {
         "apiVersion": r.TOPOLOGIES.api_version,
         "kind": "Topology",
-        "metadata": {"name": TOPOLOGY},
-        "spec": {"levels": [{"nodeLabel": level} for level in levels]},
+        "metadata": {"name": name},
+        "spec": {"levels": [{"nodeLabel": level} for level in _LEVELS[name]]},
     }
+
+
+def _topology_of(nodes: Sequence[NodeSpec]) -> str:
+    """The topology whose levels all of the nodes have."""
+    return TOPOLOGY if all(level in node.labels for node in nodes for level in _LEVELS[TOPOLOGY]) else HOSTS
 
 
 def _flavor(name: str, labels: dict[str, str], topology: str | None) -> Object:

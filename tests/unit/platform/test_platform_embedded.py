@@ -150,3 +150,17 @@ async def test_a_part_that_fails_is_started_again() -> None:
     await parts.stop_all()
     gaps = [round(b - a, 1) for a, b in itertools.pairwise(starts)]
     assert gaps[:4] == [0.2, 1.0, 5.0, 15.0], "it is tried ever more slowly"
+
+
+@pytest.mark.parametrize(
+    ("topology", "name"), [("topology: {nodesPerRack: 2, racksPerBlock: 2}", "default"), ("", "hosts")]
+)
+def test_a_flavor_has_a_topology_that_its_nodes_have(topology: str, name: str) -> None:
+    head = "apiVersion: glebe.dev/v1alpha1\nkind: Fleet\nlocal: {enabled: false}\n"
+    pool = f"pools:\n- name: h100\n  count: 4\n  gpu: {{model: h100-sxm5-80gb, count: 8}}\n  {topology}\n"
+    nodes = parse_fleet(head + pool).nodes
+    made = [obj for _, obj in bootstrap.default_objects(nodes)]
+    flavor = next(obj for obj in made if obj["kind"] == "ResourceFlavor")
+    assert flavor["spec"]["topologyName"] == name
+    topologies = {obj["metadata"]["name"]: obj["spec"]["levels"] for obj in made if obj["kind"] == "Topology"}
+    assert all(level["nodeLabel"] in node.labels for level in topologies[name] for node in nodes)

@@ -66,6 +66,22 @@ def test_the_time_of_a_taint_survives_a_second_look() -> None:
     assert health.assess(node(ready="Unknown", taints=first), 60.0, NOW + 10).taints is None
 
 
+def test_cordons_and_pressure_keep_new_pods_away_as_long_as_they_last() -> None:
+    held = node()
+    held["spec"]["unschedulable"] = True
+    held["status"]["conditions"].append({"type": "DiskPressure", "status": "True"})
+    verdict = health.assess(held, 0.0, NOW)
+    assert verdict.taints is not None
+    assert {(t["key"], t["effect"]) for t in verdict.taints} == {
+        ("node.kubernetes.io/unschedulable", "NoSchedule"),
+        ("node.kubernetes.io/disk-pressure", "NoSchedule"),
+    }
+    held["spec"]["taints"] = verdict.taints
+    assert health.assess(held, 0.0, NOW + 5).taints is None
+    over = node(taints=[*verdict.taints, {"key": "team", "effect": "NoSchedule"}])
+    assert health.assess(over, 0.0, NOW).taints == [{"key": "team", "effect": "NoSchedule"}]
+
+
 def test_tolerations_say_how_long_a_pod_stays() -> None:
     dead = node(ready="Unknown", taints=[taint()])
     (leaving,) = evictions(dead, NOW, [pod(seconds=15), pod("ever", seconds=None), pod("done", "Succeeded")], NOW)

@@ -15,7 +15,7 @@ from glebe.kube.objects import EVERY, Object, ObjectKey, get_condition, is_delet
 from glebe.kube.pods import BY_PLACE, has_ended, node_of, place_of, space
 from glebe.kube.resources import LEASES, NODES, PODS
 from glebe.workloads.nodes.eviction import Eviction, Way, driving_out, evictions
-from glebe.workloads.nodes.health import GRACE, assess, heartbeat_of
+from glebe.workloads.nodes.health import GRACE, assess, heartbeat_of, troubles
 from glebe.workloads.nodes.lifetimes import Lifetimes
 
 LEASE_NAMESPACE = "kube-node-lease"
@@ -251,7 +251,7 @@ def _matters(old: Object | None, new: Object | None) -> bool:
         if node is None:
             return None
         ready = [c.get("status") for c in (node.get("status") or {}).get("conditions") or () if c["type"] == "Ready"]
-        return (node.get("spec") or {}).get("taints"), ready
+        return (node.get("spec") or {}).get("taints"), ready, troubles(node)
 
     return view(old) != view(new)
 

@@ -10,6 +10,14 @@ from glebe.kube.objects import Object, get_condition, set_condition
 GRACE = 40.0
 """Seconds without a heartbeat after which nobody knows how a node is."""
 NOT_READY, UNREACHABLE = "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"
+UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
+_TROUBLES = {
+    "MemoryPressure": "node.kubernetes.io/memory-pressure",
+    "DiskPressure": "node.kubernetes.io/disk-pressure",
+    "PIDPressure": "node.kubernetes.io/pid-pressure",
+    "NetworkUnavailable": "node.kubernetes.io/network-unavailable",
+}
+"""Conditions that keep new pods away when they are True, and the taints by which."""
 _REPORTED = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
@@ -53,23 +61,23 @@ def _conditions(node: Object, now: float) -> list[Object] | None:
     return new if new != old else None
 
 
+def troubles(node: Object) -> tuple[str, ...]:
+    """The keys of the taints, other than those of its readiness, that a node's spec and conditions ask for."""
+    held = [key for kind, key in _TROUBLES.items() if (get_condition(node, kind) or {}).get("status") == "True"]
+    return (*held, *((UNSCHEDULABLE,) if (node.get("spec") or {}).get("unschedulable") else ()))
+
+
 def _taints(node: Object, ready: str | None, now: float) -> list[Object] | None:
     old = (node.get("spec") or {}).get("taints") or []
-    if ready is None:
-        return None  # it has just registered and said nothing yet: the binder leaves it alone
-    wanted = {"True": None, "False": NOT_READY}.get(ready, UNREACHABLE)
-    ours = [t for t in old if t.get("key") in (NOT_READY, UNREACHABLE)]
-    kept = [t for t in ours if t["key"] == wanted]
-    if len(ours) == len(kept) == (2 if wanted else 0):
-        return None
-    rest = [t for t in old if t not in ours]
-    if wanted is None:
-        return rest
-    execute = next((t for t in kept if t.get("effect") == "NoExecute"), None)
-    schedule = next((t for t in kept if t.get("effect") == "NoSchedule"), None)
-    since = format_time(now)
-    return [
-        *rest,
-        schedule or {"key": wanted, "effect": "NoSchedule", "timeAdded": since},
-        execute or {"key": wanted, "effect": "NoExecute", "timeAdded": since},
-    ]
+    wanted = [(key, "NoSchedule") for key in troubles(node)]
+    ours = {(key, "NoSchedule") for key in (*_TROUBLES.values(), UNSCHEDULABLE)}
+    if ready is not None:  # else it has just registered and said nothing yet: the binder leaves it alone
+        ours |= {(key, effect) for key in (NOT_READY, UNREACHABLE) for effect in ("NoSchedule", "NoExecute")}
+        if ready != "True":
+            key = NOT_READY if ready == "False" else UNREACHABLE
+            wanted += [(key, "NoSchedule"), (key, "NoExecute")]
+    named = [((t.get("key"), t.get("effect")), t) for t in old]
+    new = [taint for name, taint in named if name in wanted or name not in ours]
+    missing = [name for name in wanted if name not in dict(named)]
+    new += [{"key": key, "effect": effect, "timeAdded": format_time(now)} for key, effect in missing]
+    return new if new != old else None
