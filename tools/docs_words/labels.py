@@ -143,10 +143,25 @@ NODES: tuple[Row, ...] = (
     ("taint", "node.kubernetes.io/not-ready", "node", "The node says that it is not ready."),
     ("taint", "node.kubernetes.io/unreachable", "node", "No heartbeat for 40 s."),
     ("taint", "node.kubernetes.io/unschedulable", "node", "Cordoned."),
-    ("taint", "node.kubernetes.io/memory-pressure", "node", "DaemonSets tolerate it; Glebe's own nodes never have it."),
-    ("taint", "node.kubernetes.io/disk-pressure", "node", "As above."),
-    ("taint", "node.kubernetes.io/pid-pressure", "node", "As above."),
-    ("taint", "node.kubernetes.io/network-unavailable", "node", "As above, for pods on the node's own network."),
+    (
+        "taint",
+        "node.kubernetes.io/memory-pressure",
+        "node",
+        "Its condition `MemoryPressure` is true. DaemonSets tolerate it.",
+    ),
+    (
+        "taint",
+        "node.kubernetes.io/disk-pressure",
+        "node",
+        "`DiskPressure` is: the disk is nearly full. DaemonSets tolerate it.",
+    ),
+    ("taint", "node.kubernetes.io/pid-pressure", "node", "`PIDPressure` is. DaemonSets tolerate it."),
+    (
+        "taint",
+        "node.kubernetes.io/network-unavailable",
+        "node",
+        "`NetworkUnavailable` is. DaemonSets on the node's own network tolerate it.",
+    ),
     (
         "taint",
         "node.kubernetes.io/out-of-service",
@@ -179,7 +194,7 @@ UNUSED: tuple[Row, ...] = (
 
 LABEL_TABLES: tuple[tuple[str, str, tuple[Row, ...]], ...] = (
     ("What users write", "On a job that shall queue.", JOB_LABELS),
-    ("What simulated nodes read", "Other nodes ignore it. See [Nodes](../nodes.md).", SIMULATION),
+    ("What simulated nodes read", "Other nodes ignore it. See [Simulated nodes](../simulated-nodes.md).", SIMULATION),
     ("What Glebe writes", "Do not write these yourself.", WRITTEN),
     (
         "Nodes",
