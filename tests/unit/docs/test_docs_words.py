@@ -91,7 +91,8 @@ OTHER_WORDS = frozenset(
         DeviceFileMinor Disabled DisruptionAllowed DynamicResources Entrypoint ExposedPorts External
         FailedPrecondition False Foreground HoldAndDrain Hostname InterPodAffinity Internal InternalIP
         InvalidArgument Ki Liveness Max MaximumExecutionTimeExceeded Message Min NamespaceTerminating
-        NoAdmissionFairSharing NodeResourcesFit NetworkUnavailable NodeUnschedulable Normal NotFound Nvidia Object Orphan OutOf
+        NoAdmissionFairSharing NodeResourcesFit NetworkUnavailable NodeUnschedulable Normal NotFound Nvidia Object
+        Orphan OutOf
         OutOfRange Parent PermissionDenied PodGroup PodResizeInProgress PodResizePending PodTopologySpread
         Position PreferClose PreferSameNode PreferSameZone Progressing Queue Range Readiness ReplicaFailure
         Resize ResourceExhausted RestartContainer Rivals Startup StopSignal Tesla True TryNextFlavor
