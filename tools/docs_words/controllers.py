@@ -25,6 +25,8 @@ EVENTS: tuple[Row, ...] = (
     ("pod", "Warning", "Failed", "A container could not be prepared or started."),
     ("pod", "Warning", "BackOff", "A container that failed is restarted later."),
     ("pod", "Normal or Warning", "TaintManagerEviction", "A taint of its node deletes it, or does not any more."),
+    ("node", "Normal", "NodeNotReady", "It stopped being ready, or fell silent."),
+    ("pod", "Warning", "NodeNotReady", "Its node did; the pod is not ready either until its node says so again."),
     ("Service, Endpoints", "Warning", "FailedToUpdateEndpointSlices", "Slices could not be written; tried again."),
     ("Service", "Warning", "FailedToCreateEndpoint", "Its Endpoints could not be made; tried again."),
     ("Service", "Warning", "FailedToUpdateEndpoint", "Its Endpoints could not be changed; tried again."),

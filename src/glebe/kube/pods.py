@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from glebe.kube.objects import Object, cluster_of
+from glebe.kube.objects import Object, cluster_of, condition_is_true
 from glebe.kube.quantity import to_int
 
 ENDED: Final = ("Succeeded", "Failed")
@@ -25,6 +25,11 @@ def phase_of(pod: Object) -> str:
 def has_ended(pod: Object) -> bool:
     """Whether no container of the pod runs, or ever will again."""
     return (pod.get("status") or {}).get("phase") in ENDED
+
+
+def is_overruled(pod: Object) -> bool:
+    """Whether somebody calls the pod not ready although its containers are (its node was silent, a gate is shut)."""
+    return not condition_is_true(pod, "Ready") and condition_is_true(pod, "ContainersReady")
 
 
 def node_of(pod: Object) -> list[str]:

@@ -244,6 +244,16 @@ async def test_readiness_gates_are_minded_when_others_write_them(tmp_path: Path)
         await until(w, "p", lambda p: condition_is_true(p, "Ready"))
 
 
+async def test_a_pod_that_others_called_not_ready_says_what_it_is(tmp_path: Path) -> None:
+    async with machine(tmp_path) as (w, _):
+        await w.pod("p", "local", containers=[c("sleep 60")])
+        await until(w, "p", lambda p: condition_is_true(p, "Ready"))
+        patch = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+        said = await w.client.patch(PODS, "p", patch, "default", subresource="status", kind="strategic")
+        assert not condition_is_true(said, "Ready")
+        await until(w, "p", lambda p: condition_is_true(p, "Ready"))
+
+
 async def test_a_rule_starts_the_whole_pod_again(tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     rule = {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [88]}}

@@ -159,6 +159,24 @@ async def test_ready_is_said_again_when_somebody_took_it_away() -> None:
         await w.until(ready, timeout=5)
 
 
+async def test_a_pod_that_was_called_not_ready_is_ready_when_its_node_is_back() -> None:
+    async with world() as w:
+        nodes = await begin(w)
+        for name in ("p", "q"):
+            await w.pod(name, name.replace("p", "a-00").replace("q", "a-01"), {RUN_TIME: "300s"})
+            await w.until_phase(name, "Running")
+        nodes.fail_node("a-00", crash=False)
+        for name in ("p", "q"):
+            patch = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+            await w.client.patch(PODS, name, patch, "default", kind="strategic", subresource="status")
+        await asyncio.sleep(5)
+        assert not condition_is_true(await w.get("p"), "Ready")
+        assert condition_is_true(await w.get("q"), "Ready")
+        nodes.recover_node("a-00")
+        await asyncio.sleep(2)
+        assert condition_is_true(await w.get("p"), "Ready")
+
+
 async def test_slow_status_comes_late() -> None:
     async with world() as w:
         nodes = await begin(w)

@@ -243,3 +243,55 @@ async def test_intolerant_pods_leave_at_once_and_say_why() -> None:
             "DeletionByTaintManager",
             "Taint manager: deleting due to NoExecute taint",
         )
+
+
+def told(api: FakeApi) -> list[tuple[str, str]]:
+    return sorted(
+        (e["involvedObject"]["name"], e["reason"]) for (plural, _, _), e in api.objects.items() if plural == "events"
+    )
+
+
+def ready_pod(name: str, at: str) -> Object:
+    conditions = [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
+    made = pod(name, seconds=None)
+    made["spec"]["nodeName"], made["status"]["conditions"] = at, conditions
+    return made
+
+
+def is_ready(api: FakeApi, name: str) -> bool:
+    return (get_condition(api.read(PODS, name, "n"), "Ready") or {})["status"] == "True"
+
+
+async def test_pods_of_a_silent_node_are_not_ready_and_stay_if_they_tolerate_it() -> None:
+    api = FakeApi(Env.seeded(1))
+    for name in ("a", "b"):
+        api.create(NODES, node(name))
+        api.create(PODS, ready_pod(f"on-{name}", name))
+    async with running(api):
+        for second in range(60):
+            if second % 10 == 0:
+                beat(api, "b")
+            await asyncio.sleep(1)
+            assert is_ready(api, "on-b")
+            assert is_ready(api, "on-a") == (second < 40)
+        assert told(api) == [("a", "NodeNotReady"), ("on-a", "NodeNotReady")]
+        assert (get_condition(api.read(PODS, "on-a", "n"), "Ready") or {})[
+            "lastTransitionTime"
+        ] > "2026-01-01T00:00:00Z"
+
+
+async def test_a_node_that_lives_has_the_last_word_on_its_pods() -> None:
+    api = FakeApi(Env.seeded(1))
+    api.create(NODES, node())
+    api.create(PODS, ready_pod("p", "a"))
+    async with running(api):
+        for _ in range(2):
+            api.patch(NODES, "a", "", {"status": node(ready="False")["status"]}, None)
+            await asyncio.sleep(3)
+            assert not is_ready(api, "p")
+            api.patch(PODS, "p", "n", {"status": ready_pod("p", "a")["status"]}, None)
+            beat(api, "a")
+            await asyncio.sleep(5)
+            assert is_ready(api, "p")
+            api.patch(NODES, "a", "", {"status": node()["status"]}, None)
+            await asyncio.sleep(3)

@@ -16,7 +16,7 @@ from typing import Any
 from glebe.kube.clock import parse_time
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, is_deleting
-from glebe.kube.pods import ENDED, has_ended
+from glebe.kube.pods import ENDED, has_ended, is_overruled
 from glebe.kube.transport import ConnectionLost
 from glebe.node.containers.rundir import runs_in
 from glebe.node.contracts import AdmissionError
@@ -97,7 +97,7 @@ class PodRunner:
     def update(self, pod: Object) -> None:
         """The pod as the API has it now."""
         before, self.ctx.pod = self.ctx.pod, pod
-        if _gates(pod) != _gates(before) or pod["metadata"].get("generation") != before["metadata"].get("generation"):
+        if _told(pod) != _told(before):  # a new spec, a readiness gate, being called not ready
             self.ctx.touch()
         for body in (*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]):
             if body["name"] in self._lives:
@@ -390,7 +390,8 @@ class PodRunner:
         await write_status(self._machine.client, self.ctx.pod, lambda seen: pod_status(seen, self.state, now))
 
 
-def _gates(pod: Object) -> list[str]:
-    """What others say of the pod's readiness gates."""
+def _told(pod: Object) -> object:
+    """What others say and the status has to answer."""
     said = {c.get("type"): str(c.get("status")) for c in (pod.get("status") or {}).get("conditions") or ()}
-    return [said.get(gate["conditionType"], "") for gate in pod["spec"].get("readinessGates") or ()]
+    gates = [said.get(gate["conditionType"], "") for gate in pod["spec"].get("readinessGates") or ()]
+    return pod["metadata"].get("generation"), gates, is_overruled(pod)

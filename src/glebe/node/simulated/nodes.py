@@ -19,7 +19,7 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.events import WARNING, EventRecorder
 from glebe.kube.informer import Informers
 from glebe.kube.objects import EVERY, Object, ObjectKey, condition_is_true, is_deleting, key_of
-from glebe.kube.pods import BY_PLACE, ENDED, has_ended, place_of, space
+from glebe.kube.pods import BY_PLACE, ENDED, has_ended, is_overruled, place_of, space
 from glebe.kube.resources import NODES, PODS
 from glebe.node.devices.simulated import SimulatedSlices
 from glebe.node.podwrites import finish_deletion, write_status
@@ -376,8 +376,8 @@ def _gates(pod: Object) -> dict[str, str | None]:
 
 
 def _asks(pod: Object) -> object:
-    """What a pod that runs can still be told: a new spec, a readiness gate."""
-    return pod["metadata"].get("generation"), _gates(pod)
+    """What a pod that runs can still be told: a new spec, a readiness gate, that it is not ready."""
+    return pod["metadata"].get("generation"), _gates(pod), is_overruled(pod)
 
 
 def _behind(pod: Object) -> bool:
@@ -387,9 +387,7 @@ def _behind(pod: Object) -> bool:
         return False
     if status.get("observedGeneration") != pod["metadata"].get("generation"):
         return True
-    if not pod["spec"].get("readinessGates"):
-        return False
-    open_ = _gates(pod)
-    shut = any(open_.get(g["conditionType"]) != "True" for g in pod["spec"]["readinessGates"])
-    ready = condition_is_true(pod, "Ready")
-    return ready if shut else not ready and condition_is_true(pod, "ContainersReady")
+    gates = pod["spec"].get("readinessGates") or ()
+    open_ = _gates(pod) if gates else {}
+    shut = any(open_.get(g["conditionType"]) != "True" for g in gates)
+    return condition_is_true(pod, "Ready") if shut else is_overruled(pod)

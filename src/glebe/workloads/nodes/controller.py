@@ -17,6 +17,7 @@ from glebe.kube.resources import LEASES, NODES, PODS
 from glebe.workloads.nodes.eviction import Eviction, Way, driving_out, evictions
 from glebe.workloads.nodes.health import GRACE, assess, heartbeat_of, troubles
 from glebe.workloads.nodes.lifetimes import Lifetimes
+from glebe.workloads.nodes.unready import Unready
 
 LEASE_NAMESPACE = "kube-node-lease"
 _SWEEP = ObjectKey("", "", "")
@@ -125,7 +126,10 @@ class NodeHealth:
 
 
 class NodeEviction:
-    """Taint-based eviction, and removal of pods that nobody will end. One key per node (existing or not)."""
+    """Taint-based eviction, removal of pods that nobody will end, readiness of those whose node is not ready.
+
+    One key per node (existing or not).
+    """
 
     def __init__(self, client: Client, informers: Informers, env: Env) -> None:
         self._client = client
@@ -136,6 +140,7 @@ class NodeEviction:
         self._scheduled: dict[ObjectKey, dict[str, float]] = {}
         """Node -> pod's uid -> when taints were first seen to matter."""
         self._recorder = EventRecorder(client, env, "taint-eviction-controller")
+        self._unready = Unready(client, env)
 
     def controller(self) -> Controller:
         controller = Controller("eviction", self.reconcile, self._env, workers=4)
@@ -160,6 +165,7 @@ class NodeEviction:
         if node is not None or not pods:
             self._gone_since.pop(key, None)
         gone_since = self._gone_since.setdefault(key, now) if node is None and pods else now
+        marked = await self._unready.mark(key, node, pods)
         seen = self._scheduled.get(key, {})
         departures = evictions(node, gone_since, pods, now, seen)
         await self._remember(key, seen, pods, [d for d in departures if d.by_taint], now)
@@ -167,7 +173,7 @@ class NodeEviction:
         if due and node is None and await self._exists(key):
             return Result(requeue_after=5.0)  # the cache is behind
         done = [await self._evict(departure, key) for departure in due]
-        if not all(done):
+        if not all(done) or not marked:
             return Result(requeue_after=1.0)  # a pod has changed in the meantime: judge it again
         waits = [d.at - now for d in departures if d.at > now]
         return Result(requeue_after=min(waits) + 0.001) if waits else None
