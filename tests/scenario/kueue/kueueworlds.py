@@ -1,4 +1,4 @@
-"""Kueue's scheduling scenarios (plain data) as snapshots of the model, and the judging of outcomes."""
+"""Kueue's scheduling scenarios (plain data) as snapshots of the production core's model."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from glebe.scheduling.model import (
     Admitted,
     ClusterQueue,
     Cohort,
-    Decision,
     Flavor,
     FlavorQuotas,
     Node,
-    Outcome,
     Pending,
     PodSet,
     PodSetAssignment,
@@ -42,33 +40,12 @@ HOST = "kubernetes.io/hostname"
 SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18} | {
     u + "i": 1 << (10 * (i + 1)) for i, u in enumerate("KMGTPE")
 }
-LATER = {  # what the core does not know yet
-    "preempts",
-    "partialAdmission",
-    "admissionChecks",
-    "elastic",
-    "injectedError",
-    "secondPass",
-    "podSlices",
-    "multiLayerSlices",
-    "podSetGroup",
-    "balancedPlacement",
-    "nodeReplacement",
-    "fairSharing",
-    "admissionFairSharing",
-    "concurrentAdmission",
-}
 
 
 def load(data: Path, family: str) -> list[Case]:
     with gzip.open(data / "kueue-scenarios" / f"{family}.jsonl.gz", "rt") as lines:
         cases: list[Case] = [json.loads(line) for line in lines]
     return cases
-
-
-def in_scope(case: Case) -> bool:
-    later = set(case["tags"]) & LATER or case["expect"].get("mode") == "Preempt"
-    return not (later or case["nonDefaultGates"] or case["internalsOnly"])
 
 
 def quantity(text: str | int, resource: str) -> int:
@@ -253,41 +230,6 @@ def assignment(a: Mapping[str, Any], hosts: Mapping[str, str]) -> PodSetAssignme
     return PodSetAssignment(a["name"], a["count"], a.get("flavors", {}), amounts(a.get("resourceUsage")), tuple(nodes))
 
 
-def domains(assigned: PodSetAssignment, levels: list[str], nodes: Mapping[str, Node]) -> Counter[tuple[str, ...]]:
-    found: Counter[tuple[str, ...]] = Counter()
-    for name, pods in assigned.nodes:
-        found[tuple(nodes[name].labels[level] for level in levels)] += pods
-    return found
-
-
-def same_topology(expected: Mapping[str, Any] | None, assigned: PodSetAssignment, nodes: Mapping[str, Node]) -> bool:
-    if not expected:
-        return not assigned.nodes
-    wanted = Counter({tuple(d["values"]): d["count"] for d in expected["domains"]})
-    return domains(assigned, expected["levels"], nodes) == wanted
-
-
-def judge_cycle(case: Case, snapshot: Snapshot, decisions: list[Decision]) -> str:
-    """Empty if ``reserved`` agrees in full and nothing was to be evicted, else what differs."""
-    nodes = {n.name: n for n in snapshot.nodes}
-    started = {d.key: d for d in decisions if d.outcome is Outcome.ADMIT}
-    expected = case["expect"]["reserved"]
-    if set(started) != set(expected):
-        return f"reserved {sorted(started)} instead of {sorted(expected)}"
-    for key, want in expected.items():
-        by_name = {a.pod_set: a for a in started[key].assignments}
-        for p in want["podSets"]:
-            a = by_name[p["name"]]
-            usage = {r: n for r, n in a.usage.items() if n}
-            if a.count != p["count"] or usage != {r: n for r, n in amounts(p.get("resourceUsage")).items() if n}:
-                return f"{key}/{p['name']}: {a.count} pods with {dict(a.usage)} instead of {p}"
-            if {r: a.flavors.get(r) for r in usage} != {r: f for r, f in p["flavors"].items() if r in usage}:
-                return f"{key}/{p['name']}: flavors {dict(a.flavors)} instead of {p['flavors']}"
-            if not same_topology(p.get("topologyAssignment"), a, nodes):
-                return f"{key}/{p['name']}: on {a.nodes} instead of {p['topologyAssignment']['domains']}"
-    return "evictions" if case["expect"].get("evictions") else ""
-
-
 def flavor_snapshot(case: Case) -> Snapshot:
     """Kind ``flavorAssignment``: one workload, and what each queue uses as one running workload per entry."""
     base, given = base_snapshot(case), case["input"]
@@ -299,24 +241,3 @@ def flavor_snapshot(case: Case) -> Snapshot:
         running.append(Admitted(f"running-{i}", u["clusterQueue"], 0, 0.0, (), (held,), RunTime(1, 1)))
     waiting = Pending("w", given["targetClusterQueue"], 0, 0.0, pod_sets, RunTime(1, 1))
     return replace(base, admitted=tuple(running), pending=(waiting,))
-
-
-def judge_flavors(case: Case, decision: Decision) -> str:
-    """Empty if ``mode`` and ``noFitReason`` agree or, for ``Fit``, all flavors and the use of quota."""
-    expected = case["expect"]
-    fits = expected["mode"] == "Fit"
-    if (decision.outcome is Outcome.ADMIT) != fits:
-        return f"{decision.outcome} ({decision.message}), expected {expected['mode']}"
-    if not fits:
-        reason = expected["noFitReason"]
-        return f"{decision.reason} instead of {reason}" if reason and decision.reason != reason else ""
-    used: Counter[tuple[str, str]] = Counter()
-    by_name = {a.pod_set: a for a in decision.assignments}
-    for p in expected["podSets"]:
-        a = by_name[p["name"]]
-        wanted = {r: f["flavor"] for r, f in p["flavors"].items()}
-        if a.count != p["count"] or dict(a.flavors) != wanted:
-            return f"{p['name']}: {a.count} pods on {dict(a.flavors)}, expected {p['count']} on {wanted}"
-        used.update({(a.flavors[r], r): n for r, n in a.usage.items()})
-    wanted_use = {(u["flavor"], u["resource"]): quantity(u["quantity"], u["resource"]) for u in expected["usage"]}
-    return "" if dict(used) == wanted_use else f"uses {dict(used)}, expected {wanted_use}"

@@ -1,0 +1,183 @@
+"""Runs one of Kueue's cases through the production core and says what differs from Kueue's outcome ("" = nothing).
+
+What must be equal is what the data's README says under "How to judge"; for cycles its weaker grade: reservations in
+full, evictions, and who waits in which queue (not whether a waiting workload is parked). A case whose world the model
+cannot say counts as failed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import kueueworlds as k
+
+from glebe.scheduling.decide import decide_one_cycle
+from glebe.scheduling.model import (
+    ClusterQueue,
+    Decision,
+    FlavorQuotas,
+    Node,
+    Outcome,
+    Pending,
+    PodSetAssignment,
+    Quota,
+    Reason,
+    ResourceGroup,
+    RunTime,
+    Snapshot,
+    TopologyMode,
+    TopologyRequest,
+)
+
+#: Tags of worlds that the model cannot say yet.
+UNSAID = (
+    "admissionChecks",
+    "admissionFairSharing",
+    "balancedPlacement",
+    "concurrentAdmission",
+    "elastic",
+    "fairSharing",
+    "injectedError",
+    "multiLayerSlices",
+    "nodeReplacement",
+    "partialAdmission",
+    "podSetGroup",
+    "podSlices",
+    "secondPass",
+)
+
+
+def judge(case: k.Case) -> str:
+    """What differs; empty if the outcome is Kueue's."""
+    unsaid = [tag for tag in UNSAID if tag in case["tags"]]
+    if unsaid:
+        return f"cannot be said in the model: {', '.join(unsaid)}"
+    return JUDGES[case["kind"]](case)
+
+
+def cycle(case: k.Case) -> str:
+    snapshot = k.cycle_snapshot(case)
+    decisions = decide_one_cycle(snapshot, k.time(case["now"]))
+    return _reserved(case, snapshot, decisions) or _evictions(case) or _waiting(case, snapshot, decisions)
+
+
+def _reserved(case: k.Case, snapshot: Snapshot, decisions: list[Decision]) -> str:
+    nodes = {n.name: n for n in snapshot.nodes}
+    queues = {p.key: p.queue for p in snapshot.pending}
+    started = {d.key: d for d in decisions if d.outcome is Outcome.ADMIT}
+    expected = case["expect"]["reserved"]
+    if set(started) != set(expected):
+        return f"reserved {sorted(started)} instead of {sorted(expected)}"
+    for key, want in expected.items():
+        if queues[key] != want["clusterQueue"]:
+            return f"{key} in {queues[key]} instead of {want['clusterQueue']}"
+        by_name = {a.pod_set: a for a in started[key].assignments}
+        if set(by_name) != {p["name"] for p in want["podSets"]}:
+            return f"{key}: pod sets {sorted(by_name)}"
+        for p in want["podSets"]:
+            a = by_name[p["name"]]
+            usage = _positive(a.usage)
+            if a.count != p["count"] or usage != _positive(k.amounts(p.get("resourceUsage"))):
+                return f"{key}/{p['name']}: {a.count} pods with {dict(a.usage)} instead of {p}"
+            if {r: a.flavors.get(r) for r in usage} != {r: f for r, f in p["flavors"].items() if r in usage}:
+                return f"{key}/{p['name']}: flavors {dict(a.flavors)} instead of {p['flavors']}"
+            if not same_topology(p.get("topologyAssignment"), a, nodes):
+                return f"{key}/{p['name']}: on {a.nodes} instead of {p['topologyAssignment']['domains']}"
+    return ""
+
+
+def _positive(amounts: Mapping[str, int]) -> dict[str, int]:
+    return {r: n for r, n in amounts.items() if n}
+
+
+def _evictions(case: k.Case) -> str:
+    expected = [f"{e['workload']}: {e['reason']}" for e in case["expect"].get("evictions", [])]
+    return f"no evictions instead of {expected}" if expected else ""
+
+
+def _waiting(case: k.Case, snapshot: Snapshot, decisions: list[Decision]) -> str:
+    queues = {p.key: p.queue for p in snapshot.pending}
+    have: dict[str, set[str]] = {}
+    for d in decisions:
+        if d.outcome is not Outcome.ADMIT and d.reason is not Reason.QUEUE_NOT_FOUND:
+            have.setdefault(queues[d.key], set()).add(d.key)
+    want: dict[str, set[str]] = {}
+    for listed in case["expect"].get("pending", {}).values():
+        for queue, keys in (listed or {}).items():
+            if keys:
+                want.setdefault(queue, set()).update(keys)
+    return "" if have == want else f"waiting {have} instead of {want}"
+
+
+def same_topology(expected: Mapping[str, Any] | None, assigned: PodSetAssignment, nodes: Mapping[str, Node]) -> bool:
+    if not expected:
+        return not assigned.nodes
+    found: Counter[tuple[str, ...]] = Counter()
+    for name, pods in assigned.nodes:
+        found[tuple(nodes[name].labels[level] for level in expected["levels"])] += pods
+    return found == Counter({tuple(d["values"]): d["count"] for d in expected["domains"]})
+
+
+def flavors(case: k.Case) -> str:
+    """``Preempt`` is no outcome of the core yet: then it only waits, and that is not enough."""
+    (decision,) = decide_one_cycle(k.flavor_snapshot(case), k.time(case["now"]))
+    expected = case["expect"]
+    if expected["mode"] not in ("Fit", "NoFit"):
+        return f"{decision.outcome} ({decision.message}) instead of {expected['mode']}"
+    if (decision.outcome is Outcome.ADMIT) is not (expected["mode"] == "Fit"):
+        return f"{decision.outcome} ({decision.message}) instead of {expected['mode']}"
+    if expected["mode"] == "NoFit":
+        reason = expected["noFitReason"]
+        return f"{decision.reason} instead of {reason}" if reason and decision.reason != reason else ""
+    used: Counter[tuple[str, str]] = Counter()
+    by_name = {a.pod_set: a for a in decision.assignments}
+    for p in expected["podSets"]:
+        a = by_name[p["name"]]
+        wanted = {r: f["flavor"] for r, f in p["flavors"].items()}
+        if a.count != p["count"] or dict(a.flavors) != wanted:
+            return f"{p['name']}: {a.count} pods on {dict(a.flavors)}, expected {p['count']} on {wanted}"
+        used.update({(a.flavors[r], r): n for r, n in a.usage.items()})
+    wanted_use = {(u["flavor"], u["resource"]): k.quantity(u["quantity"], u["resource"]) for u in expected["usage"]}
+    return "" if dict(used) == wanted_use else f"uses {dict(used)}, expected {wanted_use}"
+
+
+def topology(case: k.Case) -> str:
+    """One workload in a queue with room for anything."""
+    base = k.base_snapshot(case)
+    anywhere = TopologyRequest(TopologyMode.UNCONSTRAINED)
+    given = (k.pod_set(p) for p in case["input"]["podSets"])
+    pod_sets = tuple(p if p.topology else replace(p, topology=anywhere) for p in given)
+    resources = tuple(sorted({r for p in pod_sets for r in p.requests}))
+    group = ResourceGroup(resources, (FlavorQuotas("tas", {r: Quota(10**15) for r in resources}),))
+    pending = Pending("w", "q", 0, 0.0, pod_sets, RunTime(1, 1))
+    snapshot = replace(base, queues=(ClusterQueue("q", (group,)),), pending=(pending,))
+    (decision,) = decide_one_cycle(snapshot, 0.0)
+    expected = case["expect"]["podSets"]
+    fits = all(e["assignment"] for e in expected.values())
+    if (decision.outcome is Outcome.ADMIT) != fits:
+        return f"{decision.outcome} ({decision.message}), expected {expected}"
+    nodes = {n.name: n for n in base.nodes}
+    for a in decision.assignments:
+        if not same_topology(expected[a.pod_set]["assignment"], a, nodes):
+            return f"{a.pod_set} on {a.nodes}, expected {expected[a.pod_set]['assignment']}"
+    return ""
+
+
+def victims(case: k.Case) -> str:
+    return "the core has no preemption"
+
+
+def shares(case: k.Case) -> str:
+    return "the core has no shares"
+
+
+JUDGES: dict[str, Callable[[k.Case], str]] = {
+    "cycle": cycle,
+    "fairShare": shares,
+    "flavorAssignment": flavors,
+    "preemption": victims,
+    "topology": topology,
+}
