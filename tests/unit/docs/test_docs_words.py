@@ -44,7 +44,7 @@ def texts(path: Path) -> Iterator[str]:
 
 # --- labels and annotations
 
-ROOMS = ("gpu", "kube", "node", "queueing", "metering", "platform", "workloads", "cli")
+ROOMS = ("apiserver", "gpu", "kube", "node", "queueing", "metering", "platform", "workloads", "cli")
 NAME = re.compile(
     r"(kueue\.x-k8s\.io|([a-z]+\.)?glebe\.dev|nvidia\.com|(batch|node)\.kubernetes\.io)/(?!v\d)[a-z][\w.-]*"
 )
