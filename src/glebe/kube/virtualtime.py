@@ -8,11 +8,15 @@ wait. Real file descriptors still work (they are polled without blocking), but t
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_TICKS = 1e9  # a second
+_TICK = 1 / _TICKS
 
 
 class Stalled(RuntimeError):
@@ -42,13 +46,28 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         selector.loop = self
         self._virtual_now = 0.0
         super().__init__(selector)
+        self._clock_resolution = _TICK / 10
 
     def time(self) -> float:
         return self._virtual_now
 
     def advance(self, seconds: float) -> None:
         """Move the clock forward; timers that fall due run on the next turn."""
-        self._virtual_now += seconds
+        now = self._virtual_now + seconds
+        timers = self._scheduled  # type: ignore[attr-defined]  # the loop's own heap
+        if timers and abs(timers[0]._when - now) < _TICK:
+            now = timers[0]._when  # the difference that we were given was rounded
+        self._virtual_now = now
+
+    def call_at(  # type: ignore[override]  # its own signature knows which arguments the callback takes
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Timers lie on a grid wider than what the loop takes for the present.
+
+        The loop runs a timer that is due within its clock's resolution. Here the clock stands still meanwhile: whoever
+        looks whether his time has come, finds that it has not, and sets the timer again, would do so for ever.
+        """
+        return super().call_at(max(when, math.ceil(when * _TICKS) / _TICKS), callback, *args, context=context)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
