@@ -44,6 +44,7 @@ def reasons_page() -> dict[str, str]:
         _three(("of", "reason", "meaning"), DEVICES),
         "## Namespaces that are being deleted\n",
         _three(("condition", "reason", "meaning"), NAMESPACES),
+        "## Elsewhere\n\nCustomResourceDefinitions and APIServices: [Custom kinds](../custom-kinds.md).\n",
     ]
     return {"docs/reference/reasons.md": "\n".join(parts)}
 
