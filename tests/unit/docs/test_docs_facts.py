@@ -70,3 +70,19 @@ def test_every_fault_is_documented_with_its_chance() -> None:
     shown = re.findall(r"\| ([\d.]+) %", page("simulation.md"))
     assert sorted(float(x) / 100 for x in shown) == pytest.approx(sorted(chances))
     assert f"up to {rates.max_delay:g} s" in page("simulation.md")
+
+
+@pytest.mark.parametrize("floor", ["", "apiserver", "node"])
+def test_every_room_is_on_the_plan_of_the_house(floor: str) -> None:
+    rooms = sorted(path.parent.name for path in (SOURCE / floor).glob("*/__init__.py"))
+    assert rooms
+    text = page("architecture.md")
+    for room in rooms:
+        assert f"`glebe.{room}`" in text or f"`{room}`" in text, f"glebe.{floor}.{room}"
+
+
+def test_a_word_of_the_glossary_means_one_thing() -> None:
+    table = page("architecture.md").split("## Glossary")[1]
+    words = [word for line in re.findall(r"^\| (\*.*?) \|", table, re.MULTILINE) for word in line.split(", ")]
+    assert len(words) > 20
+    assert sorted(set(words)) == sorted(words)
