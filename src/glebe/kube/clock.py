@@ -94,12 +94,12 @@ def _random_uids() -> Callable[[], str]:
 
 def format_time(seconds: float) -> str:
     """Unix seconds as Kubernetes' ``metav1.Time`` (RFC 3339, UTC, whole seconds): ``2026-01-01T00:00:00Z``."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat()[:19] + "Z"
 
 
 def format_micro_time(seconds: float) -> str:
     """Unix seconds as Kubernetes' ``metav1.MicroTime`` (RFC 3339, UTC, microseconds)."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def parse_time(text: str) -> float:

@@ -35,16 +35,21 @@ async def few_full_collections() -> AsyncIterator[None]:
 
 
 async def _look() -> None:
-    walked = gc.get_freeze_count()
+    walked = most = gc.get_freeze_count()
     while True:
         await asyncio.sleep(_LOOK)
-        if gc.get_count()[2] < _SURVIVORS:
+        if (passed := gc.get_count()[2]) < _SURVIVORS:
             continue
-        if gc.get_freeze_count() > max(2 * walked, _FEW):
+        # Counting walks all that was set aside, too: as long as it cannot have doubled, it is not counted.
+        most += (passed + 1) * (_MIDDLE + 1) * (_YOUNG + 1)
+        bound = max(2 * walked, _FEW)
+        if most > bound:
+            most = gc.get_freeze_count()
+        if most > bound:
             gc.unfreeze()
             gc.collect()
             gc.freeze()
-            walked = gc.get_freeze_count()
+            walked = most = gc.get_freeze_count()
         else:
             gc.freeze()
             gc.collect()  # nothing is left to walk: this sets the counters back

@@ -49,7 +49,7 @@ def update_managed_fields(
     for entry in base:
         owned = entry.get("fieldsV1") or {}
         rest = fs.without(owned, removed) if removed else owned
-        if _identity_of(entry) == me:
+        if identity_of(entry) == me:
             mine, total = entry, fs.union(rest, changed)
             if total:
                 entries.append(entry if total == owned else {**entry, "time": now, "fieldsV1": _ordered(total)})
@@ -107,7 +107,7 @@ def _apply_to(
     now: str,
 ) -> Object:
     base = list((live.get("metadata") or {}).get("managedFields") or ())
-    mine = next((e for e in base if _identity_of(e)[:2] == me[:2] and _identity_of(e)[3] == me[3]), None)
+    mine = next((e for e in base if identity_of(e)[:2] == me[:2] and identity_of(e)[3] == me[3]), None)
     others = [e for e in base if e is not mine]
     # 1. merge, then take back what this manager applied before and does not any more
     merged = merge(schema, live, wanted)
@@ -190,7 +190,8 @@ def _identity(manager: str, operation: str, version: str, subresource: str) -> t
     return (manager, operation, version, subresource)
 
 
-def _identity_of(entry: Entry) -> tuple[str, str, str, str]:
+def identity_of(entry: Entry) -> tuple[str, str, str, str]:
+    """(manager, operation, API version, subresource): what tells the entries of ``managedFields`` apart."""
     return _identity(
         entry.get("manager", ""), entry.get("operation", ""), entry.get("apiVersion", ""), entry.get("subresource", "")
     )

@@ -41,7 +41,8 @@ def _quantity(value: Any) -> bool:
     return type(value) is str and _QUANTITY.match(value) is not None
 
 
-def _time(value: Any) -> bool:
+def is_time(value: Any) -> bool:
+    """Whether a field that is a time can hold this."""
     return type(value) is str and _TIME.match(value) is not None
 
 
@@ -71,7 +72,7 @@ def compile_check(schema: Schema) -> Check | type:
     """What ``Schema.check`` holds: a type that a leaf must be, or a function; both mean "nothing to repair"."""
     kind = schema.kind
     if kind == "string":
-        return {"date-time": _time, "byte": _bytes}.get(schema.format, str)
+        return {"date-time": is_time, "byte": _bytes}.get(schema.format, str)
     if kind == "integer":
         return _int32 if schema.format == "int32" else _int64
     if kind == "array":

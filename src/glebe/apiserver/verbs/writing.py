@@ -20,7 +20,7 @@ from glebe.apiserver.request.call import (
 )
 from glebe.apiserver.store import Entry, Make, Mismatch, TooLarge
 from glebe.apiserver.strategy import strategy_for
-from glebe.apiserver.verbs import admitting, schema_steps
+from glebe.apiserver.verbs import admitting, renewing, schema_steps
 from glebe.apiserver.verbs.metadata import check_finalizers, check_identity, check_update, fill_create, fill_update
 from glebe.apiserver.verbs.namespaces import require_namespace
 from glebe.kube import errors
@@ -194,10 +194,10 @@ async def _attempt(call: Call, entry: Entry, new: Object, old: Object, applied: 
     """
     server, store = call.server, call.server.store
     subresource = call.route.subresource
-    await prepare_update(call, new, old)
-    if not stale and unchanged(new, old) and not _reowned(new, old, applied):
+    renewal = await prepare_update(call, new, old)
+    if not stale and not renewal and unchanged(new, old) and not _reowned(new, old, applied):
         return respond_entry(call, entry)
-    if not applied:
+    if not applied and not renewal:
         schema_steps.own_fields(call, old, new, subresource)
     if call.dry_run:
         return respond_object(call, new)
@@ -216,8 +216,23 @@ async def _attempt(call: Call, entry: Entry, new: Object, old: Object, applied: 
     return respond_entry(call, await presented(call, done))
 
 
-async def prepare_update(call: Call, new: Object, old: Object) -> None:
-    """All steps of an update up to field ownership, in place."""
+async def prepare_update(call: Call, new: Object, old: Object) -> bool:
+    """All steps of an update up to field ownership, in place; whether it is a mere renewal, which has no more."""
+    renewal = renewing.is_renewal(call, new, old)
+    if not renewal:
+        _complete(call, new, old)
+    await admitting.mutate(call, "UPDATE", new, old)
+    if not renewal or not (renewal := renewing.is_renewal(call, new, old)):
+        _check(call, new, old)
+    await admitting.judge(call)
+    subresource = call.route.subresource
+    if not subresource and (allocate := call.server.allocators.get(call.info.group_resource)) is not None:
+        await allocate(call, new, old)
+    return renewal
+
+
+def _complete(call: Call, new: Object, old: Object) -> None:
+    """The steps before admission."""
     strategy = strategy_for(call.info)
     subresource, now = call.route.subresource, call.server.now_text()
     schema_steps.prune(call, new, call.duplicates)
@@ -231,15 +246,16 @@ async def prepare_update(call: Call, new: Object, old: Object) -> None:
     schema_steps.default(call, new)
     if not subresource:
         strategy.after_defaults(new, now)
-    await admitting.mutate(call, "UPDATE", new, old)
+
+
+def _check(call: Call, new: Object, old: Object) -> None:
+    """:raises ApiError: 422, what admission has left is not allowed."""
+    subresource = call.route.subresource
     causes = check_update(call.info, new, old)
-    causes += strategy.validate_update(new, old, subresource)
+    causes += strategy_for(call.info).validate_update(new, old, subresource)
     if causes:
         raise call.invalid(call.route.name, causes)
     schema_steps.validate(call, new, old, subresource)
-    await admitting.judge(call)
-    if not subresource and (allocate := call.server.allocators.get(call.info.group_resource)) is not None:
-        await allocate(call, new, old)
 
 
 def unchanged(new: Object, old: Object) -> bool:
