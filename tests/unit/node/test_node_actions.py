@@ -231,6 +231,8 @@ class Process:
 
 
 class Rooms:
+    mounts = True
+
     def __init__(self, process: Process) -> None:
         self.process = process
         self.argv: list[str] = []

@@ -12,7 +12,7 @@ from glebe.node.network.addresses import Addresses
 from glebe.node.process import launch
 from glebe.node.values import environment
 from glebe.node.values.environment import ConfigError
-from glebe.node.volumes.rewrite import PathMap
+from glebe.node.volumes.rewrite import PathMap, places, replace_paths
 
 DATA: dict[tuple[str, str], Mapping[str, str]] = {
     ("configmap", "cm"): {"a": "1", "b": "two"},
@@ -94,9 +94,19 @@ def test_mount_paths_are_rewritten_as_whole_paths_only(tmp_path: Path) -> None:
     assert paths.apply("/data/sub/x") == f"{w}/s/x"
     assert paths.apply("/database /my/data") == "/database /my/data"
     assert paths.apply("/bin:/data/bin") == f"/bin:{v}/bin"
+    script = "echo a >>/data/log; cp '/data/sub/x' /data2 /data && cat </data/y|sed s/data/b/ >(tee /data)"
+    assert paths.apply(script) == (f"echo a >>{v}/log; cp '{w}/s/x' /data2 {v} && cat <{v}/y|sed s/data/b/ >(tee {v})")
     assert paths.variables == {"GLEBE_VOLUME_V": str(v), "GLEBE_VOLUME_W": f"{w}/s"}
     with pytest.raises(ConfigError, match=r"must not contain '\.\.'"):
         PathMap({"volumeMounts": [{"name": "v", "mountPath": "/d", "subPath": "../x"}]}, {"v": v})
+
+
+def test_commands_that_come_later_find_the_places_by_the_variables() -> None:
+    mounts = [("v", "/data/", ""), ("v", "/again", ""), ("w", "/a", "x"), ("w", "/b", "y"), ("gone", "/g", "")]
+    body = {"volumeMounts": [{"name": n, "mountPath": at, "subPath": part} for n, at, part in mounts]}
+    where = places(body, {"GLEBE_VOLUME_V": "/real/v", "GLEBE_VOLUME_W": "/real/w/x"})
+    assert where == {"/data": "/real/v", "/again": "/real/v"}
+    assert replace_paths("cat /data/x /a", where) == "cat /real/v/x /a"
 
 
 async def test_launch_gives_gpus_and_hosts_and_keeps_credentials_out(

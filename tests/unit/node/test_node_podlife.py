@@ -244,6 +244,23 @@ async def test_readiness_gates_are_minded_when_others_write_them(tmp_path: Path)
         await until(w, "p", lambda p: condition_is_true(p, "Ready"))
 
 
+async def test_without_mounts_scripts_probes_and_hooks_name_the_mount_path(tmp_path: Path) -> None:
+    place = "/glebe-is-not-here"
+    body = c(
+        f"echo main >> {place}/diary; sleep 60; echo said > /dev/termination-log",
+        volumeMounts=[{"name": "v", "mountPath": place}],
+        readinessProbe=probe(f"grep -q hook '{place}/diary'"),
+        lifecycle={"postStart": {"exec": {"command": ["sh", "-c", f"echo hook >>{place}/diary"]}}},
+    )
+    brief = c("echo last words >/dev/termination-log; exit 3", "brief")
+    async with machine(tmp_path, isolate=False) as (w, _):
+        await w.pod("p", "local", containers=[body], volumes=[{"name": "v", "emptyDir": {}}])
+        await w.pod("q", "local", containers=[brief], restartPolicy="Never")
+        await until(w, "p", lambda p: condition_is_true(p, "Ready"))
+        failed = await until(w, "q", lambda p: status_of(p, "brief")["state"].get("terminated"))
+        assert status_of(failed, "brief")["state"]["terminated"]["message"] == "last words\n"
+
+
 async def test_a_pod_that_others_called_not_ready_says_what_it_is(tmp_path: Path) -> None:
     async with machine(tmp_path) as (w, _):
         await w.pod("p", "local", containers=[c("sleep 60")])

@@ -13,6 +13,7 @@ from glebe.node.containers.containers import CannotExecute, Containers, NotRunni
 from glebe.node.containers.rundir import Run
 from glebe.node.process import grpchealth, webget
 from glebe.node.values.environment import expand
+from glebe.node.volumes.rewrite import places, replace_paths
 
 _OUTPUT_LIMIT = 10 * 1024
 _VERSION = "1.36"
@@ -66,6 +67,9 @@ async def execute(target: Target, command: Sequence[str]) -> tuple[int, str]:
     """
     values = {item["name"]: item.get("value") or "" for item in target.body.get("env") or ()}
     argv = [expand(word, values) for word in command]
+    if not target.containers.mounts:
+        where = places(target.body, target.run.spec.get("env") or {})
+        argv = [replace_paths(word, where) for word in argv]
     try:
         streams = await target.containers.execute(target.run, argv)
     except NotRunning:

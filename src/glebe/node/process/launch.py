@@ -19,7 +19,7 @@ from glebe.node.devices.grants import Grant
 from glebe.node.process import allowances
 from glebe.node.values import environment
 from glebe.node.values.environment import ConfigError, Source
-from glebe.node.volumes.rewrite import PathMap
+from glebe.node.volumes.rewrite import PathMap, replace_paths
 
 Resolve = Callable[[str, str], Awaitable[str]]  # (hostname, subdomain) -> address; waits until there is one
 
@@ -196,7 +196,7 @@ def with_termination_log(
     if mounts:
         env = {**spec.env, TERMINATION_VARIABLE: path}
         return dataclasses.replace(spec, env=env, mounts=(*spec.mounts, Mount(str(file), path)))
-    argv = [str(file) if word == path else word for word in spec.argv]
+    argv = [replace_paths(word, {path: str(file)}) for word in spec.argv]
     env = {name: str(file) if value == path else value for name, value in spec.env.items()}
     return dataclasses.replace(spec, argv=argv, env={**env, TERMINATION_VARIABLE: str(file)})
 
