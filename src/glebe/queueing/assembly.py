@@ -40,7 +40,7 @@ class Queueing:
             cycle.build(self.cycle, informers, env, client.cluster),
             ungate.build(client, informers, env),
             lifecycle.build(client, informers, env, self.notices),
-            queuestatus.build(client, informers, env),
+            *queuestatus.build(client, informers, env),
             self.publisher.controller,
             self.notices.controller,
         ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, annotations_of, condition_is_true, get_condition, labels_of
 from glebe.kube.pods import requests_of
-from glebe.kube.quantity import to_int
+from glebe.kube.quantity import parse, to_int
 from glebe.queueing import labels, runtimes, topology
 from glebe.queueing.integrations import read
 from glebe.scheduling import model as m
@@ -96,12 +97,19 @@ def cluster_queue(obj: Object) -> m.ClusterQueue:
         strategy=m.Strategy(spec.get("queueingStrategy") or "BestEffortFIFO"),
         stopped=(spec.get("stopPolicy") or "None") != "None" or "deletionTimestamp" in obj["metadata"],
         borrow_last=(spec.get("flavorFungibility") or {}).get("whenCanBorrow") == "TryNextFlavor",
+        weight=_weight(spec),
     )
 
 
 def cohort(obj: Object) -> m.Cohort:
     spec = obj.get("spec") or {}
-    return m.Cohort(obj["metadata"]["name"], spec.get("parentName"), resource_groups(spec.get("resourceGroups")))
+    groups = resource_groups(spec.get("resourceGroups"))
+    return m.Cohort(obj["metadata"]["name"], spec.get("parentName"), groups, _weight(spec))
+
+
+def _weight(spec: Mapping[str, Any]) -> Fraction:
+    weight = (spec.get("fairSharing") or {}).get("weight")
+    return m.EVEN if weight is None else parse(weight)
 
 
 def pod_sets(workload: Object) -> tuple[m.PodSet, ...]:

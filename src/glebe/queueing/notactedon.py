@@ -51,9 +51,8 @@ NOT_ACTED_ON: dict[str, tuple[Unused, ...]] = {
         _FAIR_SHARING,
         Unused("spec.admissionScope", {"admissionMode": ("NoAdmissionFairSharing",)}),
         Unused("spec.concurrentAdmissionPolicy"),
-        Unused("status.fairSharing"),
     ),
-    "Cohort": (_FAIR_SHARING, Unused("status")),
+    "Cohort": (_FAIR_SHARING,),
     "LocalQueue": (_FAIR_SHARING,),
     "Workload": (
         Unused("spec.podSets[].minCount"),

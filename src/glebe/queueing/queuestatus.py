@@ -13,9 +13,10 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, is_deleting, key_of, set_condition
 from glebe.kube.quantity import from_int, to_int
-from glebe.queueing import labels
+from glebe.queueing import labels, shares
 from glebe.queueing.integrations import read
 from glebe.queueing.notactedon import findings
+from glebe.queueing.shares import Shares, spec_differs
 from glebe.queueing.tallies import Tallies, Usage, holds_in, local_queue_of
 
 #: Changes that come this close together are counted together.
@@ -51,6 +52,7 @@ class QueueStatus:
         self._env = env
         self._cluster = client.cluster
         self.tallies = Tallies(self._cluster)
+        self.shares = Shares(informers, self.tallies)
         self._local = informers.get(r.LOCAL_QUEUES).store
         self._queues = informers.get(r.CLUSTER_QUEUES).store
         self._flavors = informers.get(r.RESOURCE_FLAVORS).store
@@ -106,6 +108,10 @@ class QueueStatus:
             "flavorsReservation": flavor_usage(groups, tally.reserved, borrowed=True),
             "flavorsUsage": flavor_usage(groups, tally.used, borrowed=True),
         }
+        weighted = self.shares.of_queue(queue["metadata"]["name"])
+        status.pop("fairSharing", None)
+        if weighted is not None:
+            status["fairSharing"] = {"weightedShare": weighted}
         status["conditions"] = self._conditions(queue, r.CLUSTER_QUEUES.kind, active, reason, message)
         return status
 
@@ -167,8 +173,8 @@ def _index_of(local_queue: Object) -> str:
     return f"{local_queue['metadata']['namespace']}/{local_queue['metadata']['name']}"
 
 
-def build(client: Client, informers: Informers, env: Env) -> Controller:
-    """Woken by workloads, queues, flavors and topologies."""
+def build(client: Client, informers: Informers, env: Env) -> list[Controller]:
+    """Woken by workloads, queues, flavors, topologies and cohorts; and the one that tells the cohorts' own status."""
     status = QueueStatus(client, informers, env)
     controller = Controller("queue-status", status.reconcile, env, workers=4)
     local_queues, cluster_queues = informers.get(r.LOCAL_QUEUES), informers.get(r.CLUSTER_QUEUES)
@@ -193,12 +199,18 @@ def build(client: Client, informers: Informers, env: Env) -> Controller:
             if local["spec"]["clusterQueue"] == queue["metadata"]["name"]:
                 yield key_of(local, cluster)
 
+    def cohort_mates(queue: Object) -> Iterable[ObjectKey]:
+        cohort = read(queue, ("spec", "cohortName"), "")
+        return [ObjectKey(cluster, "", name) for name in status.shares.queues_around(cohort)]
+
     def everything(_: Object) -> Iterable[ObjectKey]:
         return [*cluster_queues.store.keys(), *local_queues.store.keys()]
 
     controller.watch(informers.get(r.WORKLOADS), of_workload, when=status.tallies.change)  # counts, too
     controller.watch(local_queues, of_local)
     controller.watch(cluster_queues, of_cluster_queue)
+    controller.watch(cluster_queues, cohort_mates, when=spec_differs)  # what they can lend has changed
     controller.watch(informers.get(r.RESOURCE_FLAVORS), everything)
     controller.watch(informers.get(r.TOPOLOGIES), everything)
-    return controller
+    controller.watch(informers.get(r.COHORTS), everything, when=spec_differs)
+    return [controller, shares.build(client, informers, env, status.shares)]

@@ -54,7 +54,7 @@ def tally_of(workload: Object) -> Tally:
 
 
 class Tallies:
-    """Sums by LocalQueue (``namespace/name``), and how many workloads hold quota in each ClusterQueue.
+    """Sums by LocalQueue (``namespace/name``), and what workloads hold of the quota of each ClusterQueue.
 
     The two differ: a workload keeps its quota when its LocalQueue is deleted.
     """
@@ -64,6 +64,7 @@ class Tallies:
         self._known: dict[ObjectKey, tuple[str, str, Tally]] = {}
         self._sums: dict[str, Tally] = {}
         self._holders: dict[str, int] = {}
+        self._held: dict[str, Tally] = {}
 
     def change(self, old: Object | None, new: Object | None) -> bool:
         """A workload appeared, changed or vanished; whether that changes any sum."""
@@ -76,6 +77,8 @@ class Tallies:
             if known is not None:
                 self._sums.setdefault(known[0], Tally()).add(known[2], sign)
                 self._holders[known[1]] = self._holders.get(known[1], 0) + sign
+                if known[1]:
+                    self._held.setdefault(known[1], Tally()).add(known[2], sign)
         if after is None:
             del self._known[key]
         else:
@@ -89,6 +92,11 @@ class Tallies:
             if queue in self._sums:
                 out.add(self._sums[queue])
         return out
+
+    def held(self, cluster_queue: str) -> Usage:
+        """The quota that workloads hold in it, wherever they came from."""
+        tally = self._held.get(cluster_queue)
+        return tally.reserved if tally is not None else {}
 
     def in_use(self, cluster_queue: str) -> bool:
         """Whether any workload holds quota in it."""

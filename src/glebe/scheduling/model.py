@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fractions import Fraction
 from types import MappingProxyType
 
 Amounts = Mapping[str, int]
 NO_AMOUNTS: Amounts = MappingProxyType({})
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
 GPU = "nvidia.com/gpu"
+EVEN = Fraction(1)  # the weight of whoever says nothing about it
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class ClusterQueue:
     strategy: Strategy = Strategy.BEST_EFFORT_FIFO
     stopped: bool = False  # stopPolicy Hold or HoldAndDrain
     borrow_last: bool = False  # flavorFungibility.whenCanBorrow TryNextFlavor: rather another flavor than borrowing
+    weight: Fraction = EVEN  # in fair sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ class Cohort:
     name: str
     parent: str | None = None
     resource_groups: tuple[ResourceGroup, ...] = ()
+    weight: Fraction = EVEN  # in fair sharing
 
 
 class TopologyMode(StrEnum):

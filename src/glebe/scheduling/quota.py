@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from glebe.scheduling.model import ClusterQueue, Cohort, Quota, ResourceGroup
+from glebe.scheduling.model import EVEN, ClusterQueue, Cohort, Quota, ResourceGroup
 
 Cell = int
 Need = tuple[tuple[Cell, int], ...]
@@ -29,6 +29,7 @@ class QuotaTree:
         queue_list = sorted(queues, key=lambda q: q.name)
         groups: dict[str, tuple[ResourceGroup, ...]] = {c.name: c.resource_groups for c in cohorts}
         parents: dict[str, str | None] = {c.name: c.parent for c in cohorts}
+        weights = {c.name: c.weight for c in cohorts}
         for name in [q.cohort for q in queue_list if q.cohort] + [p for p in parents.values() if p]:
             if name not in parents:  # named only: exists without quota and without parent
                 parents[name], groups[name] = None, ()
@@ -48,6 +49,8 @@ class QuotaTree:
             self.queue_index[queue.name] = self._node(queue.name, cohort)
             quotas.append(self._quotas(queue.resource_groups))
         self.top = [path[-1] for path in self.paths]
+        self.weight = [*(weights.get(name, EVEN) for name in order), *(q.weight for q in queue_list)]
+        self._lendable: dict[int, dict[str, int]] = {}
         self._limits(quotas)
         self._heights()
 
@@ -110,6 +113,24 @@ class QuotaTree:
             above = self.parent[n]
             if above >= 0:
                 self.height[above] = max(self.height[above], self.height[n] + 1)
+
+    def potential(self, node: int, cell: Cell) -> int:
+        """What ``node`` could use at most, if nobody else used anything."""
+        total, above = self.subtree[node][cell], self.parent[node]
+        if above < 0:
+            return total
+        most = self.guaranteed[node][cell] + self.potential(above, cell)
+        limit = self.borrowing_limit[node][cell]
+        return most if limit is None else min(most, total + limit)
+
+    def lendable(self, node: int) -> dict[str, int]:
+        """What a cohort could lend at most to its members, by resource, summed over flavors."""
+        found = self._lendable.get(node)
+        if found is None:
+            found = self._lendable[node] = {}
+            for cell, (_, resource) in enumerate(self.cell_names):
+                found[resource] = found.get(resource, 0) + self.potential(node, cell)
+        return found
 
     def root(self, node: int) -> int:
         return self.top[node]

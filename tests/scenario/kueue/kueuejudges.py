@@ -31,6 +31,8 @@ from glebe.scheduling.model import (
     TopologyMode,
     TopologyRequest,
 )
+from glebe.scheduling.quota import QuotaState, QuotaTree
+from glebe.scheduling.shares import MOST, share
 
 #: Tags of worlds that the model cannot say yet.
 UNSAID = (
@@ -171,7 +173,25 @@ def victims(case: k.Case) -> str:
 
 
 def shares(case: k.Case) -> str:
-    return "the core has no shares"
+    """Use is given by queue, flavor and resource; ``additionalRequest`` counts at the queue ``cq`` only."""
+    base, given = k.base_snapshot(case), case["input"]
+    tree = QuotaTree(base.queues, base.cohorts)
+    state = QuotaState(tree)
+    for u in given["usage"]:
+        cell = tree.cell(u["flavor"], u["resource"])
+        state.add(tree.queue_index[u["clusterQueue"]], ((cell, k.quantity(u["quantity"], u["resource"])),))
+    more = {
+        tree.cell(u["flavor"], u["resource"]): k.quantity(u["quantity"], u["resource"])
+        for u in given["additionalRequest"]
+    }
+    found = set()
+    for kind, index in (("ClusterQueue", tree.queue_index), ("Cohort", tree.cohort_index)):
+        for name, node in index.items():
+            s = share(state, node, more if name == "cq" else {})
+            found.add((name, kind, "inf" if s.rounded == MOST else s.rounded, s.resource, s.borrowing))
+    columns = ("name", "kind", "weightedShare", "dominantResource", "borrowing")
+    expected = {tuple(row[c] for c in columns) for row in case["expect"]["shares"]}
+    return "" if found == expected else f"{sorted(found)} instead of {sorted(expected)}"
 
 
 JUDGES: dict[str, Callable[[k.Case], str]] = {

@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from glebe.kube.quantity import parse
 from glebe.scheduling.model import (
     Admitted,
     ClusterQueue,
@@ -82,6 +83,10 @@ def groups(spec: Mapping[str, Any]) -> tuple[ResourceGroup, ...]:
         )
         for g in spec.get("resourceGroups", [])
     )
+
+
+def weight(spec: Mapping[str, Any]) -> Fraction:
+    return parse(spec.get("fairSharing", {}).get("weight", 1))
 
 
 def tolerations(items: list[Mapping[str, Any]] | None) -> tuple[Toleration, ...]:
@@ -177,11 +182,12 @@ def base_snapshot(case: Case) -> Snapshot:
                 Strategy(q["spec"]["queueingStrategy"]),
                 q["spec"].get("stopPolicy", "None") != "None",
                 q["spec"].get("flavorFungibility", {}).get("whenCanBorrow") == "TryNextFlavor",
+                weight(q["spec"]),
             )
             for q in objects(case, "clusterQueues")
         ),
         cohorts=tuple(
-            Cohort(c["metadata"]["name"], c["spec"].get("parentName") or None, groups(c["spec"]))
+            Cohort(c["metadata"]["name"], c["spec"].get("parentName") or None, groups(c["spec"]), weight(c["spec"]))
             for c in objects(case, "cohorts")
         ),
     )

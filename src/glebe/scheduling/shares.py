@@ -1,0 +1,61 @@
+"""Dominant resource shares: how much of what its parent could lend a queue or cohort has borrowed.
+
+For each resource: what the node uses above its own (subtree) quota, summed over flavors, in thousandths of what its
+parent could lend at most. The largest counts (of equal ones the first by name), divided by the node's weight. As in
+Kueue (KEP-1714), but in exact fractions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from glebe.scheduling.quota import Cell, QuotaState
+
+INFINITE = math.inf
+MOST = (1 << 63) - 1  # how an infinite share is written in an object
+_NOTHING: Mapping[Cell, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """``weighted`` is in thousandths, infinite for a borrower of weight 0; ``resource`` is empty if it is 0."""
+
+    weighted: Fraction | float
+    resource: str
+    borrowing: bool
+
+    @property
+    def rounded(self) -> int:
+        """As objects tell it: rounded up."""
+        return MOST if self.weighted == INFINITE else min(MOST, math.ceil(self.weighted))
+
+
+NO_SHARE = Share(Fraction(0), "", False)
+
+
+def share(state: QuotaState, node: int, more: Mapping[Cell, int] = _NOTHING) -> Share:
+    """The share of ``node``, with ``more`` in use there. A root borrows from nobody: its share is 0."""
+    tree = state.tree
+    if tree.parent[node] < 0:
+        return NO_SHARE
+    subtree = tree.subtree[node]
+    borrowed: dict[str, int] = {}
+    for cell, used in enumerate(state.usage[node]):
+        above = used + more.get(cell, 0) - subtree[cell]
+        if above > 0:
+            resource = tree.cell_names[cell][1]
+            borrowed[resource] = borrowed.get(resource, 0) + above
+    if not borrowed:
+        return NO_SHARE
+    lendable = tree.lendable(tree.parent[node])
+    most, dominant = Fraction(0), ""
+    for resource in sorted(borrowed):
+        if lendable.get(resource, 0) > 0:
+            ratio = Fraction(borrowed[resource] * 1000, lendable[resource])
+            if ratio > most:
+                most, dominant = ratio, resource
+    weight = tree.weight[node]
+    return Share(most / weight if weight else INFINITE, dominant, True)
