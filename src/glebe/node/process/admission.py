@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from glebe.kube.objects import Object, labels_of
+from glebe.kube.nodes import required_terms, selected, tolerated
+from glebe.kube.objects import Object
 from glebe.kube.pods import requests_of
 from glebe.kube.quantity import to_int
-from glebe.kube.selectors import Requirement
 from glebe.node.contracts import AdmissionError
 
 _RESOURCES = ("cpu", "memory", "ephemeral-storage")
@@ -29,7 +29,7 @@ def admit(pod: Object, others: Iterable[Object], node: Object) -> None:
     if any(_collide(_host_ports(spec), _host_ports(other["spec"])) for other in others):
         raise _failed("NodePorts", "node(s) didn't have free ports for the requested pod ports")
     taints = (node.get("spec") or {}).get("taints") or ()
-    if any(t.get("effect") == "NoExecute" and not _tolerated(t, spec.get("tolerations") or ()) for t in taints):
+    if any(t.get("effect") == "NoExecute" and not tolerated(t, spec.get("tolerations") or ()) for t in taints):
         raise _failed("TaintToleration", "node(s) had taints that the pod didn't tolerate")
 
 
@@ -80,29 +80,7 @@ def _out_of(resource: str, requested: int, used: int, capacity: int) -> Admissio
 
 def matches_node(spec: Mapping[str, Any], node: Object) -> bool:
     """Whether nodeSelector and required node affinity allow the node."""
-    labels = labels_of(node)
-    if any(labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
-        return False
-    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
-        "requiredDuringSchedulingIgnoredDuringExecution"
-    )
-    if affinity is None:
-        return True
-    return any(_term_matches(term, node) for term in affinity.get("nodeSelectorTerms") or ())
-
-
-def _term_matches(term: Mapping[str, Any], node: Object) -> bool:
-    labels, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    if not labels and not fields:
-        return False
-    own = {"metadata.name": node["metadata"]["name"]}
-    return all(_requirement(e).matches(labels_of(node)) for e in labels) and all(
-        _requirement(e).matches(own) for e in fields
-    )
-
-
-def _requirement(expression: Mapping[str, Any]) -> Requirement:
-    return Requirement(expression["key"], expression["operator"], tuple(expression.get("values") or ()))
+    return selected(node, spec.get("nodeSelector") or {}, required_terms(spec))
 
 
 _ANY = "0.0.0.0"
@@ -121,17 +99,3 @@ def _host_ports(spec: Mapping[str, Any]) -> set[tuple[int, str, str]]:
         for port in ports
         if port.get("hostPort")
     }
-
-
-def _tolerated(taint: Mapping[str, Any], tolerations: Iterable[Mapping[str, Any]]) -> bool:
-    return any(
-        t.get("effect") in (None, "", taint.get("effect"))
-        and (
-            (t.get("operator") == "Exists" and t.get("key") in (None, "", taint["key"]))
-            or (
-                (t.get("operator") != "Exists" and t.get("key") == taint["key"])
-                and (t.get("value") or "") == (taint.get("value") or "")
-            )
-        )
-        for t in tolerations
-    )

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from glebe.kube.nodes import term_matches
 from glebe.kube.objects import Object, is_deleting
 from glebe.kube.resources import Resource
 from glebe.workloads.binder.claims_ledger import Ledger
 from glebe.workloads.binder.claims_writes import Writer, failure
 from glebe.workloads.binder.needs import Needs
-from glebe.workloads.binder.nodematch import term_matches
 from glebe.workloads.binder.plugins import Bools, CannotPrepare, Quiet, Refusal, Surroundings
 from glebe.workloads.claims import names
 from glebe.workloads.claims.allocator import Found, allocate

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from glebe.kube.nodes import selected
 from glebe.kube.objects import Object, is_deleting
 from glebe.kube.quantity import to_int
 from glebe.workloads.binder import nodematch
@@ -323,7 +324,7 @@ class Fleet:
         if known is None:
             if len(self._inclusions) >= _KEPT:
                 self._inclusions.clear()
-            affine = self.rows_where(lambda n: nodematch.selected(n, needs.selector, needs.terms))
+            affine = self.rows_where(lambda n: selected(n, needs.selector, needs.terms))
             calm = self.rows_where(
                 lambda n: nodematch.schedulable((n.get("spec") or {}).get("taints") or (), needs.tolerations)
             )

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from glebe.kube import pods as kube_pods
+from glebe.kube.nodes import Term, term_matches, tolerated, tolerates
 from glebe.kube.objects import Object, get_condition
 from glebe.kube.quantity import to_int
 from glebe.workloads.binder import nodematch
-from glebe.workloads.binder.nodematch import tolerates
 from glebe.workloads.binder.relations import NONE, Relations, Spread, relations_of
 
 __all__ = ["Needs", "Port", "priority_of", "tolerates"]
@@ -106,7 +106,7 @@ class Needs:
     place: str
     requests: Mapping[str, int]
     selector: Mapping[str, str]
-    terms: tuple[nodematch.Term, ...] | None  # required node affinity: any of them; None: no condition
+    terms: tuple[Term, ...] | None  # required node affinity: any of them; None: no condition
     tolerations: tuple[Mapping[str, Any], ...]
     preferred: tuple[Mapping[str, Any], ...]
     ports: tuple[Port, ...]
@@ -185,14 +185,12 @@ class Needs:
 
     def likes(self, node: Object) -> int:
         """Weights of the preferred node affinity that the node satisfies."""
-        return sum(
-            int(p.get("weight") or 0) for p in self.preferred if nodematch.term_matches(p.get("preference") or {}, node)
-        )
+        return sum(int(p.get("weight") or 0) for p in self.preferred if term_matches(p.get("preference") or {}, node))
 
     def dislikes(self, node: Object) -> int:
         """How many PreferNoSchedule taints the pod does not tolerate."""
         soft = (t for t in nodematch.taints_of(node) if t.get("effect") == "PreferNoSchedule")
-        return sum(1 for t in soft if not nodematch.tolerated(t, self.tolerations))
+        return sum(1 for t in soft if not tolerated(t, self.tolerations))
 
 
 def _weight(spec: Mapping[str, Any], requests: Mapping[str, int]) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from glebe.kube.nodes import selected, tolerated
 from glebe.kube.objects import Object
 from glebe.workloads.binder import nodematch
 from glebe.workloads.binder.needs import Needs
@@ -64,10 +65,10 @@ def opinion_of(needs: Needs, nodes: Sequence[Object], only: Sequence[int] | None
 
 def judge(needs: Needs, node: Object) -> int:
     """:data:`SUITS`, or the code of the first refusal."""
-    if (node.get("spec") or {}).get("unschedulable") and not nodematch.tolerated(nodematch.CORDON, needs.tolerations):
+    if (node.get("spec") or {}).get("unschedulable") and not tolerated(nodematch.CORDON, needs.tolerations):
         return _CORDONED
     if not nodematch.schedulable(nodematch.taints_of(node), needs.tolerations):
         return _TAINTED
-    if not nodematch.selected(node, needs.selector, needs.terms):
+    if not selected(node, needs.selector, needs.terms):
         return _OTHER
     return SUITS

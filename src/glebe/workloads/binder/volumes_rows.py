@@ -8,10 +8,10 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from glebe.kube.nodes import term_matches
 from glebe.kube.objects import Object, labels_of
 from glebe.kube.storage import HOSTNAME, NO_PROVISIONER
 from glebe.workloads.binder.fleet import Fleet
-from glebe.workloads.binder.nodematch import term_matches
 from glebe.workloads.binder.plugins import Bools
 
 _ZONES: Final[tuple[str, ...]] = (

@@ -11,8 +11,8 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from glebe.kube import quantity
+from glebe.kube.nodes import term_matches
 from glebe.kube.objects import Object
-from glebe.workloads.binder.nodematch import term_matches
 
 _REMEMBERED = 32  # selectors whose verdict each device knows
 

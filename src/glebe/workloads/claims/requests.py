@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glebe.kube.nodes import tolerates
 from glebe.kube.objects import Object
 from glebe.workloads.claims import capacity
 from glebe.workloads.claims.pools import BadSelector, Device, Pool, reaches
@@ -120,19 +121,6 @@ class _Taking:
             except BadSelector as error:
                 raise AllocationError(f"{whose}: selector #{i}: {error}") from None
         return True
-
-
-def tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
-    """Whether a request's toleration is about this taint of a device."""
-    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
-        return False
-    if toleration.get("key") and toleration["key"] != taint.get("key"):
-        return False
-    if toleration.get("operator") == "Exists":
-        return True
-    return toleration.get("operator") in (None, "", "Equal") and (toleration.get("value") or "") == (
-        taint.get("value") or ""
-    )
 
 
 def _tolerated(device: Device, spec: Mapping[str, Any]) -> bool:

@@ -14,11 +14,11 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_conflict, is_not_found
 from glebe.kube.events import NORMAL, EventRecorder
 from glebe.kube.informer import Informers
+from glebe.kube.nodes import tolerates
 from glebe.kube.objects import Object, ObjectKey, cluster_of, is_deleting, key_of, set_condition
 from glebe.kube.pods import has_ended
 from glebe.kube.resources import PODS
 from glebe.workloads.claims.names import CLAIMS, SLICES, allocation_of, reserved_for
-from glebe.workloads.claims.requests import tolerates
 from glebe.workloads.claims.taken import results_of
 
 _BY_POOL: Final = "pool"

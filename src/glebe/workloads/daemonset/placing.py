@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from glebe.kube.nodes import NAME_FIELD, required_terms, selected, tolerated
 from glebe.kube.objects import Object
-from glebe.kube.selectors import Requirement
 
 _ALWAYS = (
     ("node.kubernetes.io/not-ready", "NoExecute"),
@@ -17,7 +17,6 @@ _ALWAYS = (
     ("node.kubernetes.io/unschedulable", "NoSchedule"),
 )
 _HOST_NETWORK = ("node.kubernetes.io/network-unavailable", "NoSchedule")
-NAME_FIELD = "metadata.name"
 
 
 def tolerations_of(spec: Mapping[str, Any]) -> list[Object]:
@@ -38,58 +37,20 @@ class Placing:
 
     def __init__(self, template: Mapping[str, Any]) -> None:
         spec = template.get("spec") or {}
-        affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
-            "requiredDuringSchedulingIgnoredDuringExecution"
-        )
         self._node = str(spec.get("nodeName") or "")
         self._selector = dict(spec.get("nodeSelector") or {})
-        self._terms = None if affinity is None else list(affinity.get("nodeSelectorTerms") or ())
+        self._terms = required_terms(spec)
         self._tolerations = tolerations_of(spec)
 
     def judge(self, node: Object) -> tuple[bool, bool]:
         """Whether a pod should start on the node, and whether one that is there should stay."""
         if self._node and self._node != node["metadata"]["name"]:
             return False, False
-        if not self._wants(node):
+        if not selected(node, self._selector, self._terms):
             return False, False
-        effects = {t.get("effect") for t in (node.get("spec") or {}).get("taints") or () if not self._tolerates(t)}
+        taints = (node.get("spec") or {}).get("taints") or ()
+        effects = {t.get("effect") for t in taints if not tolerated(t, self._tolerations)}
         return not effects & {"NoSchedule", "NoExecute"}, "NoExecute" not in effects
-
-    def _wants(self, node: Object) -> bool:
-        labels = node["metadata"].get("labels") or {}
-        if any(labels.get(key) != value for key, value in self._selector.items()):
-            return False
-        return self._terms is None or any(_holds(t, labels, node["metadata"]["name"]) for t in self._terms)
-
-    def _tolerates(self, taint: Mapping[str, Any]) -> bool:
-        return any(_tolerates(t, taint) for t in self._tolerations)
-
-
-def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
-    """``v1.Toleration.ToleratesTaint``."""
-    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
-        return False
-    if toleration.get("key") and toleration["key"] != taint.get("key"):
-        return False
-    if toleration.get("operator") == "Exists":
-        return True
-    return bool(toleration.get("key")) and (toleration.get("value") or "") == (taint.get("value") or "")
-
-
-def _holds(term: Mapping[str, Any], labels: Mapping[str, str], name: str) -> bool:
-    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    if not expressions and not fields:
-        return False  # an empty term selects nothing
-    own = {NAME_FIELD: name}
-    return all(_matches(e, labels) for e in expressions) and all(_matches(e, own) for e in fields)
-
-
-def _matches(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    values = tuple(expression.get("values") or ())
-    try:
-        return Requirement(expression.get("key", ""), expression.get("operator", ""), values).matches(labels)
-    except (IndexError, ValueError):
-        return False
 
 
 def pinned(affinity: Mapping[str, Any] | None, node: str) -> Object:

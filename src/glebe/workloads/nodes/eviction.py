@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from glebe.kube.clock import parse_time
+from glebe.kube.nodes import tolerates
 from glebe.kube.objects import Object, get_condition, is_deleting
 from glebe.kube.pods import has_ended
-from glebe.workloads.binder.nodematch import tolerates
 
 QUARANTINE = 40.0
 """Seconds a node must have been gone before its pods are taken for lost (its object may just be late)."""
