@@ -8,6 +8,7 @@ import pytest
 
 from glebe.node.containers import capabilities, cgroups
 from glebe.node.containers.cgroups import Groups
+from glebe.node.containers.supervise import limits as supervised
 from glebe.node.contracts import Identity, Limits
 
 V1 = Groups(1, (("cpu", "/c/cpu"), ("cpuacct", "/c/cpuacct"), ("memory", "/c/memory"), ("pids", "/c/pids")))
@@ -59,6 +60,17 @@ def test_no_cgroups_no_plan(tmp_path: Path) -> None:
     assert cgroups.find("proc /proc proc rw 0 0\n") == Groups()
     assert cgroups.find(f"c {tmp_path}/none cgroup rw,memory 0 0\nu {tmp_path} cgroup2 rw 0 0\n").version in (0, 1)
     assert list(tmp_path.iterdir()) in ([], [tmp_path / "none"])
+
+
+def test_groups_that_a_runtime_made_elsewhere_are_removed_too(tmp_path: Path) -> None:
+    mounts = "".join(f"c {tmp_path}/{name} cgroup rw,{name} 0 0\n" for name in ("memory", "freezer", "blkio"))
+    groups = cgroups.find(mounts)
+    assert groups.others == (f"{tmp_path}/freezer", f"{tmp_path}/blkio")
+    made = [tmp_path / base / "glebe" / "n" for base in ("memory", "freezer")]
+    for directory in made:
+        directory.mkdir(parents=True)
+    supervised.remove(cgroups.plan(groups, "n", Limits()))
+    assert not [directory for directory in made if directory.parent.exists()]
 
 
 def test_names_tell_the_node_and_the_run() -> None:

@@ -36,6 +36,9 @@ class Groups:
 
     version: int = 0
     bases: tuple[tuple[str, str], ...] = ()
+    others: tuple[
+        str, ...
+    ] = ()  # version 1: hierarchies that we leave alone, and in which runc makes groups all the same
 
     @property
     def controllers(self) -> frozenset[str]:
@@ -49,17 +52,19 @@ class Groups:
 def find(mounts: str | None = None) -> Groups:
     """What can be used here, found by making a group in each hierarchy and removing it."""
     text = mounts if mounts is not None else Path("/proc/self/mounts").read_text()
-    unified, separate = "", dict[str, str]()
+    unified, separate, every = "", dict[str, str](), dict[str, None]()
     for line in text.splitlines():
         _, target, kind, options, *_ = line.split()
         if kind == "cgroup2":
             unified = unified or target
         elif kind == "cgroup":
+            every[target] = None
             for name in set(options.split(",")) & {*_WANTED, "cpuacct"}:
                 separate.setdefault(name, target)
     if "memory" in separate or "cpu" in separate:
         usable = sorted((name, base) for name, base in separate.items() if _can_make(base))
-        return Groups(1, tuple(usable)) if usable else Groups()
+        others = tuple(target for target in every if target not in dict(usable).values())
+        return Groups(1, tuple(usable), others) if usable else Groups()
     return _find_unified(unified) if unified else Groups()
 
 
@@ -133,6 +138,7 @@ def plan(groups: Groups, name: str, limits: Limits) -> dict[str, Any]:
         "version": groups.version,
         "make": make,
         "directories": directories,
+        "others": [f"{base}/{PARENT}/{name}" for base in groups.others],
         "procs": [f"{directory}/cgroup.procs" for directory in directories],
         "events": f"{at['memory']}/{events}" if "memory" in at else "",
     }

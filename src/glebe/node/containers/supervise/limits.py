@@ -96,7 +96,7 @@ class Limits:
 
 def remove(group: dict[str, Any]) -> None:
     """Remove a run's cgroups and, when it was the last, their parent."""
-    for directory in group.get("directories") or ():
+    for directory in (*(group.get("directories") or ()), *(group.get("others") or ())):
         for _ in range(50):
             try:
                 os.rmdir(directory)
