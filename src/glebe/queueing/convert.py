@@ -131,8 +131,21 @@ def _pod_set(item: dict[str, Any]) -> m.PodSet:
         count=int(item.get("count", 1)),
         requests=requests_of(spec),
         node_selector=spec.get("nodeSelector") or {},
+        affinity=_affinity(spec),
         tolerations=tolerations(spec.get("tolerations")),
         topology=wanted,
+    )
+
+
+def _affinity(spec: Mapping[str, Any]) -> tuple[tuple[m.Expression, ...], ...]:
+    """The terms of the required node affinity; what a term says of node fields is left to the scheduler of pods."""
+    path = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
+    return tuple(
+        tuple(
+            m.Expression(e["key"], e["operator"], tuple(e.get("values") or ()))
+            for e in term.get("matchExpressions") or ()
+        )
+        for term in read(spec, path, ())
     )
 
 

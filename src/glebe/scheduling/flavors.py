@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice, product
 
+from glebe.scheduling.affinity import chosen_by
 from glebe.scheduling.capacity import Shape
 from glebe.scheduling.fleet import PODS, Fleet, PodKind, merged_labels, tolerated
 from glebe.scheduling.model import GPU, ClusterQueue, Flavor, PodSet, ResourceGroup, TopologyMode
@@ -98,6 +99,8 @@ def _refusal(pod_set: PodSet, flavor: Flavor, fleet: Fleet, only_placed: bool) -
     for key, value in sorted(pod_set.node_selector.items()):
         if flavor.node_labels.get(key, value) != value:  # labels that the flavor does not set are the nodes' affair
             return f"node selector {key}={value} does not match"
+    if pod_set.affinity and not chosen_by(pod_set.affinity, flavor.node_labels):
+        return "node affinity does not match"
     if flavor.topology is None:
         return "it has no topology and the pods ask for one" if pod_set.topology is not None else ""
     if pod_set.topology is None:

@@ -129,6 +129,15 @@ class TopologyRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Expression:
+    """One requirement of a required node affinity; ``operator`` as in Kubernetes (In, NotIn, Exists, Gt, ...)."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PodSet:
     """``count`` identical pods that start together."""
 
@@ -138,6 +147,7 @@ class PodSet:
     node_selector: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
     tolerations: tuple[Toleration, ...] = ()
     topology: TopologyRequest | None = None
+    affinity: tuple[tuple[Expression, ...], ...] = ()  # required node affinity: terms, one of which must hold
 
 
 @dataclass(frozen=True, slots=True)

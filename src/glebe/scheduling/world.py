@@ -152,4 +152,4 @@ def _only_option(sets: tuple[SetPlan, ...]) -> Option | None:
 
 def _signature(s: PodSet) -> tuple[object, ...]:
     selector = tuple(sorted(s.node_selector.items())) if s.node_selector else ()
-    return (s.name, s.count, tuple(sorted(s.requests.items())), selector, s.tolerations, s.topology)
+    return (s.name, s.count, tuple(sorted(s.requests.items())), selector, s.tolerations, s.topology, s.affinity)

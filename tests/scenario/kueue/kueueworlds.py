@@ -18,6 +18,7 @@ from glebe.scheduling.model import (
     Admitted,
     ClusterQueue,
     Cohort,
+    Expression,
     Flavor,
     FlavorQuotas,
     Node,
@@ -158,6 +159,17 @@ def pod_set(p: Mapping[str, Any]) -> PodSet:
         p.get("nodeSelector") or spec.get("nodeSelector", {}),
         tolerations(p.get("tolerations") or spec.get("tolerations")),
         topology_request(p.get("topologyRequest")),
+        affinity=affinity(spec),
+    )
+
+
+def affinity(spec: Mapping[str, Any]) -> tuple[tuple[Expression, ...], ...]:
+    required = (
+        spec.get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    )
+    return tuple(
+        tuple(Expression(e["key"], e["operator"], tuple(e.get("values", ()))) for e in t.get("matchExpressions", ()))
+        for t in required.get("nodeSelectorTerms", ())
     )
 
 
