@@ -14,18 +14,18 @@ from glebe.apiserver.admission.binding import (
     collect_params,
     hooks_of,
 )
-from glebe.apiserver.admission.conditions import Asker, ConditionError, Conditions
-from glebe.apiserver.admission.expressions import JSON_PATCH, OBJECT, Expressions, Variables
-from glebe.apiserver.admission.matching import Match, Matcher
+from glebe.apiserver.admission.conditions import Asker, ConditionError
+from glebe.apiserver.admission.expressions import JSON_PATCH, OBJECT, Variables
+from glebe.apiserver.admission.matching import Match
 from glebe.apiserver.admission.mutating import replace
-from glebe.apiserver.admission.policies import Circumstances
+from glebe.apiserver.admission.policybase import Circumstances, CompiledPolicy
 from glebe.apiserver.admission.registrations import MUTATING_BINDINGS, MUTATING_POLICIES, Shared
 from glebe.apiserver.admission.versions import convert, copy
 from glebe.apiserver.patch import json_patch
 from glebe.apiserver.types import merging
 from glebe.apiserver.types.schema import Schema
 from glebe.cel.budget import PER_REQUEST, Budget, EvalError, OutOfBudget
-from glebe.cel.environment import CompileError, Program
+from glebe.cel.environment import Program
 from glebe.cel.jsonvalues import to_json
 from glebe.cel.values import StructValue
 from glebe.kube.errors import ApiError
@@ -52,19 +52,12 @@ class MutationError(Exception):
     """A mutation could not be done: the failure policy decides."""
 
 
-class Policy:
+class Policy(CompiledPolicy):
     """A policy's ``spec``, compiled."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
-        self.matcher = Matcher(spec.get("matchConstraints") or {})
-        self.ignore = spec.get("failurePolicy") == "Ignore"
+        super().__init__(spec)
         self.reinvoke = spec.get("reinvocationPolicy") == "IfNeeded"
-        self.param_kind: Mapping[str, str] | None = spec.get("paramKind")
-        params = self.param_kind is not None
-        self.conditions = Conditions(list(spec.get("matchConditions") or ()), ignore=self.ignore, params=params)
-        self.expressions = Expressions(params=params)
-        for variable in spec.get("variables") or ():
-            self.expressions.add_variable(variable.get("name", ""), variable.get("expression", ""))
         self.mutations = tuple(self._mutation(m) for m in spec.get("mutations") or ())
 
     def _mutation(self, spec: Mapping[str, Any]) -> tuple[str, str, Program | str]:
@@ -72,10 +65,7 @@ class Policy:
         kind = spec.get("patchType") or ""
         body = spec.get("jsonPatch" if kind == JSON_PATCH else "applyConfiguration") or {}
         text = str(body.get("expression") or "")
-        try:
-            return kind, text, self.expressions.environment(mutates=True).compile(text)
-        except CompileError as error:
-            return kind, text, f"compilation error: compilation failed: {error}"
+        return kind, text, self.compile(text, mutates=True)
 
 
 _shared: Shared[Policy] = Shared(Policy)

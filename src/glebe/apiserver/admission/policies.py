@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,13 +17,13 @@ from glebe.apiserver.admission.binding import (
     collect_params,
     hooks_of,
 )
-from glebe.apiserver.admission.conditions import Asker, ConditionError, Conditions, request_value
-from glebe.apiserver.admission.expressions import Expressions, Variables
-from glebe.apiserver.admission.matching import Match, Matcher
+from glebe.apiserver.admission.conditions import Asker, ConditionError
+from glebe.apiserver.admission.expressions import Variables
+from glebe.apiserver.admission.matching import Match
+from glebe.apiserver.admission.policybase import Circumstances, CompiledPolicy
 from glebe.apiserver.admission.registrations import VALIDATING_BINDINGS, VALIDATING_POLICIES, Shared
-from glebe.apiserver.admission.versions import convert
 from glebe.cel.budget import PER_REQUEST, Budget, EvalError, OutOfBudget
-from glebe.cel.environment import CompileError, Program
+from glebe.cel.environment import Program
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object
 
@@ -55,37 +55,24 @@ class _Validation:
     reason: str
 
 
-class Policy:
+class Policy(CompiledPolicy):
     """A policy's ``spec``, compiled."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
+        super().__init__(spec)
         self.spec = spec
-        self.matcher = Matcher(spec.get("matchConstraints") or {})
-        self.ignore = spec.get("failurePolicy") == "Ignore"
-        self.param_kind: Mapping[str, str] | None = spec.get("paramKind")
-        params = self.param_kind is not None
-        self.conditions = Conditions(list(spec.get("matchConditions") or ()), ignore=self.ignore, params=params)
-        self.expressions = Expressions(params=params)
-        for variable in spec.get("variables") or ():
-            self.expressions.add_variable(variable.get("name", ""), variable.get("expression", ""))
         self.validations = tuple(self._validation(v) for v in spec.get("validations") or ())
         self.annotations = tuple(
-            (a.get("key", ""), a.get("valueExpression", ""), self._compile(a.get("valueExpression", "").strip()))
+            (a.get("key", ""), a.get("valueExpression", ""), self.compile(a.get("valueExpression", "").strip()))
             for a in spec.get("auditAnnotations") or ()
         )
 
-    def _compile(self, text: str) -> Program | str:
-        try:
-            return self.expressions.environment().compile(text)
-        except CompileError as error:
-            return f"compilation error: compilation failed: {error}"
-
     def _validation(self, spec: Mapping[str, Any]) -> _Validation:
         text, composed = spec.get("expression", ""), spec.get("messageExpression") or ""
-        message = self._compile(composed) if composed else None
+        message = self.compile(composed) if composed else None
         return _Validation(
             text,
-            self._compile(text),
+            self.compile(text),
             (spec.get("message") or "").strip(),
             message if isinstance(message, Program) else None,
             spec.get("reason") or "Invalid",
@@ -93,44 +80,6 @@ class Policy:
 
 
 _shared: Shared[Policy] = Shared(Policy)
-
-
-@dataclass(slots=True)
-class Circumstances:
-    """One request as the policies of one dispatch see it."""
-
-    server: ApiServer
-    a: AdmissionAttributes
-    asker: Asker
-    forms: dict[str, tuple[Object | None, Object | None]] = field(default_factory=dict)
-
-    async def values(self, match: Match, params: Object | None) -> dict[str, Any]:
-        """The variables of expressions, but for ``variables``."""
-        old_and_new = self.forms.get(match.info.api_version)
-        if old_and_new is None:
-            old_and_new = self.forms[match.info.api_version] = await self._objects(match)
-        new, old = old_and_new
-        namespace = None
-        if self.a.namespace and self.a.info.group_resource != "namespaces":
-            namespace = self.server.read(self.a.cluster, "namespaces", "", self.a.namespace)
-        return {
-            "object": new,
-            "oldObject": old,
-            "request": request_value(self.a, match),
-            "params": params,
-            "namespaceObject": namespace,
-            "authorizer": self.asker.authorizer,
-        }
-
-    async def _objects(self, match: Match) -> tuple[Object | None, Object | None]:
-        a = self.a
-        if match.info is a.info or (a.subresource and match.kind[2] != a.info.kind):
-            return a.obj, a.old
-        converted = [
-            None if obj is None else await convert(self.server, a.cluster, obj, a.info, match.info)
-            for obj in (a.obj, a.old)
-        ]
-        return converted[0], converted[1]
 
 
 class ValidatingPolicies:
