@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from glebe.cel.budget import EvalError, OutOfBudget
@@ -49,27 +49,28 @@ def iteration(
 _Over = Callable[[Frame], Iterator[None]]
 
 
+def fold(absorbing: bool, frame: Frame, steps: Iterable[Step]) -> bool:
+    """``&&`` and ``||`` over steps: the first that is ``absorbing`` decides; an error counts only if none does."""
+    error: EvalError | None = None
+    for step in steps:
+        try:
+            value = step(frame)
+        except EvalError as caught:
+            error = error or caught
+            continue
+        if type(value) is not bool:
+            error = error or no_overload()
+        elif value is absorbing:
+            return absorbing
+    if error is not None:
+        raise error
+    return not absorbing
+
+
 def _quantifier(absorbing: bool) -> Callable[[_Over, list[int], list[Step]], Step]:
     def make(over: _Over, places: list[int], args: list[Step]) -> Step:
         (body,) = args
-
-        def run(frame: Frame) -> bool:
-            error: EvalError | None = None
-            for _ in over(frame):
-                try:
-                    value = body(frame)
-                except EvalError as caught:
-                    error = error or caught
-                    continue
-                if type(value) is not bool:
-                    error = error or no_overload()
-                elif value is absorbing:
-                    return absorbing
-            if error is not None:
-                raise error
-            return not absorbing
-
-        return run
+        return lambda frame: fold(absorbing, frame, (body for _ in over(frame)))
 
     return make
 

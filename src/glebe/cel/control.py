@@ -5,34 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from glebe.cel.budget import EvalError
-from glebe.cel.comprehensions import Frame, Step
+from glebe.cel.comprehensions import Frame, Step, fold
 from glebe.cel.values import Optional, no_overload, type_name
 
 
 def _junction(absorbing: bool) -> Callable[[list[Step]], Step]:
     """``&&`` and ``||``: an error counts only if no other argument decides."""
-
-    def make(args: list[Step]) -> Step:
-        def run(frame: Frame) -> bool:
-            error: EvalError | None = None
-            for arg in args:
-                try:
-                    value = arg(frame)
-                except EvalError as caught:
-                    error = error or caught
-                    continue
-                if type(value) is not bool:
-                    error = error or no_overload()
-                elif value is absorbing:
-                    return absorbing
-            if error is not None:
-                raise error
-            return not absorbing
-
-        return run
-
-    return make
+    return lambda args: lambda frame: fold(absorbing, frame, args)
 
 
 def _negation(args: list[Step]) -> Step:
