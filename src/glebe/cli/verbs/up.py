@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from glebe.cli import storage
+from glebe.cli import serving, storage
 from glebe.cli.app import app
-from glebe.cli.command import fail
-from glebe.cli.exits import Exit, Failure
 from glebe.cli.serverflags import with_server_flags
 
 
@@ -26,9 +24,7 @@ def up(
     scenario: Annotated[
         str, typer.Option("--scenario", help="Scenario file: what befalls simulated nodes and their pods.")
     ] = "",
-    listen: Annotated[
-        str, typer.Option("--listen", help="HOST:PORT of the API; port 0 lets the system choose.")
-    ] = "127.0.0.1:0",
+    listen: serving.Listen = "127.0.0.1:0",
     etcd_servers: storage.EtcdServers = "",
     etcd_cafile: storage.EtcdCa = "",
     etcd_certfile: storage.EtcdCertificate = "",
@@ -42,7 +38,7 @@ def up(
     pod_cidr: Annotated[
         str, typer.Option("--pod-cidr", help="IPv4 network in which the addresses of this machine's pods are to lie.")
     ] = "10.244.0.0/16",
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    quiet: serving.Quiet = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the controllers do.")] = False,
     *,
     flags: dict[str, object],
@@ -50,7 +46,7 @@ def up(
     """Run the platform until Ctrl-C; the next up on the same directory continues."""
     from glebe.platform.paths import default_data_dir
     from glebe.platform.storage import StorageOptions
-    from glebe.platform.up import StartError, UpConfig, main
+    from glebe.platform.up import UpConfig, main
 
     config = UpConfig(
         data_dir=Path(data_dir) if data_dir else default_data_dir(),
@@ -64,8 +60,4 @@ def up(
         verbose=verbose,
         flags=flags,
     )
-    try:
-        raise typer.Exit(main(config))
-    except StartError as error:
-        code = Exit.CONFLICT if error.conflict else Exit.BAD_INPUT
-        raise typer.Exit(fail(Failure(code, str(error), error.remedy))) from error
+    serving.run(lambda: main(config))
