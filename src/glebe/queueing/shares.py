@@ -19,8 +19,8 @@ from glebe.kube.objects import Object, ObjectKey
 from glebe.queueing import convert
 from glebe.queueing.tallies import Tallies, Usage, holds_in
 from glebe.scheduling.model import ClusterQueue, Cohort
-from glebe.scheduling.quota import QuotaState, QuotaTree
-from glebe.scheduling.shares import share
+from glebe.scheduling.quota import Need, QuotaState, QuotaTree
+from glebe.scheduling.shares import share, share_of
 
 #: Changes that come this close together are counted together.
 _DEBOUNCE = 0.2
@@ -57,9 +57,10 @@ class Shares:
         node = tree.queue_index.get(name, -1)
         if node < 0 or tree.parent[node] < 0:
             return None
-        state = QuotaState(tree)
-        _use(state, node, self._tallies.held(name))
-        return share(state, node).rounded
+        used = [0] * len(tree.cell_names)
+        for cell, amount in _need(tree, self._tallies.held(name)):
+            used[cell] += amount
+        return share_of(tree, node, used).rounded
 
     def of_cohort(self, name: str) -> int | None:
         """The weighted share of a Cohort; ``None`` if it is its own ancestor."""
@@ -70,7 +71,7 @@ class Shares:
         state = QuotaState(tree)
         for queue, below in tree.queue_index.items():
             if node in tree.paths[below]:
-                _use(state, below, self._tallies.held(queue))
+                state.add(below, _need(tree, self._tallies.held(queue)))
         return share(state, node).rounded
 
     def cohorts_of(self, queue: str) -> list[str]:
@@ -96,10 +97,9 @@ def _understood(convert_one: Any, objects: Iterable[Object]) -> list[Any]:
     return found
 
 
-def _use(state: QuotaState, node: int, usage: Usage) -> None:
-    cells = state.tree.cells
-    used = ((cells.get((f, resource)), n) for f, row in usage.items() for resource, n in row.items())
-    state.add(node, [(cell, n) for cell, n in used if cell is not None and n > 0])
+def _need(tree: QuotaTree, usage: Usage) -> Need:
+    used = ((tree.cells.get((f, resource)), n) for f, row in usage.items() for resource, n in row.items())
+    return tuple((cell, n) for cell, n in used if cell is not None and n > 0)
 
 
 class CohortStatus:

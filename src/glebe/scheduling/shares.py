@@ -8,11 +8,11 @@ Kueue (KEP-1714), but in exact fractions.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from glebe.scheduling.quota import Cell, QuotaState
+from glebe.scheduling.quota import Cell, QuotaState, QuotaTree
 
 INFINITE = math.inf
 MOST = (1 << 63) - 1  # how an infinite share is written in an object
@@ -38,12 +38,16 @@ NO_SHARE = Share(Fraction(0), "", False)
 
 def share(state: QuotaState, node: int, more: Mapping[Cell, int] = _NOTHING) -> Share:
     """The share of ``node``, with ``more`` in use there. A root borrows from nobody: its share is 0."""
-    tree = state.tree
+    return share_of(state.tree, node, state.usage[node], more)
+
+
+def share_of(tree: QuotaTree, node: int, usage: Sequence[int], more: Mapping[Cell, int] = _NOTHING) -> Share:
+    """The same for a node of which only the use is known, by cell."""
     if tree.parent[node] < 0:
         return NO_SHARE
     subtree = tree.subtree[node]
     borrowed: dict[str, int] = {}
-    for cell, used in enumerate(state.usage[node]):
+    for cell, used in enumerate(usage):
         above = used + more.get(cell, 0) - subtree[cell]
         if above > 0:
             resource = tree.cell_names[cell][1]
