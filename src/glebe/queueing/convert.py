@@ -118,14 +118,6 @@ def pod_sets(workload: Object) -> tuple[m.PodSet, ...]:
 
 def _pod_set(item: dict[str, Any]) -> m.PodSet:
     spec = item["template"].get("spec") or {}
-    request = item.get("topologyRequest") or {}
-    wanted: m.TopologyRequest | None = None
-    if level := request.get("required"):
-        wanted = m.TopologyRequest(m.TopologyMode.REQUIRED, level)
-    elif level := request.get("preferred"):
-        wanted = m.TopologyRequest(m.TopologyMode.PREFERRED, level)
-    elif request.get("unconstrained"):
-        wanted = m.TopologyRequest(m.TopologyMode.UNCONSTRAINED)
     return m.PodSet(
         name=item.get("name", labels.DEFAULT_POD_SET),
         count=int(item.get("count", 1)),
@@ -133,8 +125,24 @@ def _pod_set(item: dict[str, Any]) -> m.PodSet:
         node_selector=spec.get("nodeSelector") or {},
         affinity=_affinity(spec),
         tolerations=tolerations(spec.get("tolerations")),
-        topology=wanted,
+        topology=_topology_request(item.get("topologyRequest") or {}),
     )
+
+
+def _topology_request(request: Mapping[str, Any]) -> m.TopologyRequest | None:
+    slices = tuple(
+        m.Slice(s["topology"], int(s["size"])) for s in request.get("podsetSliceRequiredTopologyConstraints") or ()
+    )
+    if not slices and (level := request.get("podSetSliceRequiredTopology")):
+        slices = (m.Slice(level, int(request.get("podSetSliceSize") or 0)),)
+    group = request.get("podSetGroupName") or ""
+    if level := request.get("required"):
+        return m.TopologyRequest(m.TopologyMode.REQUIRED, level, slices, group)
+    if level := request.get("preferred"):
+        return m.TopologyRequest(m.TopologyMode.PREFERRED, level, slices, group)
+    if request.get("unconstrained") or slices:
+        return m.TopologyRequest(m.TopologyMode.UNCONSTRAINED, "", slices, group)
+    return None
 
 
 def _affinity(spec: Mapping[str, Any]) -> tuple[tuple[m.Expression, ...], ...]:

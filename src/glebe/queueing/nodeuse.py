@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from glebe.kube.objects import Object, controller_of, is_deleting
 from glebe.kube.pods import has_ended, requests_of
 from glebe.kube.quantity import QuantityError
+from glebe.scheduling.fleet import PODS
 
 
 class NodeUse:
@@ -73,6 +74,6 @@ def _hold(pod: Object) -> tuple[str, str, dict[str, int]] | None:
     owner = controller_of(pod)
     uid = "" if owner is None or is_deleting(pod) else str(owner["uid"])
     try:
-        return node, uid, requests_of(pod["spec"])
+        return node, uid, {**requests_of(pod["spec"]), PODS: 1}
     except QuantityError:
         return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from glebe.scheduling import words
+from glebe.scheduling import slices, words
 from glebe.scheduling.claims import claim
 from glebe.scheduling.cycle import Admission
 from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.holders import Holders, Release, Running
 from glebe.scheduling.model import GPU, Outcome, Pending, Reason
-from glebe.scheduling.never import Why, choices, flavor_names, never, of_pods
+from glebe.scheduling.never import Why, choices, flavor_names, in_slices, never, of_pods
 from glebe.scheduling.order import Line
 from glebe.scheduling.placement import Choice, nominate, placeable, possible
 from glebe.scheduling.world import Plan, State, World
@@ -147,6 +147,9 @@ class Explainer:
                     room, together = table.most(option.ask.level), " together"
                     where = f" in one {level}"
                     remedy += ", or make the topology preferred instead of required"
+                if option.ask.layers:
+                    room, cut = slices.room(table, option.ask), in_slices(option.ask, table.arrangement.levels)
+                    where, together = f"{cut}{where}", f"{together} in whole slices"
                 free = f"; {of_pods(this, room)} are free{together}"
                 each = this.pod_set.requests.get(GPU, 0) or 1
                 missing = words.more(str(each * (this.pod_set.count - room)))

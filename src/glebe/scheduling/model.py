@@ -121,11 +121,25 @@ class TopologyMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Slice:
+    """Every ``size`` pods, in rank order, run within one domain of ``level`` (a node label key)."""
+
+    level: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class TopologyRequest:
-    """``level`` is a node label key of the flavor's topology (empty for UNCONSTRAINED)."""
+    """``level`` is a node label key of the flavor's topology (empty for UNCONSTRAINED).
+
+    ``slices`` are nested, the widest first. Two pod sets of one ``group``, one of them a single pod (the leader), are
+    placed together, as the other one (the workers) asks.
+    """
 
     mode: TopologyMode
     level: str = ""
+    slices: tuple[Slice, ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from glebe.scheduling import words
+from glebe.scheduling import slices, words
 from glebe.scheduling.flavors import Option, SetPlan
 from glebe.scheduling.model import GPU, Outcome, Reason
 from glebe.scheduling.placement import Choice, placeable, total_need
 from glebe.scheduling.quota import Need
+from glebe.scheduling.topology import Ask
 from glebe.scheduling.world import Plan, World
 
 
@@ -54,6 +55,12 @@ def of_pods(this: SetPlan, pods: int) -> str:
     """That many pods of a set, counted in GPUs if they have any."""
     gpus = this.pod_set.requests.get(GPU, 0)
     return words.amount(GPU, gpus * pods) if gpus else words.amount("pods", pods)
+
+
+def in_slices(ask: Ask, levels: tuple[str, ...]) -> str:
+    """`` in slices of 4 pods within one rack``."""
+    parts = [f"{words.amount('pods', pods)} within one {words.level(levels[level])}" for level, pods in ask.layers]
+    return f" in slices of {words.names(parts)}"
 
 
 def flavor_names(option: Option) -> str:
@@ -119,6 +126,13 @@ def _too_large(this: SetPlan, option: Option, world: World) -> Why:
         return _capacity(
             f"needs {total} in one {level}; the largest {level} of flavor {flavor} holds {most}",
             f"ask for at most {most}, or make the topology preferred instead of required",
+        )
+    if ask is not None and ask.layers:
+        room = slices.room(table, ask)
+        where = f" in one {words.level(arrangement.levels[ask.level])}" if ask.required else ""
+        return _capacity(
+            f"needs {total}{in_slices(ask, arrangement.levels)}{where}; flavor {flavor} holds {of_pods(this, room)} so",
+            "ask for fewer pods or smaller slices, or for slices of a wider level",
         )
     most = of_pods(this, table.total)
     return _capacity(

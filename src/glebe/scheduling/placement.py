@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from glebe.scheduling.capacity import Spot
+from glebe.scheduling import slices
+from glebe.scheduling.capacity import NodeState, Spot
 from glebe.scheduling.flavors import Option, SetPlan
 from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.model import PodSetAssignment
 from glebe.scheduling.quota import Cell, Need
+from glebe.scheduling.refine import units
 from glebe.scheduling.topology import choose, holds
 from glebe.scheduling.world import Holding, Plan, State, World
 
@@ -70,7 +72,8 @@ def placeable(plan: SetPlan, option: Option, state: State, world: World) -> bool
     known = nodes.known(option.ask_number)
     if known is not None:
         return known
-    answer = holds(nodes.table(option.slot, option.kind, option.shape), option.ask, plan.pod_set.count)
+    fits = slices.holds if option.ask.layers else holds
+    answer = fits(nodes.table(option.slot, option.kind, option.shape), option.ask, plan.pod_set.count)
     nodes.answers[option.ask_number] = (len(nodes.changed), answer)
     return answer
 
@@ -107,6 +110,8 @@ def _search(plan: Plan, state: State, world: World, chosen: Choice, budget: list
         if budget[0] < 0:
             return None
         longer = (*chosen, option)
+        if this.pod_set.topology is not None and not _with_its_group(plan, longer):
+            continue
         if not state.quotas.fits(plan.node, total_need(longer)) or not placeable(this, option, state, world):
             continue
         found = _search(plan, state, world, longer, budget)
@@ -127,12 +132,29 @@ def total_need(choice: Choice) -> Need:
 
 def _place(plan: Plan, choice: Choice, state: State, world: World) -> Spots | None:
     """Nodes for every pod set, each seeing what the ones before took. The state is as before afterwards."""
-    given = range(len(choice))
-    spots = _place_in_order(plan, choice, state, world, tuple(given))
-    if spots is None and len(choice) > 1:
-        hardest = tuple(sorted(given, key=lambda i: _hardness(plan.sets[i], choice[i])))
+    if len(choice) == 1:
+        return _place_in_order(plan, choice, state, world, ((0,),))
+    given = units(plan.sets)
+    spots = _place_in_order(plan, choice, state, world, given)
+    if spots is None and len(given) > 1:
+        hardest = tuple(sorted(given, key=lambda unit: _hardness(plan.sets[unit[0]], choice[unit[0]])))
         spots = _place_in_order(plan, choice, state, world, hardest)
     return spots
+
+
+def _with_its_group(plan: Plan, chosen: Choice) -> bool:
+    """Has the last of ``chosen`` the flavors of its group's other pod set, if that is chosen?"""
+    this = plan.sets[len(chosen) - 1].pod_set.topology
+    if this is None or not this.group:
+        return True
+    mine = chosen[-1]
+    for other, option in zip(plan.sets, chosen[:-1], strict=False):
+        if other.pod_set.topology is not None and other.pod_set.topology.group == this.group:
+            shared = mine.flavors.keys() & option.flavors.keys()
+            return mine.kind.topology == option.kind.topology and all(
+                mine.flavors[r] == option.flavors[r] for r in shared
+            )
+    return True
 
 
 def _hardness(plan: SetPlan, option: Option) -> tuple[bool, int, int]:
@@ -140,30 +162,54 @@ def _hardness(plan: SetPlan, option: Option) -> tuple[bool, int, int]:
     return (not required, -max(option.shape or (0,)), -plan.pod_set.count)
 
 
-def _place_in_order(plan: Plan, choice: Choice, state: State, world: World, order: tuple[int, ...]) -> Spots | None:
+def _place_in_order(
+    plan: Plan, choice: Choice, state: State, world: World, order: tuple[tuple[int, ...], ...]
+) -> Spots | None:
     spots: list[tuple[Spot, ...]] = [()] * len(choice)
     held: list[int] = []
     nodes = state.nodes
     complete = True
-    for i in order:
-        option, this = choice[i], plan.sets[i]
-        if option.ask is None:
-            complete = _some_node_is_large_enough(option, world)
-        elif option.shape is None:
-            complete = False
+    for unit in order:
+        if len(unit) == 1:
+            found = _place_one(plan.sets[unit[0]], choice[unit[0]], nodes, world)
         else:
-            found = choose(nodes.table(option.slot, option.kind, option.shape), option.ask, this.pod_set.count)
-            complete = found is not None
-            if found is not None:
-                spots[i] = found
-                if len(order) > 1:
-                    nodes.take(option.shape, found)
-                    held.append(i)
-        if not complete:
+            found = _place_group(plan, choice, nodes, *unit)
+        complete = found is not None
+        if found is None:
             break
+        for i, where in zip(unit, found, strict=True):
+            spots[i] = where
+            if len(choice) > 1 and where:
+                nodes.take(choice[i].shape or (), where)
+                held.append(i)
     for i in held:
         nodes.give(choice[i].shape or (), spots[i])
     return tuple(spots) if complete else None
+
+
+def _place_one(this: SetPlan, option: Option, nodes: NodeState, world: World) -> Spots | None:
+    if option.ask is None:
+        return ((),) if _some_node_is_large_enough(option, world) else None
+    if option.shape is None:
+        return None
+    table = nodes.table(option.slot, option.kind, option.shape)
+    if not option.ask.layers:
+        found = choose(table, option.ask, this.pod_set.count)
+        return None if found is None else (found,)
+    placed = slices.choose(table, option.ask, this.pod_set.count)
+    return None if placed is None else (placed.spots,)
+
+
+def _place_group(plan: Plan, choice: Choice, nodes: NodeState, workers: int, leader: int) -> Spots | None:
+    """A leader with its workers, as the workers ask."""
+    mine, its = choice[workers], choice[leader]
+    if mine.ask is None or mine.shape is None or its.shape is None:
+        return None
+    table = nodes.table(mine.slot, mine.kind, mine.shape)
+    allowed = nodes.fleet.arrangement(its.kind)
+    lead = slices.lead(nodes, table.arrangement, mine.shape, its.shape, allowed)
+    placed = slices.choose(table, mine.ask, plan.sets[workers].pod_set.count, lead)
+    return None if placed is None else (placed.spots, ((placed.leader, plan.sets[leader].pod_set.count),))
 
 
 def holding(plan: Plan, fit: Fit) -> Holding:

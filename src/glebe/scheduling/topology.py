@@ -20,11 +20,15 @@ NOTHING = 1 << 61
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """``level`` is an index of the arrangement's levels: where the search for one domain starts."""
+    """``level`` is an index of the arrangement's levels: where the search for one domain starts.
+
+    With ``layers``, (level, pods) of nested slices with the widest first, ``glebe.scheduling.slices`` places.
+    """
 
     level: int
     required: bool = False
     scattered: bool = False  # unconstrained
+    layers: tuple[tuple[int, int], ...] = ()
 
 
 def holds(table: SlotTable, ask: Ask, count: int) -> bool:

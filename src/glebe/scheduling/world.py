@@ -15,6 +15,7 @@ from glebe.scheduling.flavors import Option, SetPlan, plan_pod_set
 from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.model import Admitted, ClusterQueue, PodSet, PodSetAssignment, Snapshot
 from glebe.scheduling.quota import Cell, Need, QuotaState, QuotaTree
+from glebe.scheduling.refine import refine
 
 Taken = tuple[tuple[Shape, tuple[Spot, ...]], ...]
 
@@ -99,7 +100,7 @@ class World:
         key = (queue.name, tuple(_signature(s) for s in pod_sets))
         found = self._plans.get(key)
         if found is None:
-            sets = tuple(plan_pod_set(s, queue, self.flavors, self.tree, self.fleet) for s in pod_sets)
+            sets = refine([plan_pod_set(s, queue, self.flavors, self.tree, self.fleet) for s in pod_sets], self.fleet)
             node = self.tree.queue_index[queue.name]
             only = _only_option(sets)
             quota_key = only.need[0] if only else (-1, 0)

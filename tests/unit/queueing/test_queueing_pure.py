@@ -291,17 +291,17 @@ def test_pods_of_placed_workloads_are_not_other_use() -> None:
     use = NodeUse()
     use.pod_changed(None, held("a", "job"))
     use.pod_changed(None, held("b", "", gpus=2))
-    assert use.other_use("n") == {"nvidia.com/gpu": 3}
+    assert use.other_use("n") == {"nvidia.com/gpu": 3, "pods": 2}
     use.take_dirty()
     use.set_placed("job", True)
     assert list(use.take_dirty()) == ["n"]
-    assert use.other_use("n") == {"nvidia.com/gpu": 2}
+    assert use.other_use("n") == {"nvidia.com/gpu": 2, "pods": 1}
     leaving = held("a", "job")
     leaving["metadata"]["deletionTimestamp"] = "x"
     use.pod_changed(held("a", "job"), leaving)
-    assert use.other_use("n") == {"nvidia.com/gpu": 3}
+    assert use.other_use("n") == {"nvidia.com/gpu": 3, "pods": 2}
     use.pod_changed(leaving, None)
-    assert use.other_use("n") == {"nvidia.com/gpu": 2}
+    assert use.other_use("n") == {"nvidia.com/gpu": 2, "pods": 1}
 
 
 def test_the_last_words_of_a_finished_workload_say_how_it_ended() -> None:

@@ -1,0 +1,196 @@
+"""Kueue's topology cases (plain data) in the words of the core, read by the queue's own conversion of API objects."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from glebe.kube.quantity import to_int
+from glebe.queueing import convert
+from glebe.queueing.nodeuse import NodeUse
+from glebe.scheduling.decide import decide_one_cycle
+from glebe.scheduling.model import (
+    ClusterQueue,
+    FlavorQuotas,
+    Node,
+    Outcome,
+    Pending,
+    PodSet,
+    PodSetAssignment,
+    Quota,
+    ResourceGroup,
+    RunTime,
+    Snapshot,
+    TopologyMode,
+    TopologyRequest,
+)
+from glebe.scheduling.replacement import replacement
+from glebe.scheduling.world import World
+
+Case = dict[str, Any]
+FAMILIES = ("TestFindTopologyAssignments", "TestFindTopologyAssignmentsMultiLayerReplacement")
+HOST = "kubernetes.io/hostname"
+Domains = Counter[tuple[str, ...]]
+
+
+def load(data: Path) -> list[Case]:
+    """All cases of both families."""
+    cases: list[Case] = []
+    for family in FAMILIES:
+        with gzip.open(data / "kueue-scenarios" / f"{family}.jsonl.gz", "rt") as lines:
+            cases += [json.loads(line) for line in lines]
+    return cases
+
+
+def outcome(case: Case) -> dict[str, Domains | None]:
+    """What the core does: by pod set, pods by domain; ``None`` where there is no placement."""
+    snapshot = _snapshot(case)
+    nodes = {n.name: n for n in snapshot.nodes}
+    if case["input"].get("workload"):
+        return _replaced(case, snapshot)
+    (pending,) = snapshot.pending
+    placed: tuple[PodSetAssignment, ...] = ()
+    for first in range(len(pending.pod_sets), 0, -1):  # a case says how far the pod sets fit, one after the other
+        some = replace(snapshot, pending=(replace(pending, pod_sets=pending.pod_sets[:first]),))
+        (decision,) = decide_one_cycle(some, 0.0)
+        if decision.outcome is Outcome.ADMIT:
+            placed = decision.assignments
+            break
+    return dict.fromkeys(case["expect"]["podSets"]) | {
+        a.pod_set: _domains(a.nodes, expected(case)[a.pod_set][0] or [HOST], nodes) for a in placed
+    }
+
+
+def expected(case: Case) -> dict[str, tuple[list[str] | None, Domains | None]]:
+    """By pod set: levels and pods by domain, or ``None`` twice."""
+    out: dict[str, tuple[list[str] | None, Domains | None]] = {}
+    for name, want in case["expect"]["podSets"].items():
+        assignment = want["assignment"]
+        domains: Domains | None = None
+        if assignment:
+            domains = Counter()
+            for d in assignment["domains"]:
+                domains[tuple(d["values"])] += d["count"]
+        out[name] = (assignment["levels"] if assignment else None, domains)
+    return out
+
+
+def _domains(placed: tuple[tuple[str, int], ...], levels: list[str], nodes: Mapping[str, Node]) -> Domains:
+    found: Domains = Counter()
+    for name, pods in placed:
+        found[tuple(nodes[name].labels[level] for level in levels)] += pods
+    return found
+
+
+def _objects(case: Case, kind: str) -> list[dict[str, Any]]:
+    return [*case["base"].get(kind, []), *case["input"].get(kind, [])]
+
+
+def _snapshot(case: Case) -> Snapshot:
+    use = NodeUse()
+    for pod in _objects(case, "pods"):
+        use.pod_changed(None, pod)
+    topologies = tuple(convert.topology_levels(t) for t in _objects(case, "topologies"))
+    nodes = tuple(_node(n, case, use, topologies[0].levels) for n in _objects(case, "nodes"))
+    pod_sets = tuple(pod_set(p) for p in case["input"]["podSets"])
+    resources = tuple(sorted({"pods", *(r for p in pod_sets for r in p.requests)}))
+    group = ResourceGroup(resources, (FlavorQuotas("tas", {r: Quota(10**15) for r in resources}),))
+    return Snapshot(
+        nodes=nodes,
+        topologies=topologies,
+        flavors=tuple(convert.flavor(f) for f in _objects(case, "resourceFlavors")),
+        queues=(ClusterQueue("q", (group,)),),
+        pending=(Pending("w", "q", 0, 0.0, pod_sets, RunTime(1, 1)),),
+    )
+
+
+def _node(obj: dict[str, Any], case: Case, use: NodeUse, levels: tuple[str, ...]) -> Node:
+    """A node beside whose pods the usage of flavors counts as well."""
+    labels = obj["metadata"].get("labels", {})
+    other = Counter(use.other_use(obj["metadata"]["name"]))
+    for held in (*(case["input"].get("ownUsage") or ()), *(case["input"].get("otherFlavorUsage") or ())):
+        if list(held["values"]) == [labels.get(level) for level in levels[-len(held["values"]) :]]:
+            other["pods"] += held["count"]
+            for resource, amount in held["requests"].items():
+                other[resource] += to_int(amount, resource) * held["count"]
+    return convert.node(obj, other)
+
+
+def pod_set(item: dict[str, Any]) -> PodSet:
+    """A pod set of a case as the queue would read it from a Workload."""
+    request = dict(item.get("topologyRequest") or {"unconstrained": True})
+    if group := item.get("podSetGroupName"):
+        request["podSetGroupName"] = group
+    spec: dict[str, Any] = {"containers": [{"name": "c", "resources": {"requests": item["requests"]}}]}
+    if item.get("nodeAffinity"):
+        spec["affinity"] = {"nodeAffinity": item["nodeAffinity"]}
+    for field in ("nodeSelector", "tolerations"):
+        if item.get(field):
+            spec[field] = item[field]
+    workload = {
+        "spec": {
+            "podSets": [
+                {
+                    "name": item["name"],
+                    "count": item["count"],
+                    "template": {"spec": spec},
+                    "topologyRequest": request,
+                }
+            ]
+        }
+    }
+    (found,) = convert.pod_sets(workload)
+    return found if found.topology else _anywhere(found)
+
+
+def _anywhere(found: PodSet) -> PodSet:
+    request = TopologyRequest(TopologyMode.UNCONSTRAINED)
+    return PodSet(found.name, found.count, found.requests, found.node_selector, found.tolerations, request)
+
+
+def _replaced(case: Case, snapshot: Snapshot) -> dict[str, Domains | None]:
+    """A node failed under a gang, whose own usage the case leaves out."""
+    world = World(snapshot)
+    (pending,) = snapshot.pending
+    plan = world.plan(snapshot.queues[0], pending.pod_sets)
+    state, _ = world.state(())
+    status = case["input"]["workload"]["status"]
+    hosts = {n.labels.get(HOST, n.name): n.name for n in snapshot.nodes}
+    index = world.fleet.index
+    gone = len(snapshot.nodes)  # the number of a node that is no more
+    failed = index.get(hosts.get(status["unhealthyNodes"][0]["name"], ""), gone)
+    out: dict[str, Domains | None] = {}
+    for this, assigned in zip(plan.sets, status["admission"]["podSetAssignments"], strict=True):
+        (option,) = this.options
+        assert option.ask is not None
+        assert option.shape is not None
+        held = tuple((index.get(hosts.get(h, ""), gone), n) for h, n in _decoded(assigned["topologyAssignment"]))
+        table = state.nodes.table(option.slot, option.kind, option.shape)
+        found = replacement(table, option.ask, held, failed)
+        named = None if found is None else tuple((snapshot_name(world, n), pods) for n, pods in found)
+        nodes = {n.name: n for n in snapshot.nodes}
+        out[this.pod_set.name] = None if named is None else _domains(named, [HOST], nodes)
+    return out
+
+
+def snapshot_name(world: World, node: int) -> str:
+    return world.fleet.nodes[node].name
+
+
+def _decoded(assignment: Mapping[str, Any]) -> list[tuple[str, int]]:
+    out: list[tuple[str, int]] = []
+    for part in assignment["slices"]:
+        values, counts = part["valuesPerLevel"][-1], part["podCounts"]
+        for i in range(part["domainCount"]):
+            if "universal" in values:
+                name = values["universal"]
+            else:
+                one = values["individual"]
+                name = one.get("prefix", "") + one["roots"][i] + one.get("suffix", "")
+            out.append((name, counts["universal"] if "universal" in counts else counts["individual"][i]))
+    return out
