@@ -21,7 +21,8 @@ from glebe.node import backoff
 from glebe.node.containers import supervisor
 from glebe.node.containers.rundir import Run
 from glebe.node.network.options import NetworkOptions
-from glebe.node.process.node import NodeDirBusy, ProcessNode
+from glebe.node.process.node import ProcessNode
+from glebe.node.process.remains import NodeDirBusy
 from glebe.node.spec import NodeSpec, standard_labels
 
 pytestmark = pytest.mark.realtime

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
-
-import orjson
+from typing import Any
 
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
@@ -29,7 +25,7 @@ from glebe.kube.pods import BY_NODE, has_ended, node_of
 from glebe.kube.resources import NODES, PODS
 from glebe.node.containers import supervisor
 from glebe.node.containers.containers import Containers
-from glebe.node.containers.rundir import Run, runs_in
+from glebe.node.containers.rundir import runs_in
 from glebe.node.contracts import PodNetwork, VolumeError
 from glebe.node.devices.devices import Devices
 from glebe.node.kubelet.kubelet import Kubelet, KubeletOptions
@@ -37,7 +33,7 @@ from glebe.node.kubelet.pods import LogOptions, Pods
 from glebe.node.network.network import Network
 from glebe.node.network.options import NetworkOptions
 from glebe.node.presence import Presence
-from glebe.node.process import admission, classes
+from glebe.node.process import admission, classes, remains
 from glebe.node.process.launch import Resolve
 from glebe.node.process.machine import Machine
 from glebe.node.process.pressure import DiskPressure
@@ -50,10 +46,6 @@ log = logging.getLogger("glebe.node")
 ADOPTION_WINDOW = 60.0  # seconds
 
 _IMAGES_SHOWN = 50  # of the largest, as kubelets do
-
-
-class NodeDirBusy(RuntimeError):
-    """Another platform uses this node's directory."""
 
 
 class ProcessNode:
@@ -142,7 +134,7 @@ class ProcessNode:
 
     async def run(self) -> None:
         """Register and run what is bound here, until cancelled; containers go on after that."""
-        with self._lock():
+        with remains.held(self._root):
             agent = f"{os.getpid()} {supervisor.start_time(os.getpid())}"
             temporary = self._root / "agent.tmp"
             temporary.write_text(agent)
@@ -172,7 +164,9 @@ class ProcessNode:
     async def _start_containers(self, group: asyncio.TaskGroup) -> None:
         containers = self._machine.containers
         await containers.start()
-        group.create_task(containers.run(lambda: _all_runs(self._root / "pods")), name="process node: containers")
+        group.create_task(
+            containers.run(lambda: remains.all_runs(self._root / "pods")), name="process node: containers"
+        )
         group.create_task(classes.offer(self._client, containers.handlers), name="process node: runtime classes")
 
     @property
@@ -193,21 +187,6 @@ class ProcessNode:
 
     def _say_status(self) -> None:
         self.presence.tell(ObjectKey(self._client.cluster, "", self._spec.name))
-
-    @contextlib.contextmanager
-    def _lock(self):  # type: ignore[no-untyped-def]
-        (self._root / "pods").mkdir(parents=True, exist_ok=True)
-        self._root.chmod(0o700)  # values of Secrets lie below: in volumes, and as environments in run.json
-        file: IO[str] = (self._root / "lock").open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise NodeDirBusy(f"{self._root} is in use by another platform; stop that one first") from None
-        try:
-            yield
-        finally:
-            file.close()
 
     async def isolation(self) -> tuple[str, str]:
         """What this machine keeps apart, once that is known: a line about containers, one about their network."""
@@ -237,27 +216,10 @@ class ProcessNode:
         """Remember what earlier processes gave to pods, and end what belongs to no pod any more."""
         present = {pod["metadata"]["uid"] for pod in self._bound()}
         for directory in sorted((self._root / "pods").iterdir()):
-            record = _read_record(directory)
             if directory.name not in present:
-                group.create_task(self._bury(directory))
-            elif record is not None:
-                # Records of older releases have address and devices at the top.
-                self._machine.network.restore(directory.name, record.get("network") or record)
-                self._machine.devices.restore(directory.name, record.get("devices") or record)
+                group.create_task(remains.bury(self._machine, directory))
+            elif remains.restore(self._machine, directory):
                 self._restored.add(directory.name)
-
-    async def _bury(self, directory: Path) -> None:
-        """End whatever runs in a pod directory without a pod, give back what it had, and remove it."""
-        runs = runs_in(directory)
-        for run in runs:
-            run.stop(2.0)
-        for run in runs:
-            if run.supervisor is not None:
-                await run.wait()
-        await self._machine.volumes.withdraw(directory.name, directory)
-        await self._machine.network.detach(directory.name)
-        await self._machine.devices.release(directory.name)
-        await asyncio.to_thread(shutil.rmtree, directory, True)
 
     def _is_over(self, uid: str) -> bool:
         """Whether no process of the pod is left: it may be kept as an object for long after."""
@@ -294,7 +256,7 @@ class ProcessNode:
             else:
                 runner.update(current)
             await runner.run()
-            await self._bury(directory)
+            await remains.bury(self._machine, directory)
         except Exception:  # a fault in one pod's life must not end the others'
             log.exception("pod %s: the node gave it up for now", pod["metadata"]["name"])
             await asyncio.sleep(5.0)
@@ -383,15 +345,3 @@ class ProcessNode:
         options = LogOptions(follow, previous, timestamps, tail_lines, since, limit_bytes, stream)
         async for chunk in self.kubelet.pods.logs(pod, container, options):
             yield chunk
-
-
-def _read_record(directory: Path) -> dict | None:  # type: ignore[type-arg]
-    try:
-        record = orjson.loads((directory / "pod.json").read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _all_runs(pods: Path) -> list[Run]:
-    return [run for directory in pods.glob("*") for run in runs_in(directory)]
