@@ -1,4 +1,4 @@
-"""The whole platform under virtual time, with faults, from 120 seeds: the invariants hold and everything settles.
+"""The whole platform under virtual time, with faults, from 80 seeds: the invariants hold and everything settles.
 
 ``make simulate SEEDS=N`` runs more; one seed alone is ``glebe simulate --seed N``.
 """
@@ -11,7 +11,7 @@ from glebe.platform.simulation.faults import FaultRates
 from glebe.platform.simulation.harness import simulate
 
 BATCHES = 40
-SEEDS_PER_BATCH = 3
+SEEDS_PER_BATCH = 2
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))

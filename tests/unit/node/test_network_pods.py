@@ -147,11 +147,14 @@ async def test_pods_find_a_service_by_its_name(tmp_path: Path, monkeypatch: pyte
 
 async def test_pods_on_the_loopback_find_a_service_by_its_variables(tmp_path: Path) -> None:
     async with platform(tmp_path, "loopback") as made:
-        with socket.socket() as one:
+        with socket.socket() as one, socket.socket() as other:
             one.bind(("", 0))
-            port = one.getsockname()[1]
+            other.bind(("", 0))
+            port, own = one.getsockname()[1], other.getsockname()[1]
         service = await made.client.create(SERVICES, web_service(port))
-        await made.client.create(PODS, pod("web", SERVER, ports=[{"name": "http", "containerPort": 8080}]))
+        await made.client.create(
+            PODS, pod("web", SERVER.replace("8080", str(own)), ports=[{"name": "http", "containerPort": own}])
+        )
         out = tmp_path / "out"
         ask = {"ASK": "$(WEB_SERVICE_HOST):$(WEB_SERVICE_PORT)"}
         await made.client.create(PODS, pod("client", CLIENT, str(out), env=ask))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("glebe.node")
 
 _TINY = 1e-6  # seconds: a timer may go off that much too soon
+_RETRY = 1.0  # seconds
 _AGAIN = 5.0  # seconds before an eviction that a budget refused is asked for again
 
 
@@ -93,6 +94,10 @@ class Timeline:
                 await self._begin(group, rule, key)
         except (ApiError, ConnectionLost, KeyError) as error:
             log.warning("scenario: %s of node %s: %s", rule.deed, key, error)
+            gone = isinstance(error, KeyError) or (isinstance(error, ApiError) and is_not_found(error))
+            if ends and not gone:  # a node must not stay cordoned for ever
+                self._schedule(now + _RETRY, number, key, time, ends=True)
+                return
         if not ends and rule.lasts:
             self._schedule(now + self._draw(number, key, "for", time), number, key, time, ends=True)
         elif rule.every:
