@@ -29,6 +29,19 @@ JOB_LABELS: tuple[Row, ...] = (
     ("annotation", labels.UNCONSTRAINED_TOPOLOGY, "pod template", "`true`: any nodes of the flavor."),
     (
         "annotation",
+        labels.SLICE_TOPOLOGY,
+        "pod template",
+        "A node label: each slice of the pods, in rank order, in one domain of this level.",
+    ),
+    ("annotation", labels.SLICE_SIZE, "pod template", "Pods per slice."),
+    (
+        "annotation",
+        labels.SLICE_CONSTRAINTS,
+        "pod template",
+        "Nested slices in place of these two: a JSON list of `topology` and `size`, the widest first.",
+    ),
+    (
+        "annotation",
         "glebe.dev/user",
         "pod",
         "Whom the ledger names as user, where `glebe.dev/submitted-by` is missing.",

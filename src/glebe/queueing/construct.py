@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,13 +85,46 @@ def _pod_set(job: Object, name: str, template_path: tuple[str, ...], count: int)
 
 def topology_request(annotations: dict[str, str]) -> dict[str, Any] | None:
     """``topologyRequest`` from the annotations of a pod template."""
+    cut = _slices(annotations)
     if level := annotations.get(labels.REQUIRED_TOPOLOGY):
-        return {"required": level}
+        return {"required": level, **cut}
     if level := annotations.get(labels.PREFERRED_TOPOLOGY):
-        return {"preferred": level}
+        return {"preferred": level, **cut}
     if annotations.get(labels.UNCONSTRAINED_TOPOLOGY) == "true":
-        return {"unconstrained": True}
-    return None
+        return {"unconstrained": True, **cut}
+    return cut or None
+
+
+def _slices(annotations: dict[str, str]) -> dict[str, Any]:
+    """The slices' part of a request; a size that is no number is 0, which no flavor takes, and says so."""
+    if text := annotations.get(labels.SLICE_CONSTRAINTS):
+        try:
+            parts = slice_constraints(text)
+        except ValueError:
+            parts = [{"topology": "unreadable", "size": 0}]
+        return {"podsetSliceRequiredTopologyConstraints": parts}
+    if level := annotations.get(labels.SLICE_TOPOLOGY):
+        size = annotations.get(labels.SLICE_SIZE, "")
+        return {"podSetSliceRequiredTopology": level, "podSetSliceSize": int(size) if size.isdecimal() else 0}
+    return {}
+
+
+def slice_constraints(text: str) -> list[dict[str, Any]]:
+    """Nested slices as annotations have them: a JSON list of ``{"topology": LEVEL, "size": PODS}``.
+
+    :raises ValueError: when it is anything else.
+    """
+    items = json.loads(text)
+    if not isinstance(items, list) or not items:
+        raise ValueError("must be a JSON list with at least one item")
+    for item in items:
+        if not isinstance(item, dict) or set(item) != {"topology", "size"}:
+            raise ValueError("each item must have topology and size")
+        if not item["topology"] or not isinstance(item["topology"], str):
+            raise ValueError("topology must be a node label")
+        if type(item["size"]) is not int or item["size"] < 1:
+            raise ValueError("size must be a whole number above zero")
+    return items
 
 
 def priority_of(integration: Integration, job: Object, find: Find) -> Priority:

@@ -15,7 +15,7 @@ from glebe.kube.pods import requests_of
 from glebe.kube.quantity import QuantityError, to_int
 from glebe.kube.resources import WORKLOAD_CLASSES
 from glebe.queueing import labels
-from glebe.queueing.construct import priority_of
+from glebe.queueing.construct import priority_of, slice_constraints
 from glebe.queueing.integrations import Find, Integration, read
 from glebe.queueing.runtimes import parse_expected, seconds_label
 
@@ -81,6 +81,8 @@ def _check_template(job: Object, path: tuple[str, ...]) -> list[Cause]:
     if len(given) > 1:
         why = f"Invalid value: {', '.join(given)}: at most one of them may be given"
         return [Cause("FieldValueInvalid", why, field)]
+    if why := _fault_of_slices(notes):
+        return [Cause("FieldValueInvalid", f"Invalid value: {why}", field)]
     try:
         asked = requests_of(read(job, (*path, "spec"), {}))
     except (QuantityError, AttributeError, TypeError):
@@ -88,6 +90,24 @@ def _check_template(job: Object, path: tuple[str, ...]) -> list[Cause]:
     if all(amount >= 0 for amount in asked.values()):
         return []
     return list(_negative_amounts(read(job, (*path, "spec"), {}), ".".join((*path, "spec"))))
+
+
+def _fault_of_slices(notes: dict[str, str]) -> str:
+    level, size = notes.get(labels.SLICE_TOPOLOGY), notes.get(labels.SLICE_SIZE)
+    nested = notes.get(labels.SLICE_CONSTRAINTS)
+    if nested is not None:
+        if level is not None or size is not None:
+            return f"{labels.SLICE_CONSTRAINTS}: not together with {labels.SLICE_TOPOLOGY} or {labels.SLICE_SIZE}"
+        try:
+            slice_constraints(nested)
+        except ValueError as error:
+            return f"{labels.SLICE_CONSTRAINTS}: {error}"
+        return ""
+    if (level is None) != (size is None):
+        return f"{labels.SLICE_TOPOLOGY} and {labels.SLICE_SIZE} must be given together"
+    if size is not None and not (size.isdecimal() and int(size) > 0):
+        return f"{labels.SLICE_SIZE}: must be a whole number above zero"
+    return ""
 
 
 def _negative_amounts(spec: dict[str, Any], where: str) -> Iterator[Cause]:

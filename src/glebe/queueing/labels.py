@@ -15,6 +15,9 @@ EXPECTED_RUN_TIME = "glebe.dev/expected-run-time"
 REQUIRED_TOPOLOGY = PREFIX + "podset-required-topology"
 PREFERRED_TOPOLOGY = PREFIX + "podset-preferred-topology"
 UNCONSTRAINED_TOPOLOGY = PREFIX + "podset-unconstrained-topology"
+SLICE_TOPOLOGY = PREFIX + "podset-slice-required-topology"
+SLICE_SIZE = PREFIX + "podset-slice-size"
+SLICE_CONSTRAINTS = PREFIX + "podset-slice-required-topology-constraints"
 
 # What Glebe writes.
 POD_SET = PREFIX + "podset"

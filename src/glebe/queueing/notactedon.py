@@ -58,9 +58,6 @@ NOT_ACTED_ON: dict[str, tuple[Unused, ...]] = {
         Unused("spec.podSets[].minCount"),
         Unused(f"{_REQUEST}.subGroupIndexLabel"),
         Unused(f"{_REQUEST}.subGroupCount"),
-        Unused(f"{_REQUEST}.podSetGroupName"),
-        Unused(f"{_REQUEST}.podSetSliceRequiredTopology"),
-        Unused(f"{_REQUEST}.podSetSliceSize"),
         Unused("status.admission.podSetAssignments[].delayedTopologyRequest"),
         Unused("status.requeueState"),
         Unused("status.reclaimablePods"),
@@ -82,8 +79,6 @@ JOB_ANNOTATIONS: dict[str, str] = {
 }
 #: The same on pod templates.
 POD_ANNOTATIONS: dict[str, str] = {
-    "kueue.x-k8s.io/podset-slice-required-topology": "Level within one domain of which each slice must run",
-    "kueue.x-k8s.io/podset-slice-size": "Pods per slice",
     "kueue.x-k8s.io/podset-group-name": "Pod sets of one name get the same flavor and domain",
 }
 

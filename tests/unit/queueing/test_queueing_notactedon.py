@@ -71,10 +71,10 @@ def test_jobs_are_looked_at_with_their_pods() -> None:
     integration = for_kind("batch/v1", "Job")
     assert integration is not None
     meta = {"annotations": {"kueue.x-k8s.io/job-min-parallelism": "2", "kueue.x-k8s.io/elastic-job": "false"}}
-    pods = {"metadata": {"annotations": {"kueue.x-k8s.io/podset-slice-size": "4"}}}
+    pods = {"metadata": {"annotations": {"kueue.x-k8s.io/podset-group-name": "g"}}}
     assert job_findings(integration, {"metadata": meta, "spec": {"template": pods}}) == [
         "metadata.annotations[kueue.x-k8s.io/job-min-parallelism]: 2 is accepted but not acted on yet",
-        "spec.template.metadata.annotations[kueue.x-k8s.io/podset-slice-size]: 4 is accepted but not acted on yet",
+        "spec.template.metadata.annotations[kueue.x-k8s.io/podset-group-name]: g is accepted but not acted on yet",
     ]
 
 

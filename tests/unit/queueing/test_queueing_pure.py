@@ -15,7 +15,7 @@ from glebe.apiserver.patch import json_patch as apply_patch
 from glebe.kube.objects import Object, condition_is_true, get_condition
 from glebe.kube.pods import requests_of
 from glebe.kube.resources import WORKLOAD_CLASSES, Resource
-from glebe.queueing import integrations, labels, topology, transitions
+from glebe.queueing import construct, convert, integrations, jobadmission, labels, topology, transitions
 from glebe.queueing.admission import json_patch, review
 from glebe.queueing.construct import Priority, in_sync, priority_of, workload_for, workload_name
 from glebe.queueing.integrations import INTEGRATIONS
@@ -23,7 +23,17 @@ from glebe.queueing.jobadmission import check, suspend_and_gate
 from glebe.queueing.nodeuse import NodeUse
 from glebe.queueing.runtimes import UNKNOWN, parse_expected, predict
 from glebe.queueing.ungate import plan
-from glebe.scheduling.model import Decision, Forecast, Outcome, PodSetAssignment, Reason, RunTime
+from glebe.scheduling.model import (
+    Decision,
+    Forecast,
+    Outcome,
+    PodSetAssignment,
+    Reason,
+    RunTime,
+    Slice,
+    TopologyMode,
+    TopologyRequest,
+)
 
 JOB = INTEGRATIONS[0]
 
@@ -321,3 +331,38 @@ def test_finished_and_expected_pods_of_a_job() -> None:
     one["status"] = {"succeeded": 3, "conditions": [{"type": "Complete", "status": "True", "message": "done"}]}
     assert integrations.expected_pods(JOB, one) == 1
     assert integrations.finished(JOB, one) == ("Succeeded", "done")
+
+
+def test_slices_are_read_from_a_jobs_annotations() -> None:
+    prefix = "kueue.x-k8s.io/podset-slice-"
+    one = {f"{prefix}required-topology": "rack", f"{prefix}size": "4"}
+    assert construct.topology_request(one) == {"podSetSliceRequiredTopology": "rack", "podSetSliceSize": 4}
+    nested = {
+        "kueue.x-k8s.io/podset-required-topology": "block",
+        f"{prefix}required-topology-constraints": '[{"topology": "rack", "size": 4}, {"topology": "host", "size": 2}]',
+    }
+    request = construct.topology_request(nested)
+    pod_set = {"name": "main", "count": 8, "template": {}, "topologyRequest": request}
+    (read,) = convert.pod_sets({"spec": {"podSets": [pod_set]}})
+    slices = (Slice("rack", 4), Slice("host", 2))
+    assert read.topology == TopologyRequest(TopologyMode.REQUIRED, "block", slices)
+
+
+@pytest.mark.parametrize(
+    ("notes", "why"),
+    [
+        ({"size": "4"}, "must be given together"),
+        ({"size": "0", "required-topology": "rack"}, "must be a whole number above zero"),
+        ({"required-topology-constraints": "[]"}, "at least one item"),
+        ({"required-topology-constraints": "rack"}, "podset-slice-required-topology-constraints: "),
+        ({"required-topology-constraints": '[{"topology": "rack", "size": 0}]'}, "above zero"),
+        ({"required-topology-constraints": '[{"topology": "rack", "size": 1}]', "size": "1"}, "not together with"),
+    ],
+)
+def test_slices_that_say_nothing_are_refused(notes: dict[str, str], why: str) -> None:
+    integration = integrations.for_kind("batch/v1", "Job")
+    assert integration is not None
+    annotations = {f"kueue.x-k8s.io/podset-slice-{name}": value for name, value in notes.items()}
+    job = {"metadata": {"name": "j"}, "spec": {"template": {"metadata": {"annotations": annotations}, "spec": {}}}}
+    (cause,) = jobadmission.check(integration, job, lambda _resource, _name: None)
+    assert why in cause.message

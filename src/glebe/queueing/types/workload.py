@@ -26,6 +26,15 @@ Int32 = Annotated[int, Meta(extra_json_schema={"format": "int32"})]
 Positive = Annotated[int, Meta(ge=1, extra_json_schema={"format": "int32"})]
 
 
+class SliceConstraint(Base):
+    """Slices of one size within domains of one level."""
+
+    topology: LabelKey
+    """Level within one domain of which each slice must run."""
+    size: Count
+    """Pods per slice."""
+
+
 class PodSetTopologyRequest(Base):
     """How close the pods of a set must be."""
 
@@ -47,6 +56,10 @@ class PodSetTopologyRequest(Base):
     """Level within one domain of which each slice must run."""
     pod_set_slice_size: Count | None = None
     """Pods per slice."""
+    podset_slice_required_topology_constraints: Annotated[
+        list[SliceConstraint] | None, Meta(extra_json_schema=ATOMIC)
+    ] = None
+    """Nested slices, the widest first, in place of the two above."""
 
 
 class PodSet(Base):
