@@ -24,27 +24,16 @@ from glebe.apiserver.flight import Filter, Flight, Onward, chain
 from glebe.apiserver.pods import operations as pods
 from glebe.apiserver.pods.operations import PodLogs
 from glebe.apiserver.proxying.locations import OwnKubelet
-from glebe.apiserver.request import failures, media, replicas, routing, selection
-from glebe.apiserver.request.call import Call, respond
+from glebe.apiserver.request import failures, replicas, routing, selection
+from glebe.apiserver.request.call import Call
 from glebe.apiserver.request.routing import Route
 from glebe.apiserver.services import advertising
 from glebe.apiserver.services.allocation import ServiceAddresses
 from glebe.apiserver.services.pools import SERVICES
 from glebe.apiserver.store import EVERY_CLUSTER, Entry, Key, Store
 from glebe.apiserver.store.ageing import Ageing
-from glebe.apiserver.subresources import subresource_handler
-from glebe.apiserver.types.registry import ResourceInfo, TypeRegistry
-from glebe.apiserver.verbs import (
-    admitting,
-    componentstatus,
-    deleting,
-    eventexpiry,
-    patching,
-    reading,
-    schema_steps,
-    watching,
-    writing,
-)
+from glebe.apiserver.types.registry import TypeRegistry
+from glebe.apiserver.verbs import admitting, componentstatus, dispatching, eventexpiry
 from glebe.kube import errors
 from glebe.kube.clock import Env, format_time
 from glebe.kube.objects import Object
@@ -56,27 +45,10 @@ if TYPE_CHECKING:
 
 _MASTERS = "system:masters"
 _SELECTING = ("list", "watch")
-_NAMED = ("update", "patch")
 #: By group resource: what is answered in another way than from the store.
 _ANSWERED: dict[str, Handler] = {
     "bindings": pods.bind_by_collection,
     "componentstatuses": componentstatus.read,
-}
-_DEPRECATED = {
-    "componentstatuses": "v1 ComponentStatus is deprecated in v1.19+",
-    "endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
-}
-#: Subresources whose answers are no objects: they come in the form that they have.
-_UNFORMED = frozenset({"proxy", "exec", "attach", "portforward", "log"})
-_VERBS: dict[str, Handler] = {
-    "get": reading.get,
-    "list": reading.list_objects,
-    "watch": watching.watch,
-    "create": writing.create,
-    "update": writing.update,
-    "patch": patching.patch,
-    "delete": deleting.delete,
-    "deletecollection": deleting.delete_collection,
 }
 
 
@@ -265,70 +237,7 @@ class ApiServer:
             raise errors.path_not_found()
         if route.cluster == EVERY_CLUSTER:
             wildcard.check_route(route)
-        return await self._dispatch(flight, info)
-
-    async def _dispatch(self, flight: Flight, info: ResourceInfo) -> Response:
-        request, route = flight.request, flight.route
-        if route.namespace and not info.namespaced and info.group_resource != "namespaces":
-            raise errors.path_not_found()
-        for given, what in ((route.name, "Name"), (route.namespace, "Namespace")):
-            if given[:1] == "." or "%" in given:
-                _check_segment(what, given)
-        if info.group_resource in self.preparing:
-            await self.preparing[info.group_resource](flight)
-        accept = request.headers.get("accept", "") if route.subresource not in _UNFORMED else ""
-        wanted = media.negotiate_for(accept, info.api_version, info.kind)
-        if request.param("pretty") in ("true", "1"):
-            wanted = media.Wanted(wanted.media, wanted.shape, wanted.version, True)
-        call = Call(self, request, route, info, flight.user, wanted, flight.warnings, annotations=flight.annotations)
-        if info.deprecation:
-            call.warn(info.deprecation)
-        call.tenant = flight.tenant
-        try:
-            return await self._perform(call)
-        finally:
-            admitting.settle(call, False)
-
-    async def _perform(self, call: Call) -> Response:
-        info, route = call.info, call.route
-        if self.reviews is not None and self.reviews.handles(info.group, info.plural):
-            return await self._review(call, self.reviews)
-        if call.request.user is None and (text := _DEPRECATED.get(info.group_resource)) is not None:
-            call.warn(text)
-        if (answer := self.answered.get(info.group_resource)) is not None:
-            return await answer(call)
-        if route.subresource:
-            response = await subresource_handler(call)(call)
-            if info.group_resource == DEFINITIONS:
-                await custom_kinds.clean_up(call)
-            return response
-        handler = (_VERBS if route.cluster != EVERY_CLUSTER else wildcard.VERBS).get(route.verb)
-        if handler is None or (info.verbs and route.verb not in info.verbs):
-            raise errors.method_not_allowed()
-        if route.verb == "create" and (route.name or (info.custom is not None and info.custom.terminating)):
-            raise errors.method_not_allowed()
-        if info.namespaced and not route.namespace and route.verb not in ("list", "watch"):
-            raise errors.method_not_allowed()
-        if call.request.method == "HEAD" or (not route.name and route.verb in _NAMED):
-            raise errors.method_not_allowed()
-        response = await handler(call)
-        if info.is_custom or info.group_resource == DEFINITIONS:
-            await custom_kinds.clean_up(call)
-        elif info.group_resource in eventexpiry.RESOURCES:
-            await self.event_expiry.sweep()
-        return response
-
-    async def _review(self, call: Call, reviewer: Reviewer) -> Response:
-        """A question instead of an object."""
-        info, route = call.info, call.route
-        if route.verb != "create":
-            raise errors.method_not_allowed()
-        if call.wanted.shape:
-            raise media.not_acceptable()  # an answer is no object that has columns or metadata
-        obj = writing.decode_body(call)
-        schema_steps.prune(call, obj, call.duplicates)
-        answer = await reviewer.review(info.group, info.plural, route.cluster, route.namespace, call.user, obj)
-        return respond(answer, media.Wanted(call.wanted.media), 201)
+        return await dispatching.dispatch(self, flight, info)
 
     async def _identify(self, request: Request, route: Route) -> Flight:
         """Who asks, and on whose behalf.
@@ -392,9 +301,3 @@ class ApiServer:
         from glebe.apiserver.discovery.browsing import browse  # late: discovery and OpenAPI are big and rarely asked
 
         return await browse(self, request, route)
-
-
-def _check_segment(what: str, given: str) -> None:
-    fault = routing.name_fault(given)
-    if fault:
-        raise errors.bad_request(f'{what} parameter invalid: "{given}": {fault}')
