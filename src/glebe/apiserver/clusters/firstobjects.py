@@ -163,28 +163,30 @@ def _master_service(address: str, port: int, service_range: str) -> list[tuple[s
                 "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
             },
         ),
-        (
-            "servicecidrs.networking.k8s.io",
-            {
-                "apiVersion": "networking.k8s.io/v1",
-                "kind": "ServiceCIDR",
-                "metadata": {"name": "kubernetes"},
-                "spec": {"cidrs": [service_range]},
-                "status": {
-                    "conditions": [
-                        {
-                            "type": "Ready",
-                            "status": "True",
-                            "reason": "",
-                            "message": "Kubernetes default Service CIDR is ready",
-                            "lastTransitionTime": _ALWAYS,
-                        }
-                    ]
-                },
-            },
-        ),
+        ("servicecidrs.networking.k8s.io", _service_range(service_range)),
         ("ipaddresses.networking.k8s.io", ip_address_object(cluster_ip, "default", "kubernetes")),
     ]
+
+
+def _service_range(cidr: str) -> Object:
+    """The addresses from which services have theirs."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [cidr]},
+        "status": {
+            "conditions": [
+                {
+                    "type": "Ready",
+                    "status": "True",
+                    "reason": "",
+                    "message": "Kubernetes default Service CIDR is ready",
+                    "lastTransitionTime": _ALWAYS,
+                }
+            ]
+        },
+    }
 
 
 def ip_address_object(address: str, namespace: str, service: str) -> Object:

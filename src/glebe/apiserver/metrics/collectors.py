@@ -102,6 +102,12 @@ def _fairness(server: ApiServer, families: Families) -> None:
         (_LEVEL,),
         levels(lambda g: g.nominal()),
     )
+    _self_defence(families, gate)
+
+
+def _self_defence(families: Families, gate: Callable[[Callable[[Gate], Values]], Callable[[], Values]]) -> None:
+    """What is in progress, and what was ended or refused before it began."""
+    put = families.reading
     put(
         "apiserver_current_inflight_requests",
         "Requests in progress, by kind; without the platform's own and long-running ones.",
