@@ -54,13 +54,14 @@ def space(cluster: str, namespace: str) -> str:
     return f"{cluster}/{namespace}"
 
 
-def requests_of(spec: Mapping[str, Any], only: str = "") -> dict[str, int]:
+def requests_of(spec: Mapping[str, Any], only: str = "", *, zeros: bool = False) -> dict[str, int]:
     """Requests of a pod's spec by resource, as integers (see :func:`glebe.kube.quantity.to_int`).
 
     The greater of what runs together (containers and sidecars) and what any init container needs at its turn, plus
     overhead; a limit counts as request where no request is given; requests of the pod as a whole win.
 
     :param only: look at this resource alone.
+    :param zeros: name also what is asked for in an amount of 0.
     :raises glebe.kube.quantity.QuantityError: for an amount that is none.
     """
     running: dict[str, int] = {}
@@ -80,7 +81,7 @@ def requests_of(spec: Mapping[str, Any], only: str = "") -> dict[str, int]:
     _raise_to(running, peak)
     running.update(_asked(spec, only))  # spec.resources: the pod as a whole
     _add(running, _amounts(spec.get("overhead") or {}, only))
-    return {resource: amount for resource, amount in sorted(running.items()) if amount}
+    return {resource: amount for resource, amount in sorted(running.items()) if amount or zeros}
 
 
 def _asked(container: Mapping[str, Any], only: str) -> dict[str, int]:

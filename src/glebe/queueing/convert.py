@@ -121,7 +121,7 @@ def _pod_set(item: dict[str, Any]) -> m.PodSet:
     return m.PodSet(
         name=item.get("name", labels.DEFAULT_POD_SET),
         count=int(item.get("count", 1)),
-        requests=requests_of(spec),
+        requests=requests_of(spec, zeros=True),  # they get a flavor, too
         node_selector=spec.get("nodeSelector") or {},
         affinity=_affinity(spec),
         tolerations=tolerations(spec.get("tolerations")),

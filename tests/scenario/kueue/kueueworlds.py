@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from glebe.kube.quantity import parse
+from glebe.queueing import convert
 from glebe.scheduling.model import (
     Admitted,
     ClusterQueue,
     Cohort,
-    Expression,
     Flavor,
     FlavorQuotas,
     Node,
@@ -33,8 +33,6 @@ from glebe.scheduling.model import (
     Taint,
     Toleration,
     Topology,
-    TopologyMode,
-    TopologyRequest,
 )
 
 Case = dict[str, Any]
@@ -142,35 +140,10 @@ def node(obj: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> Node:
     )
 
 
-def topology_request(request: Mapping[str, Any] | None) -> TopologyRequest | None:
-    for mode in (TopologyMode.REQUIRED, TopologyMode.PREFERRED):
-        if request and request.get(mode.value):
-            return TopologyRequest(mode, request[mode.value])
-    return TopologyRequest(TopologyMode.UNCONSTRAINED) if request and request.get("unconstrained") else None
-
-
 def pod_set(p: Mapping[str, Any]) -> PodSet:
-    spec = p.get("template", {}).get("spec", {})
-    requests = amounts(p["requests"]) if "requests" in p else pod_requests(spec)
-    return PodSet(
-        p["name"],
-        p["count"],
-        requests,
-        p.get("nodeSelector") or spec.get("nodeSelector", {}),
-        tolerations(p.get("tolerations") or spec.get("tolerations")),
-        topology_request(p.get("topologyRequest")),
-        affinity=affinity(spec),
-    )
-
-
-def affinity(spec: Mapping[str, Any]) -> tuple[tuple[Expression, ...], ...]:
-    required = (
-        spec.get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
-    )
-    return tuple(
-        tuple(Expression(e["key"], e["operator"], tuple(e.get("values", ()))) for e in t.get("matchExpressions", ()))
-        for t in required.get("nodeSelectorTerms", ())
-    )
+    """By the queue's own conversion."""
+    (found,) = convert.pod_sets({"spec": {"podSets": [p]}})
+    return found
 
 
 def time(text: str | None) -> float:

@@ -34,3 +34,9 @@ def test_requests_add_up_as_kubernetes_does() -> None:
     assert requests_of(spec, "gpu") == {"gpu": 1}
     assert requests_of({**spec, "resources": {"requests": {"cpu": "4"}}})["cpu"] == 4050
     assert requests_of({}) == {}
+
+
+def test_requests_of_nothing_are_named_where_that_matters() -> None:
+    spec = {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1", "nvidia.com/gpu": "0"}}}]}
+    assert requests_of(spec) == {"cpu": 1000}
+    assert requests_of(spec, zeros=True) == {"cpu": 1000, "nvidia.com/gpu": 0}
