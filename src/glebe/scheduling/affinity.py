@@ -1,4 +1,4 @@
-"""Required node affinity against the labels of a flavor."""
+"""Required node affinity against the labels of flavors and nodes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,18 @@ def chosen_by(terms: Terms, labels: Mapping[str, str]) -> bool:
         if all(_holds(e, labels[e.key]) for e in own):
             return True
     return not terms
+
+
+def lets_on(terms: Terms, labels: Mapping[str, str]) -> bool:
+    """May pods of this affinity run on a node with these labels? Some term must hold, if there are any."""
+    return not terms or any(all(_holds_on(e, labels) for e in term) for term in terms)
+
+
+def _holds_on(expression: Expression, labels: Mapping[str, str]) -> bool:
+    value = labels.get(expression.key)
+    if value is None:
+        return expression.operator in ("NotIn", "DoesNotExist")
+    return _holds(expression, value)
 
 
 def _holds(expression: Expression, value: str) -> bool:

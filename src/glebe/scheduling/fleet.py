@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from glebe.scheduling.affinity import Terms, lets_on
 from glebe.scheduling.model import Flavor, Node, Taint, Toleration, Topology
 
 Ints = NDArray[np.int64]
@@ -28,6 +29,7 @@ class PodKind:
     labels: tuple[tuple[str, str], ...]  # of the flavors and the pod's selector together, sorted
     tolerations: tuple[Toleration, ...]
     topology: str | None
+    affinity: Terms = ()
 
 
 @dataclass(slots=True)
@@ -106,6 +108,8 @@ class Fleet:
         for i, node in enumerate(self.nodes):
             labels = node.labels
             if not all(labels.get(k) == v for k, v in wanted) or not tolerated(node.taints, kind.tolerations):
+                continue
+            if kind.affinity and not lets_on(kind.affinity, labels):
                 continue
             try:
                 chosen.append(((*[labels[k] for k in keys], node.name), i))

@@ -109,8 +109,9 @@ def _too_large(this: SetPlan, option: Option, world: World) -> Why:
     arrangement = table.arrangement
     total = of_pods(this, this.pod_set.count)
     if not len(arrangement.nodes):
+        affinity = ", node affinity" if this.pod_set.affinity else ""
         return _capacity(
-            f"no node matches flavor {flavor} and the pods' node selector and tolerations",
+            f"no node matches flavor {flavor} and the pods' node selector{affinity} and tolerations",
             "correct the selector or tolerations, or add such nodes",
         )
     if not table.most(table.levels - 1):

@@ -1,4 +1,4 @@
-"""What topology requests add to the options of pod sets: slices, and groups of a leader with its workers."""
+"""What pod sets add to their options where they are placed: required node affinity, slices, leaders with workers."""
 
 from __future__ import annotations
 
@@ -49,16 +49,31 @@ def _fault_of_groups(sets: Sequence[SetPlan]) -> str:
 
 def _refine(this: SetPlan, fleet: Fleet, fault: str) -> SetPlan:
     request = this.pod_set.topology
-    if request is None or not (request.slices or request.group):
+    cut = request is not None and bool(request.slices or request.group)
+    if not (cut or this.pod_set.affinity):
         return this
     options, refused = [], list(this.refused)
-    for option in this.options:
-        found = fault or _with_slices(option, request, this.pod_set.count, fleet)
+    for given in this.options:
+        option = _with_affinity(given, this, fleet)
+        found: Option | str = option
+        if cut and request is not None:
+            found = fault or _with_slices(option, request, this.pod_set.count, fleet)
         if isinstance(found, str):
             refused.append(found)
         else:
             options.append(found)
     return replace(this, options=tuple(options), refused=tuple(refused))
+
+
+def _with_affinity(option: Option, this: SetPlan, fleet: Fleet) -> Option:
+    """The option on those nodes only that the pods' required affinity lets them on."""
+    terms = this.pod_set.affinity
+    if option.ask is None or not terms:
+        return option
+    kind = replace(option.kind, affinity=terms)
+    slot = fleet.number((kind, option.shape))
+    number = fleet.number((slot, option.ask, this.pod_set.count))
+    return replace(option, kind=kind, slot=slot, ask_number=number)
 
 
 def _with_slices(option: Option, request: TopologyRequest, count: int, fleet: Fleet) -> Option | str:

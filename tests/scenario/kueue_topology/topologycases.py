@@ -149,8 +149,7 @@ def pod_set(item: dict[str, Any]) -> PodSet:
 
 
 def _anywhere(found: PodSet) -> PodSet:
-    request = TopologyRequest(TopologyMode.UNCONSTRAINED)
-    return PodSet(found.name, found.count, found.requests, found.node_selector, found.tolerations, request)
+    return replace(found, topology=TopologyRequest(TopologyMode.UNCONSTRAINED))
 
 
 def _replaced(case: Case, snapshot: Snapshot) -> dict[str, Domains | None]:

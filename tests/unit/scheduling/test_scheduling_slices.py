@@ -15,6 +15,7 @@ from glebe.scheduling.capacity import NodeState, SlotTable
 from glebe.scheduling.fleet import Fleet, PodKind
 from glebe.scheduling.model import (
     GPU,
+    Expression,
     Node,
     Outcome,
     Pending,
@@ -227,3 +228,19 @@ def test_the_last_slice_may_be_shorter() -> None:
     request = TopologyRequest(TopologyMode.PREFERRED, w.BLOCK, (Slice(w.RACK, 2),))
     (decision,) = decide(w.snapshot(nodes, [w.queue("q", 100)], [w.pending("j", "q", 5, 1, topology=request)]), 0.0)
     assert decision.assignments[0].nodes == (("a", 4), ("b", 1))
+
+
+def test_required_node_affinity_is_honoured_by_placement() -> None:
+    nodes = [w.node("a", "b", "r0", 8), w.node("b", "b", "r1", 8)]
+    cases = {
+        Expression(w.RACK, "In", ("r1", "r2")): "b",
+        Expression(w.RACK, "NotIn", ("r1",)): "a",
+        Expression("absent", "DoesNotExist"): "a",
+        Expression("absent", "Exists"): "",
+    }
+    for expression, wanted in cases.items():
+        job = w.pending("j", "q", 1, 1, topology=w.required(w.HOST))
+        job = replace(job, pod_sets=(replace(job.pod_sets[0], affinity=((expression,),)),))
+        (decision,) = decide(w.snapshot(nodes, [w.queue("q", 100)], [job]), 0.0)
+        assert [n for a in decision.assignments for n, _ in a.nodes] == ([wanted] if wanted else [])
+    assert "node selector, node affinity and tolerations" in decision.message
