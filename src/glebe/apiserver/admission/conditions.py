@@ -75,14 +75,13 @@ def environment(params: bool, authorizer: bool) -> Environment:
     return Environment(declarations(params=params, authorizer=authorizer))
 
 
-def request_value(a: AdmissionAttributes, match: Match) -> dict[str, Any]:
-    """``request``: the AdmissionRequest without its objects; what is empty is left out."""
-    asked = kind_of(a.info, a.subresource)
-    request: dict[str, Any] = {
+def request_facts(a: AdmissionAttributes, match: Match) -> dict[str, Any]:
+    """What an AdmissionRequest says of a request, as webhooks and expressions are told, without its objects."""
+    return {
         "kind": kind_object(match.kind),
         "resource": resource_object(match.info.group, match.info.version, match.info.plural),
         "subResource": a.subresource,
-        "requestKind": kind_object(asked),
+        "requestKind": kind_object(kind_of(a.info, a.subresource)),
         "requestResource": resource_object(a.info.group, a.info.version, a.info.plural),
         "requestSubResource": a.subresource,
         "name": a.name,
@@ -90,7 +89,11 @@ def request_value(a: AdmissionAttributes, match: Match) -> dict[str, Any]:
         "operation": a.operation,
         "userInfo": a.user.info(),
     }
-    request = {key: value for key, value in request.items() if value}
+
+
+def request_value(a: AdmissionAttributes, match: Match) -> dict[str, Any]:
+    """``request``: the AdmissionRequest without its objects; what is empty is left out."""
+    request = {key: value for key, value in request_facts(a, match).items() if value}
     request["dryRun"] = a.dry_run
     options = operation_options(a)
     if options is not None:

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from glebe.apiserver.admission.base import AdmissionAttributes
-from glebe.apiserver.admission.conditions import kind_object, resource_object
-from glebe.apiserver.admission.matching import Match, kind_of
+from glebe.apiserver.admission.conditions import request_facts
+from glebe.apiserver.admission.matching import Match
 from glebe.apiserver.admission.options import operation_options
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object
@@ -43,19 +43,9 @@ def request_for(
     a: AdmissionAttributes, match: Match, version: str, uid: str, obj: Object | None, old: Object | None
 ) -> bytes:
     """The review to send."""
-    asked = kind_of(a.info, a.subresource)
     request: dict[str, Any] = {
         "uid": uid,
-        "kind": kind_object(match.kind),
-        "resource": resource_object(match.info.group, match.info.version, match.info.plural),
-        "subResource": a.subresource,
-        "requestKind": kind_object(asked),
-        "requestResource": resource_object(a.info.group, a.info.version, a.info.plural),
-        "requestSubResource": a.subresource,
-        "name": a.name,
-        "namespace": a.namespace,
-        "operation": a.operation,
-        "userInfo": a.user.info(),
+        **request_facts(a, match),
         "object": obj,
         "oldObject": old,
         "dryRun": a.dry_run,
