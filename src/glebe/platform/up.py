@@ -192,7 +192,7 @@ def read_network(config: UpConfig) -> NetworkOptions:
     try:
         options = parse_options(config.pod_network, config.pod_cidr)
     except ValueError as error:
-        raise StartError(str(error), "docs/nodes.md says what the modes are") from error
+        raise StartError(str(error), "docs/pod-network.md says what the modes are") from error
     if options.mode == "namespace":
         with tempfile.TemporaryDirectory(prefix="glebe-") as directory:
             if problem := why_not(options, Path(directory, "network")):
