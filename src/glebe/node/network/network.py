@@ -78,7 +78,7 @@ class Network:
         if isinstance(self._mode, NamespaceMode):
             return f"pods have network namespaces and addresses of {self._mode.pods}"
         why = f" ({self.why_loopback})" if self.why_loopback else ""
-        names = "names by DNS" if self._server else "names in /etc/hosts and env"
+        names = "names by DNS" if self._server else "names in variables, and in /etc/hosts where there are mounts"
         return f"pods share the machine's network, with addresses of 127.0.0.0/8, {names}{why}"
 
     @property
