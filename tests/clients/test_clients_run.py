@@ -21,7 +21,13 @@ LOCAL = ("--queue", "local", "--cpus-per-node", "100m", "--memory", "64Mi")
 def running(up: Up, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str], list[str]]]:
     """A command in the background, with what it has printed so far."""
     process = subprocess.Popen(
-        [*GLEBE, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=up.environment
+        [*GLEBE, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=up.environment,
+        # Who runs in the background of a script is deaf to Ctrl-C, and so would be what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     out: list[str] = []
     err: list[str] = []

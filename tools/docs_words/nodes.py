@@ -84,6 +84,7 @@ DEVICES: tuple[Row, ...] = (
     ("pod, event", "FailedResourceClaimCreation", "A claim could not be made from its template; the message says why."),
     ("pod, event", "DeviceTaintManagerEviction", "It leaves a device that got a taint with effect NoExecute."),
     ("pod, `DisruptionTarget`", "DeletionByDeviceTaintManager", "It was removed for that."),
+    ("pod", "SysctlForbidden", "It sets a kernel parameter that is not safe, or that is not the pod's own."),
     ("pod", "UnexpectedAdmissionError", "It was sent to a node that has fewer free devices than it asks for."),
     ("node, `GPUProblem`", "GPUsHealthy", "All GPUs answer, and have reported no error."),
     ("node, `GPUProblem`, event", "XidCriticalError", "A GPU reported an XID that is not a program's fault."),

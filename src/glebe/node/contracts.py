@@ -86,6 +86,7 @@ class ContainerSpec:
     read_only_root: bool = False
     devices: tuple[str, ...] = ()  # device nodes of this machine, for a root of its own (else all are seen)
     host_pids: bool = False  # sees the machine's processes (hostPID)
+    sysctls: Mapping[str, str] = field(default_factory=_no_text)  # of namespaces that the container's runtime makes
     stop_signal: str = ""  # asks the container to end, SIGTERM unless an image or the pod says otherwise
     stdin: bool = False
     stdin_once: bool = False

@@ -35,6 +35,28 @@ def expression(key: str, operator: str, *values: str) -> dict[str, Any]:
     return {"key": key, "operator": operator, "values": list(values)}
 
 
+@pytest.mark.parametrize(
+    ("name", "more", "taken"),
+    [
+        ("kernel.shm_rmid_forced", {}, True),
+        ("net/ipv4/tcp_syncookies", {}, True),
+        ("kernel.shm_rmid_forced", {"hostIPC": True}, False),
+        ("net.ipv4.tcp_rmem", {"hostNetwork": True}, False),
+        ("kernel.msgmax", {}, False),
+        ("net.ipv4.ip_forward", {}, False),
+        ("vm.swappiness", {}, False),
+    ],
+)
+def test_only_safe_sysctls_of_the_pods_own_namespaces_are_set(name: str, more: dict[str, Any], taken: bool) -> None:
+    asks = pod(securityContext={"sysctls": [{"name": name, "value": "1"}]}, **more)
+    if taken:
+        admit(asks, [], NODE)
+        return
+    with pytest.raises(AdmissionError, match="not allowlisted") as refused:
+        admit(asks, [], NODE)
+    assert refused.value.reason == "SysctlForbidden"
+
+
 def test_what_fits_is_taken() -> None:
     other = pod({"cpu": "1"}, hostPort=80)
     fits = affinity(

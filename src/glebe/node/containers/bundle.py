@@ -47,6 +47,8 @@ def config(
     }
     if spec.devices:
         linux["devices"] = [_device(path) for path in spec.devices]
+    if spec.sysctls:
+        linux["sysctl"] = dict(spec.sysctls)
     if cgroup:
         linux["cgroupsPath"] = cgroup
     return {

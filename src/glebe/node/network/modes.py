@@ -11,6 +11,7 @@ from typing import Protocol
 
 from glebe.kube.clock import Env
 from glebe.kube.objects import Object
+from glebe.node import sysctls
 from glebe.node.network import guard, nftables, probe, undo
 from glebe.node.network.addresses import Addresses, NoAddressLeft
 from glebe.node.network.kernelproxy import KernelProxy
@@ -130,8 +131,8 @@ class NamespaceMode:
 
     async def attach(self, pod: Object, address: str) -> str:
         meta = pod["metadata"]
-        sysctls = (pod["spec"].get("securityContext") or {}).get("sysctls") or ()
-        options = {s["name"][4:].replace(".", "/"): str(s["value"]) for s in sysctls if s["name"].startswith("net.")}
+        named = sysctls.wanted(pod["spec"])
+        options = {name[4:].replace(".", "/"): value for name, value in named.items() if name.startswith("net.")}
         return str(await asyncio.to_thread(self._routed.attach, meta["uid"], address, options))
 
     async def detach(self, uid: str) -> None:

@@ -9,9 +9,8 @@ from glebe.kube.nodes import required_terms, selected, tolerated
 from glebe.kube.objects import Object
 from glebe.kube.pods import requests_of
 from glebe.kube.quantity import to_int
+from glebe.node import sysctls
 from glebe.node.contracts import AdmissionError
-
-_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
 
 def admit(pod: Object, others: Iterable[Object], node: Object) -> None:
@@ -23,6 +22,8 @@ def admit(pod: Object, others: Iterable[Object], node: Object) -> None:
     wanted_os = (spec.get("os") or {}).get("name")
     if wanted_os and wanted_os != "linux":
         raise AdmissionError("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
+    if name := sysctls.forbidden(spec):
+        raise AdmissionError("SysctlForbidden", f'forbidden sysctl: "{name}" not allowlisted')
     _room(spec, others, (node.get("status") or {}).get("allocatable") or {})
     if not matches_node(spec, node):
         raise _failed("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
@@ -63,9 +64,7 @@ def _room(spec: Mapping[str, Any], others: list[Object], allocatable: Mapping[st
         for resource, amount in requests_of(other["spec"]).items():
             used[resource] = used.get(resource, 0) + amount
     for resource, amount in wanted.items():
-        # An extended resource that the node has not at all may be the cluster's, or a claim's: nothing to refuse.
-        if resource not in allocatable and resource not in _RESOURCES:
-            continue
+        # What the node does not tell of may be the cluster's, or a claim's: nothing to refuse.
         if resource not in allocatable:
             continue
         capacity = to_int(allocatable[resource], resource)

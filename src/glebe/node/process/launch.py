@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glebe.kube.objects import Object
+from glebe.node import sysctls
 from glebe.node.containers.images import users
 from glebe.node.containers.images.store import Image
 from glebe.node.containers.rundir import place_of
@@ -103,12 +104,25 @@ async def container_spec(
         handler=sandbox.handler,
         read_only_root=bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem")),
         host_pids=bool(pod["spec"].get("hostPID")),
+        sysctls=_sysctls(pod, image),
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
         tty=bool(container.get("tty")),
         stop_signal=_stop_signal(container, image),
         grace=float(pod["spec"].get("terminationGracePeriodSeconds", _DEFAULT_GRACE)),
     )
+
+
+def _sysctls(pod: Object, image: Image | None) -> dict[str, str]:
+    """
+    :raises ConfigError: a container without an image has no namespace of its own for them.
+    """
+    named = sysctls.of_kernel(pod["spec"])
+    if named and image is None:
+        raise ConfigError(
+            f"sysctl {next(iter(named))} is for containers with an image: give runtimeClassName container"
+        )
+    return named
 
 
 def _command(container: dict[str, Any], image: Image | None) -> list[str]:
