@@ -18,9 +18,9 @@ Job = Callable[[], None]
 
 _BYTES, _FEW_BYTES = 256 * 1024, 64 * 1024
 """About what one piece copies or encrypts; and in company."""
-_OBJECTS, _FEW_OBJECTS = 100, 25
+_OBJECTS, _FEW_OBJECTS = 100, 12
 """How many objects one piece looks at; and in company."""
-_JOBS, _FEW_JOBS = 16, 4
+_JOBS, _FEW_PUSHES, _FEW_ENDS = 16, 1, 4
 """So many small jobs are done in one turn; and in company."""
 
 
@@ -128,7 +128,7 @@ def _of_loop() -> tuple[Pieces, Line, Line]:
     found = _OF_LOOPS.get(loop)
     if found is None:
         manners = courtesy()
-        lines = [Line(manners, _JOBS, _FEW_JOBS) for _ in range(2)]
+        lines = [Line(manners, _JOBS, few) for few in (_FEW_PUSHES, _FEW_ENDS)]
         found = _OF_LOOPS[loop] = (Pieces(manners), lines[0], lines[1])
     return found
 
