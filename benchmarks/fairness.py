@@ -272,7 +272,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each measurement takes")
-    parser.add_argument("--settle", type=float, default=1.0, help="seconds from a flood's begin to the measurement")
+    parser.add_argument("--settle", type=float, default=3.0, help="seconds from a flood's begin to the measurement")
     parser.add_argument("--rate", type=float, default=100.0, help="the quiet tenant's requests per second")
     parser.add_argument("--clients", type=int, default=64, help="the loud tenant's connections")
     parser.add_argument("--objects", type=int, default=_OBJECTS, help="what the loud tenant's lists hold")

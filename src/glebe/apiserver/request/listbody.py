@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Protocol
 
+from glebe.apiserver.store import Kept
+
 _VALUE = attrgetter("value")
 
 
@@ -27,7 +29,8 @@ class ListBody:
     def __init__(self, head: bytes, items: Sequence[Item] | Sequence[bytes]) -> None:
         self._head = head[:-1] + b',"items":['
         self._items = items
-        self.size = len(self._head) + sum(map(len, self._values())) + max(0, len(items) - 1) + 2
+        content = items.size if isinstance(items, Kept) else sum(map(len, self._values()))
+        self.size = len(self._head) + content + max(0, len(items) - 1) + 2
 
     def _values(self) -> Iterator[bytes]:
         items = self._items

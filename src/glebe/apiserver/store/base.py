@@ -183,6 +183,16 @@ class Event:
         return "ADDED" if self.previous is None else "MODIFIED"
 
 
+class Kept(list[Entry]):
+    """Entries that several readers share, and their bytes: looking at each takes as long as copying many."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, entries: list[Entry]) -> None:
+        super().__init__(entries)
+        self.size = sum([len(entry.value) for entry in entries])
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A consistent piece of an ordered range, as of ``revision``."""

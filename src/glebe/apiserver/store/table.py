@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from glebe.apiserver.store.base import Compacted, Entry, Event, FutureRevision, GivenEntry, Page
+from glebe.apiserver.store.base import Compacted, Entry, Event, FutureRevision, GivenEntry, Kept, Page
 from glebe.apiserver.store.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Table:
         self.events = 0
         self.history_size = 0
         self.subscriptions: Sequence[Subscription] = ()
-        self.kept: tuple[str, list[Entry]] | None = None
+        self.kept: tuple[str, Kept] | None = None
         """All entries of a namespace ("": of all), as they are now."""
 
     def load(self, key: tuple[str, str], entry: Entry) -> None:
@@ -162,12 +162,13 @@ class Table:
         stop = min(high, low + limit) if limit else high
         entries = self.entries
         whole = after is None and stop == high and not (written and self.given)
+        found: list[Entry]
         if whole and self.kept is not None and self.kept[0] == namespace:
             found = self.kept[1]
         else:
             found = [entries[k] for k in keys] if stop - low == len(keys) else [entries[k] for k in keys[low:stop]]
             if whole and len(found) >= _LONG:
-                self.kept = namespace, found
+                self.kept = namespace, (found := Kept(found))
         next_key = keys[stop - 1] if stop < high and stop > low else None
         return Page(found, revision or current, next_key, high - stop)
 
