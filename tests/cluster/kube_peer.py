@@ -1,6 +1,6 @@
-"""A real kube-apiserver with its etcd, for as long as a test needs it.
+"""A real kube-apiserver with its etcd, and upstream's programs beside it, for as long as a test needs them.
 
-``KUBEBUILDER_ASSETS`` names the folder with both programs (the envtest convention).
+``KUBEBUILDER_ASSETS`` names the folder with the programs (the envtest convention).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -121,3 +122,32 @@ def real_kubernetes(data: Path) -> Iterator[Peer]:
         yield peer
     finally:
         peer.stop()
+
+
+@contextmanager
+def upstream(peer: Peer, data: Path, *programs: tuple[str, ...]) -> Iterator[None]:
+    """Run upstream's ``programs``, each a name and its options, against ``peer``; their logs are in ``data``."""
+    config = data / "kubeconfig"
+    config.write_text(yaml.safe_dump(_kubeconfig(peer.config.server)))
+    common = [f"--kubeconfig={config}", "--leader-elect=false", "--secure-port=0"]
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for name, *options in programs:
+            with (data / f"{name}.log").open("wb") as log:
+                running.append(subprocess.Popen([str(assets() / name), *common, *options], stdout=log, stderr=log))
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def _kubeconfig(server: str) -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "p", "cluster": {"server": server, "insecure-skip-tls-verify": True}}],
+        "users": [{"name": "a", "user": {"token": TOKEN}}],
+        "contexts": [{"name": "p", "context": {"cluster": "p", "user": "a"}}],
+        "current-context": "p",
+    }

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from kube_peer import TOKEN, Peer, assets, real_kubernetes
+from kube_peer import real_kubernetes, upstream
 
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store.memory import MemoryStore
@@ -35,32 +32,10 @@ from glebe.workloads.garbage import collector
 pytestmark = [pytest.mark.cluster, pytest.mark.realtime]
 V1 = "resource.k8s.io/v1"
 DRIVER = "gpu.example.com"
-
-
-@contextmanager
-def upstream(peer: Peer, data: Path) -> Iterator[None]:
-    config = data / "kubeconfig"
-    text = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "p", "cluster": {"server": peer.config.server, "insecure-skip-tls-verify": True}}],
-        "users": [{"name": "a", "user": {"token": TOKEN}}],
-        "contexts": [{"name": "p", "context": {"cluster": "p", "user": "a"}}],
-        "current-context": "p",
-    }
-    config.write_text(yaml.safe_dump(text))
-    common = [f"--kubeconfig={config}", "--leader-elect=false", "--secure-port=0"]
-    chosen = "--controllers=resourceclaim-controller,garbage-collector-controller"
-    running = []
-    for name, *args in (("kube-controller-manager", chosen), ("kube-scheduler",)):
-        with (data / f"{name}.log").open("wb") as log:
-            running.append(subprocess.Popen([str(assets() / name), *common, *args], stdout=log, stderr=log))
-    try:
-        yield
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
+UPSTREAM = (
+    ("kube-controller-manager", "--controllers=resourceclaim-controller,garbage-collector-controller"),
+    ("kube-scheduler",),
+)
 
 
 class Story:
@@ -311,7 +286,7 @@ async def _theirs(data: Path, play: Callable[[Client], Awaitable[dict[str, Any]]
     with real_kubernetes(data) as peer:
         client = peer.client()
         await peer.ready(client)
-        with upstream(peer, data):
+        with upstream(peer, data, *UPSTREAM):
             try:
                 return await play(client)
             finally:

@@ -8,15 +8,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import re
-import subprocess
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from kube_peer import TOKEN, Peer, assets, real_kubernetes
+from kube_peer import real_kubernetes, upstream
 
 from glebe.kube.client import Client
 from glebe.kube.clock import Env, format_time
@@ -29,28 +26,7 @@ from glebe.workloads.job.pods import index_of
 pytestmark = [pytest.mark.cluster, pytest.mark.realtime]
 
 OURS, THEIRS = "glebe.dev/ours", "kubernetes.io/job-controller"
-
-
-@contextmanager
-def upstream(peer: Peer, data: Path) -> Iterator[None]:
-    config = data / "kubeconfig"
-    text = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "p", "cluster": {"server": peer.config.server, "insecure-skip-tls-verify": True}}],
-        "users": [{"name": "a", "user": {"token": TOKEN}}],
-        "contexts": [{"name": "p", "context": {"cluster": "p", "user": "a"}}],
-        "current-context": "p",
-    }
-    config.write_text(yaml.safe_dump(text))
-    args = [f"--kubeconfig={config}", "--leader-elect=false", "--secure-port=0", "--controllers=job-controller"]
-    with (data / "kcm.log").open("wb") as log:
-        process = subprocess.Popen([str(assets() / "kube-controller-manager"), *args], stdout=log, stderr=log)
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
+UPSTREAM = ("kube-controller-manager", "--controllers=job-controller")
 
 
 class Script:
@@ -258,7 +234,7 @@ async def test_both_tell_the_same_story(tmp_path: Path, monkeypatch: pytest.Monk
     with real_kubernetes(tmp_path) as peer:
         client = peer.client()
         await peer.ready(client)
-        with upstream(peer, tmp_path):
+        with upstream(peer, tmp_path, UPSTREAM):
             informers = Informers(client, env)
             ours = job_controller.build(client, informers, env)
             tasks = [asyncio.create_task(informers.run()), asyncio.create_task(ours.run())]

@@ -6,15 +6,13 @@ Needs kube-controller-manager beside kube-apiserver.
 from __future__ import annotations
 
 import asyncio
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from kube_peer import TOKEN, Peer, assets, real_kubernetes
+from kube_peer import real_kubernetes, upstream
 
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
@@ -29,34 +27,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.realtime]
 
 SETTLE = 6.0
 """Seconds of rest after each step: upstream looks at everything again each second here."""
-
-
-@contextmanager
-def upstream(peer: Peer, data: Path) -> Iterator[None]:
-    config = data / "kubeconfig"
-    text = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "p", "cluster": {"server": peer.config.server, "insecure-skip-tls-verify": True}}],
-        "users": [{"name": "a", "user": {"token": TOKEN}}],
-        "contexts": [{"name": "p", "context": {"cluster": "p", "user": "a"}}],
-        "current-context": "p",
-    }
-    config.write_text(yaml.safe_dump(text))
-    args = [
-        f"--kubeconfig={config}",
-        "--leader-elect=false",
-        "--secure-port=0",
-        "--controllers=persistentvolume-binder-controller",
-        "--pvclaimbinder-sync-period=1s",
-    ]
-    with (data / "kcm.log").open("wb") as log:
-        process = subprocess.Popen([str(assets() / "kube-controller-manager"), *args], stdout=log, stderr=log)
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
+UPSTREAM = (
+    "kube-controller-manager",
+    "--controllers=persistentvolume-binder-controller",
+    "--pvclaimbinder-sync-period=1s",
+)
 
 
 @asynccontextmanager
@@ -205,7 +180,7 @@ async def test_claims_and_volumes_as_upstream_has_them(tmp_path: Path) -> None:
         client = peer.client()
         try:
             await peer.ready(client)
-            with upstream(peer, tmp_path):
+            with upstream(peer, tmp_path, UPSTREAM):
                 theirs = await Story(client, "upstreamns").play()
             async with ours(client):
                 mine = await Story(client, "glebens").play()

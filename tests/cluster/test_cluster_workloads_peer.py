@@ -8,15 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from kube_peer import TOKEN, Peer, assets, real_kubernetes
+from kube_peer import real_kubernetes, upstream
 
 from glebe import workloads
 from glebe.apiserver.server import ApiServer
@@ -59,34 +57,11 @@ CONTROLLERS = (
     "cronjob-controller", "job-controller", "horizontal-pod-autoscaler-controller",
 )  # fmt: skip
 OLD = "2026-01-01T00:00:00Z"
-
-
-@contextmanager
-def upstream(peer: Peer, data: Path) -> Iterator[None]:
-    config = data / "kubeconfig"
-    text = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "p", "cluster": {"server": peer.config.server, "insecure-skip-tls-verify": True}}],
-        "users": [{"name": "a", "user": {"token": TOKEN}}],
-        "contexts": [{"name": "p", "context": {"cluster": "p", "user": "a"}}],
-        "current-context": "p",
-    }
-    config.write_text(yaml.safe_dump(text))
-    args = [
-        f"--kubeconfig={config}",
-        "--leader-elect=false",
-        "--secure-port=0",
-        "--horizontal-pod-autoscaler-sync-period=2s",
-        f"--controllers={','.join(CONTROLLERS)}",
-    ]
-    with (data / "kcm.log").open("wb") as log:
-        process = subprocess.Popen([str(assets() / "kube-controller-manager"), *args], stdout=log, stderr=log)
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
+UPSTREAM = (
+    "kube-controller-manager",
+    "--horizontal-pod-autoscaler-sync-period=2s",
+    f"--controllers={','.join(CONTROLLERS)}",
+)
 
 
 @asynccontextmanager
@@ -509,7 +484,7 @@ async def test_both_tell_the_same_stories(tmp_path: Path, monkeypatch: pytest.Mo
     with real_kubernetes(tmp_path) as peer:
         theirs = peer.client()
         await peer.ready(theirs)
-        with upstream(peer, tmp_path):
+        with upstream(peer, tmp_path, UPSTREAM):
             async with ours() as mine:
                 kubelets = [asyncio.create_task(kubelet(client)) for client in (mine, theirs)]
                 try:

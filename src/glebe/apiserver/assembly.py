@@ -130,6 +130,8 @@ class Assembly:
         self.options = options
         self.mutating: dict[str, tuple[AdmissionPlugin, ...]] = {}
         self.judging: dict[str, tuple[ValidatingPlugin, ...]] = {}
+        self.always: tuple[ValidatingPlugin, ...] = ()
+        """Judge first; no plugins of upstream's list, they cannot be turned off."""
         self.around: dict[str, Filter] = {}
 
     def plugin(self, name: str, plugin: object) -> None:
@@ -180,7 +182,7 @@ def complete(server: ApiServer, options: ServerOptions | None = None) -> None:
     old = server.assembled
     ours = {id(p) for p in (*old, *server.given_admission)}
     mutating = tuple(p for name in PLUGINS for p in made.mutating.get(name, ()))
-    judging = tuple(p for name in PLUGINS for p in made.judging.get(name, ()))
+    judging = (*made.always, *(p for name in PLUGINS for p in made.judging.get(name, ())))
     around = tuple(made.around[name] for name in FILTERS if name in made.around)
     inner = tuple(made.around[name] for name in INNER_FILTERS if name in made.around)
     server.admission = (*mutating, *(p for p in server.admission if id(p) not in ours))

@@ -19,7 +19,7 @@ LABEL = "resource.kubernetes.io/admin-access"
 
 
 class AdminAccess:
-    """Cannot be turned off: it is no plugin of upstream's list."""
+    """Always on: see ``Assembly.always``."""
 
     resources = frozenset({"resourceclaims.resource.k8s.io", "resourceclaimtemplates.resource.k8s.io"})
 

@@ -74,5 +74,4 @@ def contribute(assembly: Assembly) -> None:
         plugins += (quota,)
     for plugin in plugins:
         assembly.plugin(plugin.name, plugin)
-    # No plugin of upstream's list, so it has no place of its own there and cannot be turned off.
-    assembly.judging[Priority.name] = (*assembly.judging.get(Priority.name, ()), AdminAccess(read))
+    assembly.always = (*assembly.always, AdminAccess(read))

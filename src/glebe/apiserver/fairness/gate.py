@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from glebe.apiserver.clusters.firstobjects import LEVEL_NAMES, SCHEMA_NAMES
 from glebe.apiserver.fairness import limits, work
-from glebe.apiserver.fairness.courtesy import courtesy
 from glebe.apiserver.fairness.options import FairnessOptions
 from glebe.apiserver.fairness.schemas import LEVELS, SCHEMAS, Plan
 from glebe.apiserver.fairness.tenants import LONG, WATCH, WRITE, Lane, LevelUse, Tally, Tenant
@@ -17,6 +16,7 @@ from glebe.apiserver.fairness.turns import Refused, Turns
 from glebe.apiserver.flight import Flight, Onward
 from glebe.apiserver.metrics.families import Histogram
 from glebe.apiserver.request.routing import ROOT
+from glebe.apiserver.sharing.courtesy import courtesy
 from glebe.apiserver.store import Event, Follower
 from glebe.kube import errors
 from glebe.kube.duration import parse_duration
@@ -95,11 +95,7 @@ class Gate:
         loop = asyncio.get_running_loop()
         cluster = lane.tenant.cluster
         if (self._bounds or (cluster is not None and cluster.budget is not None)) and not lane.free:
-            try:
-                limits.take(cluster, self.options, lane, loop.time())
-            except limits.Exceeded as over:
-                self.over_budget[(over.budget,)] = self.over_budget.get((over.budget,), 0) + 1
-                raise
+            self._take(lane, loop.time())
         task = asyncio.current_task()
         assert task is not None
         timer = self._begin(task, request, loop) if request.query else None
@@ -148,6 +144,17 @@ class Gate:
                 timer.cancel()
         response.headers.update(lane.headers)
         return response
+
+    def _take(self, lane: Lane, now: float) -> None:
+        """Count the request against the budgets.
+
+        :raises Exceeded: one is used up.
+        """
+        try:
+            limits.take(lane.tenant.cluster, self.options, lane, now)
+        except limits.Exceeded as over:
+            self.over_budget[(over.budget,)] = self.over_budget.get((over.budget,), 0) + 1
+            raise
 
     def _lane(self, flight: Flight) -> Lane:
         user, route = flight.user, flight.route

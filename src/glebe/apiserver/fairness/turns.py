@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from glebe.apiserver.fairness.courtesy import Courtesy
 from glebe.apiserver.fairness.options import FairnessOptions
 from glebe.apiserver.fairness.queues import REFUSED, STARTED, WAITING, Fair, Waiter
 from glebe.apiserver.fairness.recent import Recent
 from glebe.apiserver.fairness.tenants import Lane, LevelUse, Tenant
+from glebe.apiserver.sharing.courtesy import Courtesy
 
 _ALONE = 4
 """So many times the quantum starts in one turn while only one cluster asks."""

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from glebe.apiserver.fairness.pieces import pieces
 from glebe.apiserver.http import responses
 from glebe.apiserver.http.sink import Sink
 from glebe.apiserver.request.routing import split_cluster
+from glebe.apiserver.sharing.pieces import pieces
 from glebe.kube.transport import Parts, Request, Response
 
 if TYPE_CHECKING:

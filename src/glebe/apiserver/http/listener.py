@@ -9,11 +9,11 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 
-from glebe.apiserver.fairness.pieces import pieces
 from glebe.apiserver.http import responses
 from glebe.apiserver.http.limits import Limits
 from glebe.apiserver.http.protocol import HttpProtocol
 from glebe.apiserver.http.requests import Refusal
+from glebe.apiserver.sharing.pieces import pieces
 from glebe.kube.transport import Request, Response
 
 log = logging.getLogger("glebe.apiserver.http")

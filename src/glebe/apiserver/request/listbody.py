@@ -42,9 +42,11 @@ class ListBody:
         last = len(self._items) - 1
         for position, value in enumerate(self._values()):
             gathered.append(value)
-            size += len(value) + 1
-            if position != last:
-                gathered.append(b",")
+            size += len(value)
+            if position == last:
+                break
+            gathered.append(b",")
+            size += 1
             if size >= bound:
                 yield b"".join(gathered)
                 gathered, size, bound = [], 0, least()

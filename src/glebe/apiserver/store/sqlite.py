@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import perf_counter
 
-from glebe.apiserver.fairness.pieces import ends
+from glebe.apiserver.sharing.pieces import ends
 from glebe.apiserver.store import sqlitefile as file
 from glebe.apiserver.store.base import (
     WHITEOUT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from glebe.apiserver.fairness.pieces import pushes
+from glebe.apiserver.sharing.pieces import pushes
 from glebe.apiserver.store import Event, Subscription
 from glebe.kube.transport import StreamSink
 

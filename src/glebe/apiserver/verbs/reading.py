@@ -8,7 +8,6 @@ from typing import Any, TypeVar, cast
 
 import orjson
 
-from glebe.apiserver.fairness.pieces import pieces
 from glebe.apiserver.request import media, selection
 from glebe.apiserver.request.call import (
     Call,
@@ -21,6 +20,7 @@ from glebe.apiserver.request.call import (
     table_of,
 )
 from glebe.apiserver.request.listbody import ListBody
+from glebe.apiserver.sharing.pieces import pieces
 from glebe.apiserver.store import EVERY_CLUSTER, Compacted, Entry, FutureRevision, Page
 from glebe.kube.errors import ApiError, Cause, bad_request, gone, invalid
 from glebe.kube.objects import Object

@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from glebe.apiserver.fairness.pieces import pieces
 from glebe.apiserver.request import media, selection
 from glebe.apiserver.request.call import Call, partial, served, stored_version, table_of
+from glebe.apiserver.sharing.pieces import pieces
 from glebe.apiserver.store import EVERY_CLUSTER, Compacted, Entry, Event, Key, Subscription
 from glebe.apiserver.verbs.pushing import push
 from glebe.apiserver.verbs.reading import invalid_options, revision_of

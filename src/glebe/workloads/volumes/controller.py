@@ -16,7 +16,7 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.events import EventRecorder
 from glebe.kube.informer import Informers
-from glebe.kube.objects import CLUSTER, Object, ObjectKey, annotations_of, cluster_of, is_deleting, key_of
+from glebe.kube.objects import CLUSTER, Object, ObjectKey, annotations_of, cluster_of, is_deleting, key_of, labels_of
 from glebe.kube.pods import has_ended
 from glebe.kube.resources import NODES, PERSISTENT_VOLUME_CLAIMS, PODS, Resource
 from glebe.kube.storage import (
@@ -136,7 +136,7 @@ class Binding:
             volume=lambda name: self._volumes.store.get(key._replace(namespace="", name=name)),
             storage_class=lambda name: self._classes.store.get(key._replace(namespace="", name=name)),
             free=free,
-            default=lambda: default_class(c for c in self._classes.store.values() if cluster_of(c) == where),
+            default=lambda: default_class(self._classes.members(key.cluster)),
             waiting_pods=pods,
         )
 
@@ -237,12 +237,7 @@ class Binding:
         host = provision.host_of(volume)
         if self._node(key, host) is not None:
             return False
-        where = cluster_of(volume)
-        return not any(
-            (node["metadata"].get("labels") or {}).get(HOSTNAME) == host
-            for node in self._nodes.store.values()
-            if cluster_of(node) == where
-        )
+        return not any(labels_of(node).get(HOSTNAME) == host for node in self._nodes.members(key.cluster))
 
     async def _delete(self, key: ObjectKey, volume: Object) -> None:
         meta = volume["metadata"]

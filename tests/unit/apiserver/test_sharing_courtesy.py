@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glebe.apiserver.fairness.courtesy import Courtesy
-from glebe.apiserver.fairness.pieces import Line, Pieces
 from glebe.apiserver.fairness.recent import Recent
+from glebe.apiserver.sharing.courtesy import Courtesy
+from glebe.apiserver.sharing.pieces import Line, Pieces
 
 
 def now() -> float:

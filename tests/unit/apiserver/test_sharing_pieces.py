@@ -7,9 +7,9 @@ import asyncio
 import orjson
 import pytest
 
-from glebe.apiserver.fairness.courtesy import Courtesy
-from glebe.apiserver.fairness.pieces import Line, Pieces
 from glebe.apiserver.server import ApiServer
+from glebe.apiserver.sharing.courtesy import Courtesy
+from glebe.apiserver.sharing.pieces import Line, Pieces
 from glebe.apiserver.store import MemoryStore
 from glebe.apiserver.types.registry import TypeRegistry
 from glebe.kube.clock import Env

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-from glebe.apiserver.fairness.courtesy import Courtesy, courtesy
+from glebe.apiserver.sharing.courtesy import Courtesy, courtesy
 
 Job = Callable[[], None]
 
