@@ -42,6 +42,8 @@ def _with(workload: Object, now: float, *conditions: Condition, **fields: Any) -
             workload["metadata"].get("generation"),
         )
     status["conditions"] = listed
+    if status.get("admission"):
+        status["admission"] = topology.modern(status["admission"])
     for name, value in fields.items():
         if value is None:
             status.pop(name, None)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from glebe.kube.quantity import parse
-from glebe.queueing import convert
+from glebe.queueing import convert, topology
 from glebe.scheduling.model import (
     Admitted,
     ClusterQueue,
@@ -166,8 +166,11 @@ def base_snapshot(case: Case) -> Snapshot:
                 q["spec"].get("cohortName") or None,
                 Strategy(q["spec"]["queueingStrategy"]),
                 q["spec"].get("stopPolicy", "None") != "None",
-                q["spec"].get("flavorFungibility", {}).get("whenCanBorrow") == "TryNextFlavor",
                 weight(q["spec"]),
+                convert.preemption(q["spec"].get("preemption")),
+                convert.fungibility(q["spec"].get("flavorFungibility")),
+                afs=q["spec"].get("admissionScope", {}).get("admissionMode") == "UsageBasedAdmissionFairSharing",
+                checks=checks(q["spec"]),
             )
             for q in objects(case, "clusterQueues")
         ),
@@ -206,18 +209,8 @@ def cycle_snapshot(case: Case) -> Snapshot:
 
 
 def assignment(a: Mapping[str, Any], hosts: Mapping[str, str]) -> PodSetAssignment:
-    nodes = []
-    for piece in (a.get("topologyAssignment") or {}).get("slices", []):
-        lowest = piece["valuesPerLevel"][-1]
-        counts = piece["podCounts"]
-        for i in range(piece["domainCount"]):
-            if "universal" in lowest:
-                value = lowest["universal"]
-            else:
-                one = lowest["individual"]
-                value = one.get("prefix", "") + one["roots"][i] + one.get("suffix", "")
-            pods = counts["universal"] if "universal" in counts else counts["individual"][i]
-            nodes.append((hosts.get(value, value), pods))
+    placed = topology.domains(a.get("topologyAssignment") or {})
+    nodes = [(hosts.get(values[-1], values[-1]), pods) for values, pods in placed]
     return PodSetAssignment(a["name"], a["count"], a.get("flavors", {}), amounts(a.get("resourceUsage")), tuple(nodes))
 
 

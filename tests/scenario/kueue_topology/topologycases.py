@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glebe.kube.quantity import to_int
-from glebe.queueing import convert
+from glebe.queueing import convert, topology
 from glebe.queueing.nodeuse import NodeUse
 from glebe.scheduling.decide import decide_one_cycle
 from glebe.scheduling.model import (
@@ -168,7 +168,7 @@ def _replaced(case: Case, snapshot: Snapshot) -> dict[str, Domains | None]:
         (option,) = this.options
         assert option.ask is not None
         assert option.shape is not None
-        held = tuple((index.get(hosts.get(h, ""), gone), n) for h, n in _decoded(assigned["topologyAssignment"]))
+        held = tuple((index.get(hosts.get(h, ""), gone), n) for h, n in topology.decode(assigned["topologyAssignment"]))
         table = state.nodes.table(option.slot, option.kind, option.shape)
         found = replacement(table, option.ask, held, failed)
         named = None if found is None else tuple((snapshot_name(world, n), pods) for n, pods in found)
@@ -179,17 +179,3 @@ def _replaced(case: Case, snapshot: Snapshot) -> dict[str, Domains | None]:
 
 def snapshot_name(world: World, node: int) -> str:
     return world.fleet.nodes[node].name
-
-
-def _decoded(assignment: Mapping[str, Any]) -> list[tuple[str, int]]:
-    out: list[tuple[str, int]] = []
-    for part in assignment["slices"]:
-        values, counts = part["valuesPerLevel"][-1], part["podCounts"]
-        for i in range(part["domainCount"]):
-            if "universal" in values:
-                name = values["universal"]
-            else:
-                one = values["individual"]
-                name = one.get("prefix", "") + one["roots"][i] + one.get("suffix", "")
-            out.append((name, counts["universal"] if "universal" in counts else counts["individual"][i]))
-    return out

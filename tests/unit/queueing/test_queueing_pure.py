@@ -181,7 +181,43 @@ def test_json_patch_turns_old_into_new(old: dict[str, Any], new: dict[str, Any])
     st.lists(st.tuples(st.from_regex(r"(a|gpu)-[0-9]{1,3}", fullmatch=True), st.integers(1, 9)), min_size=1, max_size=8)
 )
 def test_topology_assignment_keeps_nodes_and_order(nodes: list[tuple[str, int]]) -> None:
-    assert topology.decode(topology.encode(nodes)) == tuple(nodes)
+    written = topology.encode(nodes)
+    assert topology.decode(written) == tuple(nodes)
+    assert topology.modern({"podSetAssignments": [{"topologyAssignment": written}]})["podSetAssignments"] == [
+        {"topologyAssignment": written}
+    ]
+
+
+def test_topology_assignment_is_written_as_kueue_writes_it() -> None:
+    def values(*names: str) -> object:
+        return topology.encode([(n, 1) for n in names])["slices"][0]["valuesPerLevel"]
+
+    assert values("a", "a") == [{"universal": "a"}]
+    assert values("pool-1-x", "pool-22-x") == [
+        {"individual": {"prefix": "pool-", "suffix": "-x", "roots": ["1", "22"]}}
+    ]
+    assert values("aba", "ababa") == [{"individual": {"prefix": "aba", "roots": ["", "ba"]}}]  # they do not overlap
+    assert values("x", "y") == [{"individual": {"roots": ["x", "y"]}}]
+    assert topology.encode([("a", 2), ("b", 2)])["slices"][0]["podCounts"] == {"universal": 2}
+    assert topology.encode([("a", 2), ("b", 1)])["slices"][0]["podCounts"] == {"individual": [2, 1]}
+
+
+def test_earlier_forms_of_topology_assignments_are_read_and_rewritten() -> None:
+    ours = {
+        "levels": [labels.HOSTNAME],
+        "slices": [
+            {"domainCount": 2, "valuesPerLevel": [{"prefix": "n", "roots": ["1", "2"]}], "podCounts": [3, 1]},
+            {"domainCount": 1, "valuesPerLevel": [{"universalValue": "m"}], "universalPodCount": 2},
+        ],
+    }
+    v1beta1 = {"levels": ["rack", labels.HOSTNAME], "domains": [{"values": ["r", "n1"], "count": 4}]}
+    assert topology.decode(ours) == (("n1", 3), ("n2", 1), ("m", 2))
+    assert topology.decode(v1beta1) == (("n1", 4),)
+    admission = {"clusterQueue": "q", "podSetAssignments": [{"name": "a"}, {"name": "b", "topologyAssignment": ours}]}
+    workload: Object = {"metadata": {"name": "w", "namespace": "ns"}, "status": {"admission": admission}}
+    written = transitions.pods_ready(workload, True, 0)["status"]["admission"]
+    assert written["podSetAssignments"][0] == {"name": "a"}
+    assert written["podSetAssignments"][1]["topologyAssignment"] == topology.encode(topology.decode(ours))
 
 
 def pod(rank: int, *, gated: bool = True, node: str = "", phase: str = "Pending", uid: str = "") -> Object:

@@ -113,17 +113,41 @@ class WorkloadSpec(Base):
     )
 
 
-class LevelValues(Base):
-    """Values of one level: either one for all domains, or prefix + root + suffix each."""
+class IndividualValues(Base):
+    """Values that differ: prefix + root + suffix each."""
 
-    universal_value: Annotated[str, Meta(max_length=63)] | None = None
-    """The value of every domain."""
+    roots: Annotated[list[str], Meta(min_length=1, max_length=100000, extra_json_schema=ATOMIC)]
+    """What differs, by domain."""
     prefix: Annotated[str, Meta(max_length=63)] | None = None
     """Common beginning."""
     suffix: Annotated[str, Meta(max_length=63)] | None = None
     """Common end."""
-    roots: Annotated[list[str], Meta(min_length=1, max_length=100000, extra_json_schema=ATOMIC)] | None = None
-    """What differs, by domain."""
+
+
+class LevelValues(Base):
+    """Values of one level: one for all domains, or one for each."""
+
+    universal: Annotated[str, Meta(max_length=63)] | None = None
+    """The value of every domain."""
+    individual: IndividualValues | None = None
+    """Values by domain."""
+
+    validations: ClassVar[tuple[Rule, ...]] = (
+        Rule("has(self.universal) != has(self.individual)", "give one of universal and individual"),
+    )
+
+
+class PodCounts(Base):
+    """Pods by domain: the same number in all of them, or one for each."""
+
+    universal: Positive | None = None
+    """Pods in every domain."""
+    individual: Annotated[list[Positive], Meta(min_length=1, max_length=100000, extra_json_schema=ATOMIC)] | None = None
+    """Pods by domain."""
+
+    validations: ClassVar[tuple[Rule, ...]] = (
+        Rule("has(self.universal) != has(self.individual)", "give one of universal and individual"),
+    )
 
 
 class AssignmentSlice(Base):
@@ -133,13 +157,18 @@ class AssignmentSlice(Base):
     """Number of domains."""
     values_per_level: Annotated[list[LevelValues], Meta(min_length=1, max_length=16, extra_json_schema=ATOMIC)]
     """Domain values, one entry per level."""
-    pod_counts: Annotated[list[int], Meta(min_length=1, max_length=100000, extra_json_schema=ATOMIC)] | None = None
-    """Pods by domain, when they differ."""
-    universal_pod_count: Positive | None = None
-    """Pods in every domain, when they are equal."""
+    pod_counts: PodCounts
+    """Pods by domain."""
 
     validations: ClassVar[tuple[Rule, ...]] = (
-        Rule("has(self.podCounts) != has(self.universalPodCount)", "give one of podCounts and universalPodCount"),
+        Rule(
+            "!has(self.podCounts.individual) || size(self.podCounts.individual) == self.domainCount",
+            "podCounts.individual has one number per domain",
+        ),
+        Rule(
+            "self.valuesPerLevel.all(x, !has(x.individual) || size(x.individual.roots) == self.domainCount)",
+            "valuesPerLevel[].individual.roots has one value per domain",
+        ),
     )
 
 
