@@ -96,8 +96,34 @@ def cluster_queue(obj: Object) -> m.ClusterQueue:
         cohort=spec.get("cohortName"),
         strategy=m.Strategy(spec.get("queueingStrategy") or "BestEffortFIFO"),
         stopped=(spec.get("stopPolicy") or "None") != "None" or "deletionTimestamp" in obj["metadata"],
-        borrow_last=(spec.get("flavorFungibility") or {}).get("whenCanBorrow") == "TryNextFlavor",
         weight=_weight(spec),
+        preemption=preemption(spec.get("preemption")),
+        fungibility=fungibility(spec.get("flavorFungibility")),
+        afs=(spec.get("admissionScope") or {}).get("admissionMode") == "UsageBasedAdmissionFairSharing",
+    )
+
+
+def preemption(spec: Mapping[str, Any] | None) -> m.Preemption:
+    """``spec.preemption`` of a ClusterQueue; what is missing is Never."""
+    given = spec or {}
+    borrowing = given.get("borrowWithinCohort") or {}
+    return m.Preemption(
+        within=m.PreemptionPolicy(given.get("withinClusterQueue") or "Never"),
+        reclaim=m.PreemptionPolicy(given.get("reclaimWithinCohort") or "Never"),
+        borrow_within=m.PreemptionPolicy(borrowing.get("policy") or "Never"),
+        max_priority=borrowing.get("maxPriorityThreshold"),
+    )
+
+
+def fungibility(spec: Mapping[str, Any] | None) -> m.Fungibility:
+    """``spec.flavorFungibility`` of a ClusterQueue. v1beta1's names of the first choice are understood, too."""
+    given = spec or {}
+    return m.Fungibility(
+        when_can_borrow=m.TryNext.NEXT if given.get("whenCanBorrow") == "TryNextFlavor" else m.TryNext.STOP,
+        when_can_preempt=m.TryNext.NEXT
+        if given.get("whenCanPreempt", "TryNextFlavor") == "TryNextFlavor"
+        else m.TryNext.STOP,
+        preference=m.Preference(given.get("preference") or "BorrowingOverPreemption"),
     )
 
 
@@ -126,6 +152,7 @@ def _pod_set(item: dict[str, Any]) -> m.PodSet:
         affinity=_affinity(spec),
         tolerations=tolerations(spec.get("tolerations")),
         topology=_topology_request(item.get("topologyRequest") or {}),
+        min_count=item.get("minCount"),
     )
 
 
@@ -197,6 +224,7 @@ def assignments(workload: Object) -> tuple[m.PodSetAssignment, ...]:
             flavors=a.get("flavors") or {},
             usage=amounts(a.get("resourceUsage")),
             nodes=topology.decode(a.get("topologyAssignment")),
+            delayed=a.get("delayedTopologyRequest") or "",
         )
         for a in workload["status"]["admission"].get("podSetAssignments") or ()
     )

@@ -12,6 +12,72 @@ from enum import StrEnum
 from fractions import Fraction
 from types import MappingProxyType
 
+from glebe.scheduling.policies import (
+    DEFAULT_GATES,
+    FUNGIBLE,
+    NO_PREEMPTION,
+    Afs,
+    FairSharing,
+    FairStrategy,
+    Fungibility,
+    Gates,
+    Preemption,
+    PreemptionPolicy,
+    Preference,
+    QuotaCheck,
+    TryNext,
+    Victim,
+    VictimReason,
+)
+
+__all__ = [
+    "DEFAULT_GATES",
+    "EVEN",
+    "FUNGIBLE",
+    "GPU",
+    "NO_AMOUNTS",
+    "NO_LABELS",
+    "NO_PREEMPTION",
+    "Admitted",
+    "Afs",
+    "Amounts",
+    "ClusterQueue",
+    "Cohort",
+    "Decision",
+    "Expression",
+    "FairSharing",
+    "FairStrategy",
+    "Flavor",
+    "FlavorQuotas",
+    "Forecast",
+    "Fungibility",
+    "Gates",
+    "Node",
+    "Outcome",
+    "Pending",
+    "PodSet",
+    "PodSetAssignment",
+    "Preemption",
+    "PreemptionPolicy",
+    "Preference",
+    "Quota",
+    "QuotaCheck",
+    "Reason",
+    "ResourceGroup",
+    "RunTime",
+    "Slice",
+    "Snapshot",
+    "Strategy",
+    "Taint",
+    "Toleration",
+    "Topology",
+    "TopologyMode",
+    "TopologyRequest",
+    "TryNext",
+    "Victim",
+    "VictimReason",
+]
+
 Amounts = Mapping[str, int]
 NO_AMOUNTS: Amounts = MappingProxyType({})
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
@@ -100,8 +166,15 @@ class ClusterQueue:
     cohort: str | None = None
     strategy: Strategy = Strategy.BEST_EFFORT_FIFO
     stopped: bool = False  # stopPolicy Hold or HoldAndDrain
-    borrow_last: bool = False  # flavorFungibility.whenCanBorrow TryNextFlavor: rather another flavor than borrowing
     weight: Fraction = EVEN  # in fair sharing
+    preemption: Preemption = NO_PREEMPTION
+    fungibility: Fungibility = FUNGIBLE
+    min_run_time: float = 0.0  # seconds after its start in which a workload of this queue is not preempted
+    afs: bool = False  # admissionScope UsageBasedAdmissionFairSharing
+    checks: tuple[tuple[str, tuple[str, ...]], ...] = ()  # admission checks, each with its flavors (none: all)
+    delays_topology: tuple[str, ...] = ()  # flavors with a check that provisions nodes: placed in a second pass
+    migrate_from: str = ""  # concurrentAdmissionPolicy: lastAcceptableFlavorName of migrations
+    migrates: bool = False  # concurrentAdmissionPolicy is set
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +235,7 @@ class PodSet:
     tolerations: tuple[Toleration, ...] = ()
     topology: TopologyRequest | None = None
     affinity: tuple[tuple[Expression, ...], ...] = ()  # required node affinity: terms, one of which must hold
+    min_count: int | None = None  # partial admission: so many pods suffice
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +254,18 @@ class Pending:
     queue: str  # ClusterQueue name
     priority: int
     queued_at: float
-    pod_sets: tuple[PodSet, ...]
+    pod_sets: tuple[PodSet, ...]  # without the pods that are no longer needed (reclaimablePods)
     run_time: RunTime
+    local_queue: str = ""  # "namespace/name"; with a prefix for the logical cluster if there are several
+    created_at: float = 0.0
+    uid: str = ""
+    gated: bool = False  # a preemption gate is closed: it may start, but not preempt
+    replaces: str = ""  # key of the admitted slice that this slice of an elastic workload replaces
+    reclaimable: tuple[tuple[str, int], ...] = ()  # pods no longer needed, by pod set; already out of ``pod_sets``
+    flavors: tuple[str, ...] = ()  # only these flavors (variants of concurrent admission); none: all
+    variant_of: str = ""  # the parent of a variant
+    invalid: str = ""  # cannot be admitted as it is (limit range, limits, namespace), in words
+    failed_checks: bool = False  # an admission check says Retry or Rejected: not looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +281,7 @@ class PodSetAssignment:
     flavors: Mapping[str, str]
     usage: Amounts
     nodes: tuple[tuple[str, int], ...] = ()
+    delayed: str = ""  # delayedTopologyRequest: "Pending" (to be placed in a second pass) or "Ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +295,18 @@ class Admitted:
     pod_sets: tuple[PodSet, ...]
     assignments: tuple[PodSetAssignment, ...]
     run_time: RunTime  # predicted total from started_at
+    local_queue: str = ""
+    uid: str = ""
+    created_at: float = 0.0
+    queued_at: float = 0.0  # the time that orders it among workloads of its priority, as in ``Pending``
+    reserved_at: float = 0.0  # when it got its quota
+    evicted: bool = False  # on its way out, still holding
+    unhealthy: tuple[str, ...] = ()  # failed nodes that it uses
+    preemptible: bool = True
+    second_pass: bool = False  # its topology was delayed and can be decided now, or ``unhealthy`` needs a replacement
+    flavors: tuple[str, ...] = ()  # as in ``Pending``
+    variant_of: str = ""
+    owned_by_pod: bool = False  # a plain pod: it cannot move to another node
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +320,16 @@ class Snapshot:
     cohorts: tuple[Cohort, ...] = ()
     admitted: tuple[Admitted, ...] = ()
     pending: tuple[Pending, ...] = ()
+    fair_sharing: FairSharing | None = None
+    afs: Afs | None = None
+    quota_check: QuotaCheck = QuotaCheck.BLOCK_UNDECLARED
+    gates: Gates = DEFAULT_GATES
 
 
 class Outcome(StrEnum):
     ADMIT = "Admit"
     WAIT = "Wait"  # will start when something that is in use becomes free
+    EVICT = "Evict"  # a running workload must leave: no other node replaces its failed one
     NEVER = "Never"  # cannot start on this fleet and these quotas as they are written
 
 
@@ -240,6 +342,10 @@ class Reason(StrEnum):
     NO_MATCHING_FLAVOR = "NoMatchingFlavor"
     TOPOLOGY_PLACEMENT_FAILED = "TopologyPlacementFailed"  # waits: capacity exists but is in use or fragmented
     EXCEEDS_CAPACITY = "ExceedsCapacity"  # never: the fleet, or one topology domain, is too small
+    WAITING_FOR_PREEMPTED = "WaitingForPreemptedWorkloads"
+    ADMISSION_GATED = "AdmissionGated"  # it would have to preempt, and its preemption gate is closed
+    PENDING_EVALUATION = "PendingEvaluation"  # skipped: failed checks, or a better variant goes first
+    NODE_FAILURES = "NodeFailures"  # with EVICT
     BEHIND_HEAD = "BehindHeadOfQueue"  # StrictFIFO: an older workload of the queue goes first
     QUEUE_STOPPED = "ClusterQueueStopped"
     QUEUE_NOT_FOUND = "ClusterQueueNotFound"
@@ -248,7 +354,13 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What happens to one pending workload now, with its reason in words and what would help."""
+    """What happens to one pending workload now, with its reason in words and what would help.
+
+    ``victims`` must leave before it can start (WAIT with WAITING_FOR_PREEMPTED); they hold their quota until they are
+    gone. ``replaces``: with ADMIT, the running slice that is finished by this admission. ``parked``: nothing to look
+    at again until something in the cluster changes (Kueue's inadmissible). A decision about a running workload
+    (second pass) has its key: ADMIT with the new ``assignments``, or EVICT.
+    """
 
     key: str
     outcome: Outcome
@@ -256,6 +368,9 @@ class Decision:
     message: str
     remedy: str = ""
     assignments: tuple[PodSetAssignment, ...] = ()
+    victims: tuple[Victim, ...] = ()
+    replaces: str = ""
+    parked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

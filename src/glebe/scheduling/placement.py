@@ -9,7 +9,7 @@ from glebe.scheduling import slices
 from glebe.scheduling.capacity import NodeState, Spot
 from glebe.scheduling.flavors import Option, SetPlan
 from glebe.scheduling.fleet import Fleet
-from glebe.scheduling.model import PodSetAssignment
+from glebe.scheduling.model import PodSetAssignment, TryNext
 from glebe.scheduling.quota import Cell, Need
 from glebe.scheduling.refine import units
 from glebe.scheduling.topology import choose, holds
@@ -50,7 +50,7 @@ def nominate(plan: Plan, state: State, world: World) -> Choice | None:
 
 def _in_turn(plan: Plan, chosen: Choice, options: tuple[Option, ...], state: State) -> Sequence[Option]:
     """The order in which a pod set's options are tried after the choice for those before it."""
-    if not plan.queue.borrow_last or len(options) < 2:
+    if plan.queue.fungibility.when_can_borrow is TryNext.STOP or len(options) < 2:
         return options
     return sorted(options, key=lambda o: state.quotas.borrowing_level(plan.node, total_need((*chosen, o))))
 

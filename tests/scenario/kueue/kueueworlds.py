@@ -17,15 +17,20 @@ from glebe.kube.quantity import parse
 from glebe.queueing import convert, topology
 from glebe.scheduling.model import (
     Admitted,
+    Afs,
     ClusterQueue,
     Cohort,
+    FairSharing,
+    FairStrategy,
     Flavor,
     FlavorQuotas,
+    Gates,
     Node,
     Pending,
     PodSet,
     PodSetAssignment,
     Quota,
+    QuotaCheck,
     ResourceGroup,
     RunTime,
     Snapshot,
@@ -181,6 +186,126 @@ def base_snapshot(case: Case) -> Snapshot:
     )
 
 
+def checks(spec: Mapping[str, Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    listed = spec.get("admissionChecksStrategy", {}).get("admissionChecks", [])
+    return tuple((c["name"], tuple(c.get("onFlavors", []))) for c in listed)
+
+
+GATES = {  # Kueue's name: the model's
+    "ConcurrentAdmission": "concurrent_admission",
+    "ElasticJobsViaWorkloadSlicesWithTAS": "elastic_with_topology",
+    "MultiKueueOrchestratedPreemption": "orchestrated_preemption",
+    "RecomputeAssignmentUponPreemptionTargetsOverlap": "recompute_overlapping",
+    "SkipReassignmentForPodOwnedWorkloads": "skip_reassignment_of_pods",
+    "TASBalancedPlacement": "balanced_placement",
+    "TASFailedNodeReplacementFailFast": "fail_fast",
+    "TASRecomputeAssignmentWithinSchedulingCycle": "recompute_placement",
+    "TASRespectNodeAffinityPreferred": "preferred_affinity",
+    "TopologyAwareScheduling": "topology_aware",
+}
+
+
+def gates(case: Case) -> Gates:
+    return Gates(**{GATES[name]: on for name, on in case["featureGates"].items() if name in GATES})
+
+
+def duration(text: str) -> float:
+    return float(text.removesuffix("s"))
+
+
+def policies(case: Case) -> dict[str, Any]:
+    """What holds for the whole system, as fields of the snapshot."""
+    config = case.get("config") or {}
+    fair, afs = config.get("fairSharing"), config.get("admissionFairSharing")
+    result: dict[str, Any] = {"gates": gates(case), "quota_check": QuotaCheck(config["quotaCheckStrategy"])}
+    if fair is not None:
+        result["fair_sharing"] = FairSharing(tuple(FairStrategy(s) for s in fair["preemptionStrategies"]))
+    if afs is not None:
+        used = {
+            queue: {r: float(parse(q)) for r, q in by_resource.items()}
+            for queue, by_resource in case["input"].get("localQueueUsage", {}).items()
+        }
+        weights = {
+            f"{q['metadata']['namespace']}/{q['metadata']['name']}": weight(q["spec"])
+            for q in objects(case, "localQueues")
+        }
+        result["afs"] = Afs(used, duration(afs["usageHalfLifeTime"]), duration(afs["usageSamplingInterval"]), weights)
+    return result
+
+
+def condition(w: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+    """The condition, if it is True."""
+    found = (c for c in w.get("status", {}).get("conditions", []) if c["type"] == kind and c["status"] == "True")
+    return next(found, None)
+
+
+def queued_at(w: Mapping[str, Any]) -> float:
+    """Creation, or the eviction after which it was queued again."""
+    evicted = condition(w, "Evicted")
+    if evicted is not None and evicted["reason"] in ("PodsReadyTimeout", "AdmissionCheck"):
+        return time(evicted["lastTransitionTime"])
+    return time(w["metadata"].get("creationTimestamp"))
+
+
+def allowed_flavors(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    names = meta.get("annotations", {}).get("kueue.x-k8s.io/workload-allowed-resource-flavors", "")
+    return tuple(n for n in names.split(",") if n)
+
+
+def parent(meta: Mapping[str, Any], kind: str) -> str:
+    """The name of the owner of that kind."""
+    return next((o["name"] for o in meta.get("ownerReferences", []) if o["kind"] == kind), "")
+
+
+def holder(key: str, w: Mapping[str, Any], hosts: Mapping[str, str], second_pass: Sequence[str] = ()) -> Admitted:
+    """A workload that holds quota."""
+    meta, spec, status = w["metadata"], w["spec"], w["status"]
+    reserved = condition(w, "QuotaReserved")
+    at = time(reserved["lastTransitionTime"]) if reserved else 0.0
+    return Admitted(
+        key,
+        status["admission"]["clusterQueue"],
+        spec.get("priority", 0),
+        at,
+        tuple(pod_set(p) for p in spec["podSets"]),
+        tuple(assignment(p, hosts) for p in status["admission"]["podSetAssignments"]),
+        RunTime(1, 1),
+        f"{meta.get('namespace', '')}/{spec.get('queueName', '')}",
+        meta.get("uid", ""),
+        time(meta.get("creationTimestamp")),
+        queued_at(w),
+        reserved_at=at,
+        evicted=condition(w, "Evicted") is not None,
+        unhealthy=tuple(hosts.get(n["name"], n["name"]) for n in status.get("unhealthyNodes", [])),
+        second_pass=key in second_pass,
+        flavors=allowed_flavors(meta),
+        variant_of=parent(meta, "Workload"),
+        owned_by_pod=bool(parent(meta, "Pod")),
+    )
+
+
+def waiter(key: str, w: Mapping[str, Any], queue: str) -> Pending:
+    """A workload that waits for quota."""
+    meta, spec, status = w["metadata"], w["spec"], w.get("status", {})
+    open_gates = {g["name"] for g in status.get("preemptionGates", []) if g.get("position", g.get("state")) == "Open"}
+    return Pending(
+        key,
+        queue,
+        spec.get("priority", 0),
+        queued_at(w),
+        tuple(pod_set(p) for p in spec["podSets"]),
+        RunTime(1, 1),
+        f"{meta.get('namespace', '')}/{spec.get('queueName', '')}",
+        time(meta.get("creationTimestamp")),
+        meta.get("uid", ""),
+        any(g["name"] not in open_gates for g in spec.get("preemptionGates", [])),
+        meta.get("annotations", {}).get("kueue.x-k8s.io/workload-slice-replacement-for", ""),
+        flavors=allowed_flavors(meta),
+        variant_of=parent(meta, "Workload"),
+        failed_checks=any(c["state"] in ("Retry", "Rejected") for c in status.get("admissionChecks", [])),
+    )
+
+
 def cycle_snapshot(case: Case) -> Snapshot:
     base = base_snapshot(case)
     local = {
@@ -189,29 +314,30 @@ def cycle_snapshot(case: Case) -> Snapshot:
     }
     admitted, waiting = [], []
     hosts = {n.labels.get(HOST, n.name): n.name for n in base.nodes}
+    again = case["input"].get("secondPass", [])
     for w in case["input"]["workloads"]:
-        meta, spec, status = w["metadata"], w["spec"], w.get("status", {})
+        meta, spec = w["metadata"], w["spec"]
         key = f"{meta['namespace']}/{meta['name']}"
-        pod_sets = tuple(pod_set(p) for p in spec["podSets"])
-        if status.get("admission"):
-            a = status["admission"]
-            placed = tuple(assignment(p, hosts) for p in a["podSetAssignments"])
-            admitted.append(
-                Admitted(key, a["clusterQueue"], spec.get("priority", 0), 0.0, pod_sets, placed, RunTime(1, 1))
-            )
+        if w.get("status", {}).get("admission"):
+            admitted.append(holder(key, w, hosts, again))
             continue
         queue = local.get((meta["namespace"], spec.get("queueName", "")))
-        if queue and spec.get("active", True):
-            at = time(meta.get("creationTimestamp"))
-            waiting.append(Pending(key, queue, spec.get("priority", 0), at, pod_sets, RunTime(1, 1)))
-    fields = {name: getattr(base, name) for name in ("nodes", "topologies", "flavors", "queues", "cohorts")}
-    return Snapshot(**fields, admitted=tuple(admitted), pending=tuple(waiting))
+        if queue and spec.get("active", True) and condition(w, "Finished") is None:
+            waiting.append(waiter(key, w, queue))
+    return replace(base, admitted=tuple(admitted), pending=tuple(waiting), **policies(case))
 
 
 def assignment(a: Mapping[str, Any], hosts: Mapping[str, str]) -> PodSetAssignment:
     placed = topology.domains(a.get("topologyAssignment") or {})
     nodes = [(hosts.get(values[-1], values[-1]), pods) for values, pods in placed]
-    return PodSetAssignment(a["name"], a["count"], a.get("flavors", {}), amounts(a.get("resourceUsage")), tuple(nodes))
+    return PodSetAssignment(
+        a["name"],
+        a["count"],
+        a.get("flavors", {}),
+        amounts(a.get("resourceUsage")),
+        tuple(nodes),
+        a.get("delayedTopologyRequest") or "",
+    )
 
 
 def flavor_snapshot(case: Case) -> Snapshot:

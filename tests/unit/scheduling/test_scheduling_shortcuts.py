@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from glebe.scheduling import decide, topology
 from glebe.scheduling.decide import settle
-from glebe.scheduling.model import GPU, ClusterQueue, Flavor, FlavorQuotas, Outcome, Quota, ResourceGroup, Snapshot
+from glebe.scheduling.model import (
+    GPU,
+    ClusterQueue,
+    Flavor,
+    FlavorQuotas,
+    Fungibility,
+    Outcome,
+    Quota,
+    ResourceGroup,
+    Snapshot,
+    TryNext,
+)
 from glebe.scheduling.placement import placeable
 
 rooms = st.lists(st.integers(0, 9), min_size=1, max_size=30).filter(any)
@@ -48,8 +59,8 @@ def test_a_queue_that_borrows_last_takes_the_flavor_that_it_owns() -> None:
     cpu = Quota(10**9)
     listed = tuple(FlavorQuotas(f, {GPU: Quota(gpus), "cpu": cpu}) for f, gpus in (("gpu", 0), ("spare", 8)))
     lender = w.queue("lender", 8, "c")
-    for borrow_last, flavor in ((False, "gpu"), (True, "spare")):
-        mine = ClusterQueue("mine", (ResourceGroup((GPU, "cpu"), listed),), "c", borrow_last=borrow_last)
+    for turn, flavor in ((TryNext.STOP, "gpu"), (TryNext.NEXT, "spare")):
+        mine = ClusterQueue("mine", (ResourceGroup((GPU, "cpu"), listed),), "c", fungibility=Fungibility(turn))
         snapshot = w.snapshot(nodes, [mine, lender], [w.pending("job", "mine", 1, 8)])
         flavors = (w.GPU_FLAVOR, Flavor("spare", {}, topology="default"))
         (decision,) = decide(replace(snapshot, flavors=flavors), 0.0)
