@@ -199,9 +199,14 @@ def build(client: Client, informers: Informers, env: Env) -> list[Controller]:
             if local["spec"]["clusterQueue"] == queue["metadata"]["name"]:
                 yield key_of(local, cluster)
 
-    def cohort_mates(queue: Object) -> Iterable[ObjectKey]:
-        cohort = read(queue, ("spec", "cohortName"), "")
-        return [ObjectKey(cluster, "", name) for name in status.shares.queues_around(cohort)]
+    def cohort(queue: Object) -> Iterable[ObjectKey]:
+        name = read(queue, ("spec", "cohortName"), "")
+        return (ObjectKey(cluster, "", name),) if name else ()
+
+    async def mates(key: ObjectKey) -> None:
+        await asyncio.sleep(_DEBOUNCE)  # a thousand queues that come together are gone through once
+        for name in status.shares.queues_around(key.name):
+            controller.queue.add(ObjectKey(cluster, "", name))
 
     def everything(_: Object) -> Iterable[ObjectKey]:
         return [*cluster_queues.store.keys(), *local_queues.store.keys()]
@@ -209,8 +214,9 @@ def build(client: Client, informers: Informers, env: Env) -> list[Controller]:
     controller.watch(informers.get(r.WORKLOADS), of_workload, when=status.tallies.change)  # counts, too
     controller.watch(local_queues, of_local)
     controller.watch(cluster_queues, of_cluster_queue)
-    controller.watch(cluster_queues, cohort_mates, when=spec_differs)  # what they can lend has changed
     controller.watch(informers.get(r.RESOURCE_FLAVORS), everything)
     controller.watch(informers.get(r.TOPOLOGIES), everything)
     controller.watch(informers.get(r.COHORTS), everything, when=spec_differs)
-    return [controller, shares.build(client, informers, env, status.shares)]
+    lending = Controller("queue-shares", mates, env)
+    lending.watch(cluster_queues, cohort, when=spec_differs)  # what the others can borrow has changed
+    return [controller, lending, shares.build(client, informers, env, status.shares)]
