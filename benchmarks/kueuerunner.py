@@ -118,7 +118,8 @@ class Pool:
 
     async def ask(self, method: str, path: str, body: bytes, kind: str = "application/json") -> tuple[int, bytes]:
         head = f"{method} {self.address.prefix}{path} HTTP/1.1\r\nhost: {self.address.host}\r\n"
-        head += f"accept: application/json\r\n{self.address.authorization}content-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
+        head += f"accept: application/json\r\n{self.address.authorization}"
+        head += f"content-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
         connection = await self._free.get()
         try:
             self.requests += 1
