@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 import os
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,6 +20,23 @@ settings.register_profile("glebe", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("glebe")
 
 
+_LONGEST = 120.0
+"""Seconds of a test on the real loop. One that waits for ever says where each of its tasks does."""
+
+
+async def _watched(test: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.ensure_future(test)
+    done, _ = await asyncio.wait([task], timeout=_LONGEST)
+    if not done:
+        stacks = io.StringIO()
+        for each in asyncio.all_tasks():
+            each.print_stack(file=stacks)
+        task.cancel()
+        await asyncio.wait([task], timeout=5.0)
+        pytest.fail(f"not done after {_LONGEST:.0f} s; its tasks:\n{stacks.getvalue()}", pytrace=False)
+    task.result()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
@@ -24,7 +44,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     names = pyfuncitem._fixtureinfo.argnames
     coroutine = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
     if pyfuncitem.get_closest_marker("realtime"):
-        asyncio.run(coroutine)
+        asyncio.run(_watched(coroutine))
     else:
         virtualtime.run(coroutine)
     return True

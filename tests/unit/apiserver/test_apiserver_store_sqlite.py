@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from glebe.apiserver.store import Compacted, Key, SQLiteStore, StoreCorrupted, StoreFull, StoreLocked, StoreUnavailable
+from glebe.apiserver.store import (
+    Compacted,
+    Key,
+    SQLiteStore,
+    StoreCorrupted,
+    StoreFull,
+    StoreLocked,
+    StoreUnavailable,
+    checkpoints,
+)
 
 pytestmark = pytest.mark.realtime
 
@@ -204,3 +213,49 @@ async def test_a_failure_of_another_kind_is_an_answer_not_a_silence(tmp_path: Pa
                 await store.put(key("a"), lambda _: b"1", 0)
     store._connection = real
     await store.close()
+
+
+async def test_the_log_is_started_anew_under_a_writer_who_never_rests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "_PAUSE", 0.0)
+    monkeypatch.setattr(checkpoints, "_LONG", 20)
+    store = SQLiteStore(tmp_path / "db")
+    await store.start()
+    log = tmp_path / "db-wal"
+    try:
+        sizes = []
+        for i in range(600):
+            await store.put(key(f"o{i % 7}"), lambda _: b"x" * 4000, None)
+            sizes.append(log.stat().st_size)
+        assert max(sizes) < 600 * 4000 / 2
+    finally:
+        await store.close()
+    again = SQLiteStore(tmp_path / "db")
+    await again.start()
+    try:
+        assert again.revision == 600
+        assert len(again.range("pods", "root").entries) == 7
+    finally:
+        await again.close()
+
+
+@pytest.mark.parametrize("number", [1, 8, 9, 17, 127, 128, 129, 300])
+async def test_writes_of_one_moment_are_one_transaction(tmp_path: Path, number: int) -> None:
+    store = SQLiteStore(tmp_path / "db")
+    await store.start()
+    try:
+        await asyncio.gather(*(store.put(key(f"o{i}"), lambda r: b"%d" % r, 0) for i in range(number)))
+        assert store.commits <= 3
+    finally:
+        await store.close()
+    again = SQLiteStore(tmp_path / "db")
+    await again.start()
+    try:
+        assert again.revision == number
+        assert [e.value for e in again.range("pods", "root").entries] == [
+            b"%d" % e.revision for e in again.range("pods", "root").entries
+        ]
+        assert len(again.range("pods", "root").entries) == number
+    finally:
+        await again.close()

@@ -31,6 +31,7 @@ from glebe.apiserver.store.base import (
     StoreUnavailable,
     compact,
 )
+from glebe.apiserver.store.checkpoints import BY_HAND, Checkpoints
 from glebe.apiserver.store.lock import DataLock
 from glebe.apiserver.store.mirror import Mirror
 from glebe.apiserver.store.sealing.sealing import Sealing, refuse_sealed
@@ -76,6 +77,7 @@ class SQLiteStore(Mirror):
         self._acknowledged = file.Acknowledged(path.with_name(path.name + ".acknowledged"))
         self._sealing = sealing
         self._connection: sqlite3.Connection | None = None
+        self._checkpoints: Checkpoints | None = None
         self._queue: SimpleQueue[_Operation | None] = SimpleQueue()
         self._drops: deque[_Operation] = deque()
         """Dropped clusters that still have rows; of the writing thread."""
@@ -112,6 +114,7 @@ class SQLiteStore(Mirror):
         for table in self._tables.all():
             table.sort()
         self._refusal = ""
+        self._checkpoints = Checkpoints(self._path)
         self._thread = threading.Thread(target=self._write_batches, name="glebe-store", daemon=True)
         self._thread.start()
 
@@ -122,6 +125,9 @@ class SQLiteStore(Mirror):
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
             self._thread = None
+        if self._checkpoints is not None:
+            await asyncio.to_thread(self._checkpoints.stop)
+            self._checkpoints = None
         self._tables.end_all("closed")
         if self._connection is not None:
             self._connection.close()
@@ -139,6 +145,7 @@ class SQLiteStore(Mirror):
                 revision = file.revision_of(connection)
                 self._check_acknowledged(revision, known)
                 opened = self._unseal(connection)
+                connection.execute(BY_HAND)
         except BaseException:
             connection.close()
             raise
@@ -308,20 +315,18 @@ class SQLiteStore(Mirror):
         connection, drops = self._connection, self._drops
         assert connection is not None
         drops.extend(operation for operation in batch if operation.drop)
+        rows = [file.row_of(o.key, o.entry.revision, o.row) for o in batch if o.row is not None]
+        gone = 0
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            for operation in batch:
-                key = operation.key
-                if operation.row is not None:
-                    connection.execute(file.PUT, file.row_of(key, operation.entry.revision, operation.row))
-                elif not operation.drop:
-                    connection.execute(file.DELETE, (key.cluster, key.resource, key.namespace, key.name))
-            if drops:
-                drop = drops[0]
-                gone = connection.execute(file.DROP, (drop.key.cluster, drop.entry.revision, _SLICE)).rowcount
-            if batch:
-                connection.execute(file.REVISION, (batch[-1].entry.revision,))
-            connection.execute("COMMIT")
+            if not drops and len(rows) == len(batch) <= file.TOGETHER:
+                file.put(connection, rows)  # one statement is a transaction of its own
+            else:
+                connection.execute("BEGIN IMMEDIATE")
+                file.put(connection, rows)
+                gone = self._remove(connection, batch)
+                if batch:
+                    connection.execute(file.REVISION, (batch[-1].entry.revision,))
+                connection.execute("COMMIT")
         except Exception as error:  # whatever it is: if this thread ended, every later write would wait for ever
             removed.extend(drops)
             drops.clear()
@@ -334,7 +339,20 @@ class SQLiteStore(Mirror):
                 connection.execute("PRAGMA shrink_memory")
         if batch:
             self._acknowledged.note(batch[-1].entry.revision)
+        if self._checkpoints is not None:
+            self._checkpoints.committed(connection)
         return None
+
+    def _remove(self, connection: sqlite3.Connection, batch: list[_Operation]) -> int:
+        """Delete what the batch deletes, and a slice of the first dropped cluster, whose size is returned."""
+        for operation in batch:
+            if operation.row is None and not operation.drop:
+                key = operation.key
+                connection.execute(file.DELETE, (key.cluster, key.resource, key.namespace, key.name))
+        if not self._drops:
+            return 0
+        drop = self._drops[0]
+        return connection.execute(file.DROP, (drop.key.cluster, drop.entry.revision, _SLICE)).rowcount
 
     def _undo(self, connection: sqlite3.Connection, error: Exception) -> StoreUnavailable:
         explained = file.explain(self._path, error)

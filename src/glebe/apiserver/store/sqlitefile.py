@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from mmap import mmap
 from pathlib import Path
 from typing import TypeAlias
@@ -28,10 +29,23 @@ _META = (
     "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL)",
     "INSERT OR IGNORE INTO meta VALUES ('revision', 0)",
 )
-PUT = (
-    "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (cluster, resource, namespace, name)"
-    " DO UPDATE SET revision = excluded.revision, checksum = excluded.checksum, value = excluded.value"
-)
+_ROW = "(?, ?, ?, ?, ?, ?, ?)"
+TOGETHER = 128
+"""Rows that one statement takes at most."""
+_EXACTLY, _STEP = 8, 8
+"""Up to so many rows have a statement each, more are filled up to a multiple: few statements have to be prepared."""
+StoredRow: TypeAlias = tuple[str, str, str, str, int, int, bytes]
+
+
+def _put(rows: int) -> str:
+    return (
+        f"INSERT INTO objects VALUES {', '.join([_ROW] * rows)} ON CONFLICT (cluster, resource, namespace, name)"
+        " DO UPDATE SET revision = excluded.revision, checksum = excluded.checksum, value = excluded.value"
+    )
+
+
+PUT = _put(1)
+_PUTS = {rows: _put(rows) for rows in (*range(1, _EXACTLY + 1), *range(_EXACTLY, TOGETHER + 1, _STEP))}
 DELETE = "DELETE FROM objects WHERE cluster = ? AND resource = ? AND namespace = ? AND name = ?"
 #: A slice of a dropped cluster; a later cluster of that name has later revisions.
 DROP = "DELETE FROM objects WHERE rowid IN (SELECT rowid FROM objects WHERE cluster = ? AND revision <= ? LIMIT ?)"
@@ -75,7 +89,19 @@ class Acknowledged:
             self._map = None
 
 
-def row_of(key: Key, revision: int, value: bytes) -> tuple[str, str, str, str, int, int, bytes]:
+def put(connection: sqlite3.Connection, rows: Sequence[StoredRow]) -> None:
+    """Write the rows, whose keys differ. Each statement hands the interpreter over and has to get it back, which takes
+    as long as the loop's turn: so many rows go with one.
+    """
+    for at in range(0, len(rows), TOGETHER):
+        some = rows[at : at + TOGETHER]
+        number = len(some) if len(some) <= _EXACTLY else -(-len(some) // _STEP) * _STEP
+        values = list(chain.from_iterable(some))
+        values += some[-1] * (number - len(some))  # the same row again changes nothing
+        connection.execute(_PUTS[number], values)
+
+
+def row_of(key: Key, revision: int, value: bytes) -> StoredRow:
     """What :data:`PUT` takes."""
     return key.cluster, key.resource, key.namespace, key.name, revision, checksum(key, revision, value), value
 
@@ -184,7 +210,9 @@ def create_from(path: Path, rows: Iterable[Row], revision: int) -> None:
 
 
 def revision_of(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("SELECT value FROM meta WHERE name = 'revision'").fetchone()[0])
+    """The newest: what only puts rows says it with them alone."""
+    newest = "SELECT max(value, (SELECT ifnull(max(revision), 0) FROM objects)) FROM meta WHERE name = 'revision'"
+    return int(connection.execute(newest).fetchone()[0])
 
 
 def rows(connection: sqlite3.Connection, path: Path) -> Iterator[Row]:
