@@ -96,7 +96,7 @@ def _simulate(plateau: Plateau, now: float, until: float, *, p90: bool) -> Run:
     sequence = 0
     for a in world.snapshot.admitted:
         holding = plateau.holdings[a.key]
-        end = predicted_end(a.started_at, _length(a.run_time, p90), now)
+        end = predicted_end(a.started_at, a.run_time, now, 0.9 if p90 else 0.5)
         events.append((end, sequence, holding))
         sequence += 1
     heapq.heapify(events)

@@ -40,7 +40,7 @@ def running(world: World, holdings: dict[str, Holding], new: list[Admission], no
     for a in world.snapshot.admitted:
         holding = holdings[a.key]
         root = top[holding.node] if holding.node >= 0 else -1
-        end = predicted_end(a.started_at, a.run_time.p50, now)
+        end = predicted_end(a.started_at, a.run_time, now)
         listed.append(Running(end, a.key, a.queue, root, holding))
     for admission in new:
         p = admission.pending

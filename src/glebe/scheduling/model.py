@@ -17,6 +17,7 @@ from glebe.scheduling.policies import (
     FUNGIBLE,
     NO_PREEMPTION,
     Afs,
+    Backfill,
     FairSharing,
     FairStrategy,
     Fungibility,
@@ -41,6 +42,7 @@ __all__ = [
     "Admitted",
     "Afs",
     "Amounts",
+    "Backfill",
     "ClusterQueue",
     "Cohort",
     "Decision",
@@ -60,6 +62,7 @@ __all__ = [
     "Preemption",
     "PreemptionPolicy",
     "Preference",
+    "Preferred",
     "Quota",
     "QuotaCheck",
     "Reason",
@@ -175,6 +178,7 @@ class ClusterQueue:
     delays_topology: tuple[str, ...] = ()  # flavors with a check that provisions nodes: placed in a second pass
     migrate_from: str = ""  # concurrentAdmissionPolicy: lastAcceptableFlavorName of migrations
     migrates: bool = False  # concurrentAdmissionPolicy is set
+    backfill: Backfill = Backfill.GREEDY
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +189,7 @@ class Cohort:
     parent: str | None = None
     resource_groups: tuple[ResourceGroup, ...] = ()
     weight: Fraction = EVEN  # in fair sharing
+    fair_sharing: bool | None = None  # of a root: switches fair sharing for its tree; None: as the snapshot says
 
 
 class TopologyMode(StrEnum):
@@ -225,6 +230,14 @@ class Expression:
 
 
 @dataclass(frozen=True, slots=True)
+class Preferred:
+    """One term of a preferred node affinity: nodes for which all of ``term`` holds count ``weight`` more."""
+
+    weight: int
+    term: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PodSet:
     """``count`` identical pods that start together."""
 
@@ -236,14 +249,21 @@ class PodSet:
     topology: TopologyRequest | None = None
     affinity: tuple[tuple[Expression, ...], ...] = ()  # required node affinity: terms, one of which must hold
     min_count: int | None = None  # partial admission: so many pods suffice
+    preferred: tuple[Preferred, ...] = ()  # preferred node affinity
 
 
 @dataclass(frozen=True, slots=True)
 class RunTime:
-    """How long the workload is predicted to run, in seconds from its start."""
+    """How long the workload is predicted to run, in seconds from its start.
+
+    ``curve``: run times at the levels (i + 0.5) / len, ascending, where history says more than two quantiles.
+    ``bound``: when the platform ends it (maximumExecutionTimeSeconds), if it does.
+    """
 
     p50: float
     p90: float
+    curve: tuple[float, ...] = ()
+    bound: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +342,7 @@ class Snapshot:
     pending: tuple[Pending, ...] = ()
     fair_sharing: FairSharing | None = None
     afs: Afs | None = None
+    least_lost: bool = False  # victims by least lost GPU-seconds before age
     quota_check: QuotaCheck = QuotaCheck.BLOCK_UNDECLARED
     gates: Gates = DEFAULT_GATES
 
@@ -391,3 +412,4 @@ class Forecast:
     start_p90: float | None
     decision: Decision
     blockers: tuple[str, ...] = field(default=())
+    reserved_start: float | None = None  # of a blocked head with a reservation: later work does not delay it

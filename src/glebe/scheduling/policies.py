@@ -59,6 +59,14 @@ NO_PREEMPTION = Preemption()
 FUNGIBLE = Fungibility()
 
 
+class Backfill(StrEnum):
+    """What work behind a queue's blocked head may do meanwhile."""
+
+    GREEDY = "Greedy"  # start whenever it fits, as in Kueue; a large head may wait for ever
+    RESERVE = "Reserve"  # start only where that does not delay the head's reserved start, by time limits alone
+    RESERVE_PREDICTED = "ReservePredicted"  # the same, trusting the P90 of predicted run times where no limit is set
+
+
 class FairStrategy(StrEnum):
     FINAL_SHARE = "LessThanOrEqualToFinalShare"
     INITIAL_SHARE = "LessThanInitialShare"

@@ -83,7 +83,7 @@ def test_prepared_arrays_of_other_nodes_are_not_used() -> None:
 
 
 def test_overdue_work_is_expected_to_double_its_overrun() -> None:
-    assert predicted_end(0.0, 100.0, 50.0) == 100.0
-    assert predicted_end(0.0, 100.0, 110.0) == 170.0  # at least a minute
-    assert predicted_end(0.0, 100.0, 400.0) == 700.0
-    assert predicted_end(0.0, 86_400.0, 86_500.0) == 86_500.0 + 0.05 * 86_400.0
+    assert predicted_end(0.0, RunTime(100.0, 100.0), 50.0) == 100.0
+    assert predicted_end(0.0, RunTime(100.0, 100.0), 110.0) == 170.0  # at least a minute
+    assert predicted_end(0.0, RunTime(100.0, 100.0), 400.0) == 700.0
+    assert predicted_end(0.0, RunTime(86_400.0, 86_400.0), 86_500.0) == 86_500.0 + 0.05 * 86_400.0
