@@ -24,6 +24,7 @@ class QuotaTree:
     """Nodes are numbered: parents before children; ``paths[n]`` lists node indices from ``n`` to its root."""
 
     def __init__(self, queues: Iterable[ClusterQueue], cohorts: Iterable[Cohort]) -> None:
+        cohorts = tuple(cohorts)
         self.cells: dict[tuple[str, str], Cell] = {}
         self.cell_names: list[tuple[str, str]] = []
         queue_list = sorted(queues, key=lambda q: q.name)
@@ -50,6 +51,13 @@ class QuotaTree:
             quotas.append(self._quotas(queue.resource_groups))
         self.top = [path[-1] for path in self.paths]
         self.weight = [*(weights.get(name, EVEN) for name in order), *(q.weight for q in queue_list)]
+        switches = {c.name: c.fair_sharing for c in cohorts}
+        self.switch = [*(switches.get(name) for name in order), *(None for _ in queue_list)]  # of fair sharing
+        self.cohorts = len(order)  # nodes below this number are cohorts, the others queues
+        self.children: list[list[int]] = [[] for _ in self.names]
+        for n, above in enumerate(self.parent):
+            if above >= 0:
+                self.children[above].append(n)
         self._lendable: dict[int, dict[str, int]] = {}
         self._limits(quotas)
         self._heights()

@@ -9,23 +9,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from glebe.scheduling.quota import Cell, QuotaState, QuotaTree
 
 INFINITE = math.inf
 MOST = (1 << 63) - 1  # how an infinite share is written in an object
+Rank = tuple[int, Fraction | float]
+_ZERO = Fraction(0)
 _NOTHING: Mapping[Cell, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """``weighted`` is in thousandths, infinite for a borrower of weight 0; ``resource`` is empty if it is 0."""
+    """``weighted`` is in thousandths, infinite for a borrower of weight 0; ``resource`` is empty if it is 0.
+
+    ``ratio`` is the share before it is divided by the weight.
+    """
 
     weighted: Fraction | float
     resource: str
     borrowing: bool
+    ratio: Fraction = field(default=_ZERO, compare=False)
+
+    @property
+    def rank(self) -> Rank:
+        """Its place among shares, the least first: borrowers of weight 0 come last, by what they borrow."""
+        return (1, self.ratio) if self.weighted == INFINITE else (0, self.weighted)
 
     @property
     def rounded(self) -> int:
@@ -33,7 +44,7 @@ class Share:
         return MOST if self.weighted == INFINITE else min(MOST, math.ceil(self.weighted))
 
 
-NO_SHARE = Share(Fraction(0), "", False)
+NO_SHARE = Share(_ZERO, "", False)
 
 
 def share(state: QuotaState, node: int, more: Mapping[Cell, int] = _NOTHING) -> Share:
@@ -55,11 +66,12 @@ def share_of(tree: QuotaTree, node: int, usage: Sequence[int], more: Mapping[Cel
     if not borrowed:
         return NO_SHARE
     lendable = tree.lendable(tree.parent[node])
-    most, dominant = Fraction(0), ""
+    most, dominant = _ZERO, ""
     for resource in sorted(borrowed):
         if lendable.get(resource, 0) > 0:
             ratio = Fraction(borrowed[resource] * 1000, lendable[resource])
             if ratio > most:
                 most, dominant = ratio, resource
     weight = tree.weight[node]
-    return Share(most / weight if weight else INFINITE, dominant, True)
+    weighted = most / weight if weight else INFINITE if most else _ZERO
+    return Share(weighted, dominant, True, most)

@@ -24,8 +24,12 @@ from glebe.scheduling.model import (
     Reason,
     Snapshot,
 )
+from glebe.scheduling.preemption import search
+from glebe.scheduling.preemption.roster import Roster
+from glebe.scheduling.preemption.trial import Want
 from glebe.scheduling.quota import QuotaState, QuotaTree
 from glebe.scheduling.shares import MOST, share
+from glebe.scheduling.world import World
 
 sys.path.append(str(Path(__file__).parents[1] / "kueue_topology"))
 import topologycases
@@ -48,7 +52,7 @@ UNSAID = (
 def judge(case: k.Case) -> str:
     """What differs; empty if the outcome is Kueue's."""
     unsaid = [tag for tag in UNSAID if tag in case["tags"]]
-    if unsaid and case["kind"] != "topology":
+    if unsaid and case["kind"] not in ("topology", "preemption"):
         return f"cannot be said in the model: {', '.join(unsaid)}"
     return JUDGES[case["kind"]](case)
 
@@ -147,7 +151,27 @@ def topology(case: k.Case) -> str:
 
 
 def victims(case: k.Case) -> str:
-    return "the core has no preemption"
+    """The search alone: flavors and their modes are given."""
+    snapshot, pending = k.preemption_snapshot(case)
+    world = World(snapshot)
+    state, holdings = world.state(snapshot.admitted)
+    before = [list(row) for row in state.quotas.usage]
+    roster = Roster(world, snapshot.admitted, holdings, k.time(case["now"]))
+    need: Counter[int] = Counter()
+    short = set()
+    by_name = {s.name: s for s in pending.pod_sets}
+    for p in case["input"]["assignment"]["podSets"]:
+        for resource, given in p["flavors"].items():
+            cell = world.tree.cells[given["flavor"], resource]
+            need[cell] += by_name[p["name"]].requests.get(resource, 0) * p["count"]
+            if given["mode"] == "Preempt":
+                short.add(cell)
+    want = Want(pending, world.tree.queue_index[pending.queue], tuple(sorted(need.items())), frozenset(short))
+    found = {(v.key, str(v.reason)) for v in search.victims(world, state, roster, want)}
+    if state.quotas.usage != before:
+        return "the state is not as it was"
+    expected = {(v["workload"], v["reason"]) for v in case["expect"]["victims"]}
+    return "" if found == expected else f"{sorted(found)} instead of {sorted(expected)}"
 
 
 def shares(case: k.Case) -> str:

@@ -217,7 +217,10 @@ def policies(case: Case) -> dict[str, Any]:
     """What holds for the whole system, as fields of the snapshot."""
     config = case.get("config") or {}
     fair, afs = config.get("fairSharing"), config.get("admissionFairSharing")
-    result: dict[str, Any] = {"gates": gates(case), "quota_check": QuotaCheck(config["quotaCheckStrategy"])}
+    result: dict[str, Any] = {
+        "gates": gates(case),
+        "quota_check": QuotaCheck(config.get("quotaCheckStrategy", "BlockUndeclared")),
+    }
     if fair is not None:
         result["fair_sharing"] = FairSharing(tuple(FairStrategy(s) for s in fair["preemptionStrategies"]))
     if afs is not None:
@@ -338,6 +341,14 @@ def assignment(a: Mapping[str, Any], hosts: Mapping[str, str]) -> PodSetAssignme
         tuple(nodes),
         a.get("delayedTopologyRequest") or "",
     )
+
+
+def preemption_snapshot(case: Case) -> tuple[Snapshot, Pending]:
+    """Kind ``preemption``: who holds quota, and the workload that wants to enter."""
+    given = case["input"]
+    admitted = tuple(holder(f"/{w['metadata']['name']}", w, {}) for w in given["admitted"])
+    incoming = waiter(f"/{given['incoming']['metadata']['name']}", given["incoming"], given["targetClusterQueue"])
+    return replace(base_snapshot(case), admitted=admitted, **policies(case)), incoming
 
 
 def flavor_snapshot(case: Case) -> Snapshot:

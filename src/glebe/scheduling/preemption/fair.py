@@ -1,0 +1,226 @@
+"""Preemption under fair sharing: victims of the queue with the largest share, as long as that makes shares more equal.
+
+Shares of two queues are compared where their paths to the root meet: between the two children of the lowest cohort
+above both (*sides*). The preemptor's share includes what it asks for. (Kueue KEP-1714, KEP-4136.)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from glebe.scheduling.model import FairSharing, FairStrategy, Victim, VictimReason
+from glebe.scheduling.policies import PreemptionPolicy
+from glebe.scheduling.preemption.roster import Holder, Roster, may_take
+from glebe.scheduling.preemption.trial import Target, Trial, Want
+from glebe.scheduling.quota import QuotaState
+from glebe.scheduling.shares import INFINITE, Rank, Share, share
+from glebe.scheduling.world import State, World
+
+
+class Shares:
+    """Shares of nodes, remembered until the use below them changes."""
+
+    def __init__(self, quotas: QuotaState) -> None:
+        self._quotas = quotas
+        self._known: dict[int, Share] = {}
+
+    def of(self, node: int) -> Share:
+        known = self._known.get(node)
+        if known is None:
+            known = self._known[node] = share(self._quotas, node)
+        return known
+
+    def touch(self, node: int) -> None:
+        """The use of ``node`` has changed."""
+        for n in self._quotas.tree.paths[node]:
+            self._known.pop(n, None)
+
+
+class Targets:
+    """Candidates by queue; yields the queue to take the next one from, until none is left that may lose any."""
+
+    def __init__(self, quotas: QuotaState, own: int, roster: Roster, shares: Shares, holders: list[Holder]) -> None:
+        self._tree = quotas.tree
+        self._own = own
+        self._above = frozenset(quotas.tree.paths[own][1:])
+        self._roster = roster
+        self._shares = shares
+        self._waiting: dict[int, deque[Holder]] = {}
+        for holder in holders:
+            self._waiting.setdefault(holder.node, deque()).append(holder)
+        self._pruned: set[int] = set()
+
+    def __iter__(self) -> Iterator[int]:
+        root = self._tree.top[self._own]
+        if root == self._own:
+            while root not in self._pruned and self.left(root):
+                yield root
+            return
+        while root not in self._pruned:
+            node = self._next(root)
+            if node is not None:
+                yield node
+
+    def left(self, node: int) -> bool:
+        return bool(self._waiting.get(node))
+
+    def pop(self, node: int) -> Holder:
+        return self._waiting[node].popleft()
+
+    def drop(self, node: int) -> None:
+        self._pruned.add(node)
+
+    def _next(self, cohort: int) -> int | None:
+        """The queue with the largest share, cohort by cohort downwards; between equals a cohort goes first."""
+        best: int | None = None
+        most: tuple[Rank, bool] | None = None
+        for child in self._tree.children[cohort]:
+            if child in self._pruned:
+                continue
+            is_cohort, found = child < self._tree.cohorts, self._shares.of(child)
+            stays = child in self._above if is_cohort else child == self._own
+            if not (found.borrowing or stays) or not (is_cohort or self.left(child)):
+                self._pruned.add(child)
+                continue
+            key = (found.rank, is_cohort)
+            if most is None or key > most or (key == most and (is_cohort or self._before(child, best))):
+                best, most = child, key
+        if best is None:
+            self._pruned.add(cohort)
+            return None
+        return self._next(best) if best < self._tree.cohorts else best
+
+    def _before(self, node: int, other: int | None) -> bool:
+        if other is None:
+            return True
+        first, second = (self._roster.rank(self._waiting[n][0], self._own) for n in (node, other))
+        return first < second
+
+
+#: May a queue take from another? By the shares of its own side and the other's before and after.
+RULES: dict[FairStrategy, Callable[[Rank, Rank, Rank], bool]] = {
+    FairStrategy.FINAL_SHARE: lambda mine, before, after: mine <= after,
+    FairStrategy.INITIAL_SHARE: lambda mine, before, after: mine < before,
+}
+
+
+def fair(world: World, state: State, roster: Roster, want: Want, sharing: FairSharing) -> tuple[Victim, ...]:
+    """Victims under fair sharing; the state is as before afterwards."""
+    holders = _candidates(world, state.quotas, roster, want)
+    if not holders:
+        return ()
+    search = _Search(state, roster, want)
+    fits, retry = search.first(roster.in_order(holders, want.node), RULES[sharing.strategies[0]])
+    if not fits and len(sharing.strategies) > 1:
+        fits = search.second(retry)
+    return search.finish(fits)
+
+
+def _candidates(world: World, quotas: QuotaState, roster: Roster, want: Want) -> list[Holder]:
+    tree, own = quotas.tree, want.node
+    policy = world.queues[tree.names[own]].preemption
+    found: list[Holder] = []
+    if policy.within is not PreemptionPolicy.NEVER:
+        found += [h for h in roster.of(own) if may_take(policy.within, want.pending, h) and h.uses(want.short)]
+    if tree.parent[own] < 0 or policy.reclaim is PreemptionPolicy.NEVER:
+        return found
+    for node in range(tree.cohorts, len(tree.names)):
+        if node == own or tree.top[node] != tree.top[own]:
+            continue
+        used, nominal = quotas.usage[node], tree.nominal[node]
+        if any(used[c] > nominal[c] for c in want.short):
+            found += [h for h in roster.of(node) if may_take(policy.reclaim, want.pending, h) and h.uses(want.short)]
+    return found
+
+
+class _Search:
+    """The request is in use while it runs, so that shares include it."""
+
+    def __init__(self, state: State, roster: Roster, want: Want) -> None:
+        self._quotas = state.quotas
+        self._roster = roster
+        self._want = want
+        self._trial = Trial(state, want)
+        self._quotas.add(want.node, want.need)
+        self._shares = Shares(state.quotas)
+        used, nominal = self._quotas.usage[want.node], self._quotas.tree.nominal[want.node]
+        self._entitled = all(used[c] <= nominal[c] for c in want.short)
+
+    def first(self, holders: list[Holder], rule: Callable[[Rank, Rank, Rank], bool]) -> tuple[bool, list[Holder]]:
+        """By the first strategy. Whoever passed it leaves; the others are left for the second one.
+
+        A preemptor that stays within its nominal quota takes from borrowers whatever the shares.
+        """
+        targets = Targets(self._quotas, self._want.node, self._roster, self._shares, holders)
+        retry: list[Holder] = []
+        for node in targets:
+            if node == self._want.node:
+                if self._take(targets.pop(node), VictimReason.IN_CLUSTER_QUEUE):
+                    return True, []
+            elif self._entitled:
+                if self._take(targets.pop(node), VictimReason.IN_COHORT_RECLAMATION):
+                    return True, []
+            elif self._by_rule(targets, node, rule, retry):
+                return True, []
+        return False, retry
+
+    def _by_rule(
+        self, targets: Targets, node: int, rule: Callable[[Rank, Rank, Rank], bool], retry: list[Holder]
+    ) -> bool:
+        """Take the queue's first candidate that passes; ``True`` if the workload fits then."""
+        mine, its = self._sides(node)
+        my_share, before = self._shares.of(mine), self._shares.of(its)
+        hopeless = my_share.weighted == INFINITE and before.weighted != INFINITE
+        while targets.left(node):
+            holder = targets.pop(node)
+            if not hopeless and rule(my_share.rank, before.rank, self._after(holder, its)):
+                return self._take(holder, VictimReason.IN_COHORT_FAIR_SHARING)
+            retry.append(holder)
+        return False
+
+    def second(self, holders: list[Holder]) -> bool:
+        """By the share that the other side has now; at most one of each queue."""
+        targets = Targets(self._quotas, self._want.node, self._roster, self._shares, holders)
+        for node in targets:
+            mine, its = self._sides(node)
+            holder = targets.pop(node)
+            if self._shares.of(mine).rank < self._shares.of(its).rank and self._take(
+                holder, VictimReason.IN_COHORT_FAIR_SHARING
+            ):
+                return True
+            targets.drop(node)
+        return False
+
+    def finish(self, fits: bool) -> tuple[Victim, ...]:
+        self._quotas.remove(self._want.node, self._want.need)
+        if fits:
+            return self._trial.fill_back(True)
+        self._trial.restore()
+        return ()
+
+    def _take(self, holder: Holder, reason: VictimReason) -> bool:
+        """The holder leaves; does the workload fit now?"""
+        self._trial.remove(Target(holder, reason))
+        self._shares.touch(holder.node)
+        want, quotas = self._want, self._quotas
+        quotas.remove(want.node, want.need)
+        fits = self._trial.fits(True)
+        quotas.add(want.node, want.need)
+        return fits
+
+    def _sides(self, node: int) -> tuple[int, int]:
+        """Below the lowest cohort above both: the child on the preemptor's path, and that on the other's."""
+        paths = self._quotas.tree.paths
+        mine, its = paths[self._want.node], paths[node]
+        depth = 1
+        while mine[-depth] == its[-depth]:
+            depth += 1
+        return mine[-depth], its[-depth]
+
+    def _after(self, holder: Holder, side: int) -> Rank:
+        """The other side's share without the holder."""
+        self._quotas.remove(holder.node, holder.holding.need)
+        after = share(self._quotas, side).rank
+        self._quotas.add(holder.node, holder.holding.need)
+        return after

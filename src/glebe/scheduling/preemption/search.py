@@ -1,0 +1,21 @@
+"""The search for victims, by the rules of the preemptor's root cohort."""
+
+from __future__ import annotations
+
+from glebe.scheduling.model import FairSharing, Victim
+from glebe.scheduling.preemption.classical import classical
+from glebe.scheduling.preemption.fair import fair
+from glebe.scheduling.preemption.roster import Roster
+from glebe.scheduling.preemption.trial import Want
+from glebe.scheduling.sharing import fair_sharing
+from glebe.scheduling.world import State, World
+
+__all__ = ["Want", "fair_sharing", "victims"]
+
+
+def victims(world: World, state: State, roster: Roster, want: Want) -> tuple[Victim, ...]:
+    """Who must leave, minimal; empty if nobody's leaving makes the workload fit. The state is as before afterwards."""
+    sharing = fair_sharing(world, want.node)
+    if sharing is not None:
+        return fair(world, state, roster, want, sharing)
+    return classical(world, state, roster, want)
