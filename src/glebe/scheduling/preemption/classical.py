@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
+from itertools import pairwise
 from typing import NamedTuple
 
 from glebe.scheduling.model import ClusterQueue, Pending, Victim, VictimReason
@@ -97,9 +98,11 @@ def _candidates(queue: ClusterQueue, quotas: QuotaState, roster: Roster, want: W
     policy, own = queue.preemption, want.node
     same: list[Candidate] = []
     if policy.within is not PreemptionPolicy.NEVER:
-        for holder in roster.of(own):
-            if may_take(policy.within, want.pending, holder) and holder.uses(want.short):
-                same.append(Candidate(holder, Claim.WITHIN_QUEUE, -1))
+        same += [
+            Candidate(holder, Claim.WITHIN_QUEUE, -1)
+            for holder in roster.of(own)
+            if may_take(policy.within, want.pending, holder) and holder.uses(want.short)
+        ]
     advantage: list[Candidate] = []
     by_priority: list[Candidate] = []
     if quotas.tree.parent[own] >= 0 and policy.reclaim is not PreemptionPolicy.NEVER:
@@ -125,7 +128,7 @@ def _in_tree(
     """Candidates of other queues, subtree by subtree on the way up to the root."""
     path = quotas.tree.paths[want.node]
     ahead, rest = _fit_in_quota(quotas, want.node, want.need)
-    for below, root in zip(path, path[1:], strict=False):
+    for below, root in pairwise(path):
         found = advantage if ahead else by_priority
         for node in _borrowers(quotas, root, below, want):
             for holder in roster.of(node):

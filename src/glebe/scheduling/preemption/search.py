@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glebe.scheduling.model import FairSharing, Victim
+from glebe.scheduling.model import Victim
 from glebe.scheduling.preemption.classical import classical
 from glebe.scheduling.preemption.fair import fair
 from glebe.scheduling.preemption.roster import Roster
