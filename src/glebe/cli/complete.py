@@ -42,14 +42,14 @@ def _names(context: typer.Context, incomplete: str, *resources: Resource) -> lis
     )
     session = Session(kubeconfig, chosen, cluster, namespace)
     try:
-        found = asyncio.run(asyncio.wait_for(_ask(session, resources), _SECONDS))
+        found = asyncio.run(_ask(session, resources))
     except Exception:  # no server, no rights, a broken kubeconfig: the command itself says it better
         return []
     return sorted(name for name in found if name.startswith(incomplete))
 
 
 async def _ask(session: Session, resources: tuple[Resource, ...]) -> set[str]:
-    async with session.connect() as client:
+    async with asyncio.timeout(_SECONDS), session.connect() as client:
         lists = [
             await client.list_all(resource, session.namespace if resource.namespaced else None)
             for resource in resources

@@ -178,4 +178,5 @@ class FdStreams:
         self._outputs.clear()
         self._news.set()
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(asyncio.shield(self._exit), 5.0)
+            async with asyncio.timeout(5.0):
+                await asyncio.shield(self._exit)

@@ -82,7 +82,8 @@ class PodContext:
     async def pause(self, seconds: float) -> bool:
         """Wait, or until the pod ends; ``False`` when it does."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.ending.wait(), max(0.0, seconds))
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self.ending.wait()
         return not self.ending.is_set()
 
     # --- events: told in their order, beside the work
@@ -110,4 +111,5 @@ class PodContext:
     async def told(self, limit: float = 5.0) -> None:
         """Until all events are recorded, at most so long."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._events.join(), limit)
+            async with asyncio.timeout(limit):
+                await self._events.join()

@@ -327,7 +327,8 @@ class PodRunner:
             if left is not None and left <= 0:
                 break
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.ctx.changed.wait(), left)
+                async with asyncio.timeout(left):
+                    await self.ctx.changed.wait()
         self.ctx.say(NORMAL, "DeadlineExceeded", _DEADLINE)
         self.stop(self.ctx.grace, ("DeadlineExceeded", _DEADLINE))
 

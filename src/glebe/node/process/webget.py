@@ -105,7 +105,8 @@ async def _once(url: str, headers: list[tuple[str, str]]) -> tuple[int, str, str
     finally:
         writer.close()
         with contextlib.suppress(Exception):
-            await asyncio.wait_for(writer.wait_closed(), 0.1)
+            async with asyncio.timeout(0.1):
+                await writer.wait_closed()
 
 
 async def _body(reader: asyncio.StreamReader, head: list[str]) -> str:

@@ -270,7 +270,8 @@ class Volumes:
         seen = _own_facts(see())
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), TICK)
+                async with asyncio.timeout(TICK):
+                    await news.wait()
             pod, facts = see(), _own_facts(see())
             due = volumes if news.is_set() or facts != seen else renewed
             news.clear()

@@ -178,7 +178,8 @@ class EtcdStore(Mirror):
         if revision:
             if revision > self._revision:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wait(revision), _PATIENCE)
+                    async with asyncio.timeout(_PATIENCE):
+                        await self._wait(revision)
             return
         asked = self._asked
         if asked is None:
