@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from glebe.kube import resources as r
 from glebe.kube.client import Client
@@ -16,11 +17,15 @@ from glebe.queueing.notices import Notices, in_full
 from glebe.queueing.parallel import in_parallel
 from glebe.queueing.planner import Planner
 from glebe.queueing.snapshot import SnapshotBuilder
-from glebe.scheduling.model import Forecast, Outcome
+from glebe.scheduling.model import Admitted, Forecast, Outcome
 
 log = logging.getLogger("glebe.queueing.forecast")
 
 _PARALLEL_WRITES = 16
+#: While work starts and ends, each place moves all the time: starting the next ones comes before telling the others.
+_WHILE_MOVING = 50.0  # forecasts written per second, at most
+_SOON = 2.0  # seconds; who starts so soon learns it by starting
+_REST = 3.0  # passes last and rest by this proportion
 
 
 class ForecastPublisher:
@@ -49,6 +54,8 @@ class ForecastPublisher:
         self._interval = interval
         self._refresh = refresh
         self._last = float("-inf")
+        self._holding: tuple[Admitted, ...] | None = None  # who held quota at the last pass
+        self._moving = False  # whether anything started or ended since the last pass
         self._took = 0.0  # seconds of the last pass: a long queue's forecasts may keep this process half busy, not more
         self._key = ObjectKey(client.cluster, "", "forecast")
         self.controller = Controller("queue-forecast", self._reconcile, env)
@@ -57,20 +64,41 @@ class ForecastPublisher:
 
     def poke(self) -> None:
         """A cycle has ended: the forecast is due, now or as soon as the interval allows."""
-        self.controller.queue.add_after(self._key, self._last + max(self._interval, self._took) - self._env.clock.now())
+        rest = _REST * self._took if self._moving else self._took
+        self.controller.queue.add_after(self._key, self._last + max(self._interval, rest) - self._env.clock.now())
 
     async def _reconcile(self, key: ObjectKey) -> Result | None:
-        now = self._last = self._env.clock.now()
+        now = self._env.clock.now()
+        since, self._last = now - self._last, now
         snapshot = self._builder.snapshot()
+        self._moving = self._holding is not None and snapshot.admitted is not self._holding
+        self._holding = snapshot.admitted
         if not snapshot.pending:
             return None
         forecasts = await self._planner.forecast(snapshot, now)
-        keys = {str(k): k for k in self._builder.objects[r.WORKLOADS]}
-        await in_parallel((self._publish(keys[f.key], f) for f in forecasts if f.key in keys), _PARALLEL_WRITES)
+        listed = self._to_tell(forecasts, now)
+        limit = int(_WHILE_MOVING * min(max(since, self._interval), 10.0)) if self._moving else len(listed)
+        await in_parallel((self._publish(key, f) for key, f in listed[:limit]), _PARALLEL_WRITES)
         self._last = self._env.clock.now()
         self._took = self._last - now
         self.passes += 1
-        return Result(requeue_after=self._refresh)
+        return Result(requeue_after=self._interval if limit < len(listed) else self._refresh)
+
+    def _to_tell(self, forecasts: Sequence[Forecast], now: float) -> list[tuple[ObjectKey, Forecast]]:
+        """Forecasts that are due: first of those who never had one, then by place."""
+        known = {str(k): k for k in self._builder.objects[r.WORKLOADS]}
+        listed = []
+        for forecast in forecasts:
+            key = known.get(forecast.key)
+            workload = self._builder.workload(key) if key is not None else None
+            if key is None or workload is None or not self._due(workload, forecast, now):
+                continue
+            if self._moving and forecast.start_p50 is not None and forecast.start_p50 - now < _SOON:
+                continue
+            told = "forecast" in (workload.get("status") or {})
+            listed.append((told, forecast.position, key, forecast))
+        listed.sort(key=lambda each: each[:2])
+        return [(key, forecast) for _, _, key, forecast in listed]
 
     async def _publish(self, key: ObjectKey, forecast: Forecast) -> None:
         now = self._env.clock.now()
