@@ -33,7 +33,7 @@ async def test_an_end_is_heard_while_the_last_event_is_told(tmp_path: Path) -> N
     last = asyncio.create_task(context.told())
     await asyncio.sleep(0)
     machine.gate.set()
-    while context._events._unfinished_tasks:
+    while context._events._unfinished_tasks:  # noqa: ASYNC110
         await asyncio.sleep(0)
     last.cancel()
     with pytest.raises(asyncio.CancelledError):
