@@ -24,6 +24,10 @@ WRITTEN_BY: dict[str, str] = {
     "WorkloadPriorityClass": "Written by administrators. Jobs name it with the label `kueue.x-k8s.io/priority-class`.",
     "WorkloadClass": "Written by administrators. Jobs name it with the label `glebe.dev/class`.",
     "Workload": "Written by Glebe: one per queued job, owned by it. `spec.active` may be set by hand.",
+    "AdmissionCheck": "Written by administrators. ClusterQueues name it in `spec.admissionChecksStrategy`.",
+    "ProvisioningRequestConfig": "Written by administrators. An AdmissionCheck names it in `spec.parameters`.",
+    "MultiKueueCluster": "The server says so when one is created.",
+    "MultiKueueConfig": "The server says so when one is created.",
     "UsageReport": "Written by Glebe: one per UTC day. See [Accounting](../../accounting.md).",
 }
 
@@ -83,6 +87,22 @@ spec:
   - nodeLabel: topology.glebe.dev/rack
   - nodeLabel: kubernetes.io/hostname
 """,
+    "AdmissionCheck": """\
+apiVersion: kueue.x-k8s.io/v1beta2
+kind: AdmissionCheck
+metadata: {name: more-nodes}
+spec:
+  controllerName: kueue.x-k8s.io/provisioning-request
+  parameters: {apiGroup: kueue.x-k8s.io, kind: ProvisioningRequestConfig, name: more-nodes}
+""",
+    "ProvisioningRequestConfig": """\
+apiVersion: kueue.x-k8s.io/v1beta2
+kind: ProvisioningRequestConfig
+metadata: {name: more-nodes}
+spec:
+  provisioningClassName: check-capacity.autoscaling.x-k8s.io
+  managedResources: [nvidia.com/gpu]
+""",
     "WorkloadPriorityClass": """\
 apiVersion: kueue.x-k8s.io/v1beta2
 kind: WorkloadPriorityClass
@@ -120,6 +140,7 @@ def _page(kind: Kind) -> str:
     schema = schema_of(kind)
     facts = [
         ("API version", code(resource.api_version)),
+        ("served, too", ", ".join(code(f"{resource.group}/{older.name}") for older in kind.older)),
         ("resource", code(resource.plural)),
         ("scope", "namespaced" if resource.namespaced else "cluster"),
         ("short names", ", ".join(code(name) for name in kind.short_names)),

@@ -102,6 +102,18 @@ WRITTEN: tuple[Row, ...] = (
     ("label", labels.JOB_UID, "Workload", "The uid of the job that it stands for."),
     ("annotation", labels.SUBMITTED_AT, "Workload", "When it came into the queue, to the microsecond."),
     ("annotation", labels.SUBMITTED_BY, "job, pod, Workload", "The user who created the job."),
+    (
+        "annotation",
+        labels.FIELDS_OF_V1BETA1,
+        "objects of kueue.x-k8s.io/v1beta2",
+        "What v1beta1 says of the object and v1beta2 has no field for; a reader of v1beta1 sees it in its place.",
+    ),
+    (
+        "annotation",
+        labels.FIELDS_OF_V1BETA2,
+        "objects of kueue.x-k8s.io/v1beta1",
+        "What v1beta2 says of the object and v1beta1 has no field for; clients of v1beta1 keep it by not touching it.",
+    ),
     ("annotation", labels.MISSING_CLASS, "Workload", "The class that its job names and that does not exist."),
     (
         "annotation",

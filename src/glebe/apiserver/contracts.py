@@ -20,6 +20,9 @@ Allocator: TypeAlias = "Callable[[Call, Object, Object | None], Awaitable[None]]
 Follower: TypeAlias = "Callable[[Call, Entry | None, Entry | None], None]"
 """(call, new state or None, old state or None)."""
 
+Converter: TypeAlias = Callable[[list[Object], str], list[Object]]
+"""(objects, apiVersion) -> the same objects in that version. Raises ValueError for what it cannot convert."""
+
 
 class Authenticator(Protocol):
     async def authenticate(self, request: Request, cluster: str) -> User | None:

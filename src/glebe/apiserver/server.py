@@ -14,7 +14,16 @@ from glebe.apiserver.auth.tokenrequest import TokenIssuer
 from glebe.apiserver.clusters import Clusters, archives, wildcard
 from glebe.apiserver.clusters import serving as logical_clusters
 from glebe.apiserver.clusters.firstobjects import first_objects
-from glebe.apiserver.contracts import Allocator, Authenticator, Authorizer, Follower, Handler, Preparation, Reviewer
+from glebe.apiserver.contracts import (
+    Allocator,
+    Authenticator,
+    Authorizer,
+    Converter,
+    Follower,
+    Handler,
+    Preparation,
+    Reviewer,
+)
 from glebe.apiserver.custom import removal as custom_kinds
 from glebe.apiserver.custom.naming import DEFINITIONS
 from glebe.apiserver.dialing import Dialer
@@ -101,6 +110,8 @@ class ApiServer:
         """PEM of the certificate and key by which kubelets know this server."""
         self.answered: dict[str, Handler] = dict(_ANSWERED)
         """By group resource: what is answered in another way than from the store (``TypeRegistry.attach``)."""
+        self.converters: dict[tuple[str, str], Converter] = {}
+        """By (namespace, name) of a service: conversion webhooks that this process itself is."""
         self.own_kubelets: dict[tuple[str, str], OwnKubelet] = {}
         """By (cluster, node): servers of nodes that run in this process."""
         self.own_address: Callable[[str, str], str] | None = None

@@ -8,12 +8,13 @@ types, the string below a field its description, the class attribute ``validatio
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 import itertools
 import textwrap
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -65,8 +66,25 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class OlderVersion:
+    """A version that is served beside the stored one.
+
+    :param schema: makes its schema out of the stored version's (which it may change in place).
+    :param columns: printer columns where they differ.
+    """
+
+    name: str
+    schema: Callable[[_JSON], _JSON]
+    columns: tuple[Column, ...] | None = None
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
-    """One custom kind: its address, its struct and how kubectl shows it."""
+    """One custom kind: its address, its struct and how kubectl shows it.
+
+    :param conversion: ``spec.conversion``, where objects differ between versions by more than their ``apiVersion``.
+    """
 
     resource: Resource
     struct: type[msgspec.Struct]
@@ -74,10 +92,13 @@ class Kind:
     categories: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
     singular: str = ""
+    selectable: tuple[str, ...] = ()
+    older: tuple[OlderVersion, ...] = ()
+    conversion: Mapping[str, Any] | None = None
 
 
 def custom_resource_definition(kind: Kind) -> _JSON:
-    """The CRD object of ``kind``, with one served and stored version."""
+    """The CRD object of ``kind``: its stored version, and those that are served beside it."""
     resource = kind.resource
     schema = schema_of(kind.struct)
     schema["properties"] = {
@@ -86,11 +107,42 @@ def custom_resource_definition(kind: Kind) -> _JSON:
         "metadata": {"type": "object"},
         **schema["properties"],
     }
-    version: _JSON = {"name": resource.version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    versions = [_version(kind, resource.version, schema, kind.columns, stored=True)]
+    for older in kind.older:
+        columns = kind.columns if older.columns is None else older.columns
+        made = _version(kind, older.name, older.schema(copy.deepcopy(schema)), columns, stored=False)
+        versions.append(
+            {**made, "deprecated": True, **({"deprecationWarning": older.warning} if older.warning else {})}
+        )
+    spec: _JSON = {
+        "group": resource.group,
+        "names": _names(kind),
+        "scope": "Namespaced" if resource.namespaced else "Cluster",
+        "versions": versions,
+    }
+    if kind.conversion is not None:
+        spec["conversion"] = dict(kind.conversion)
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": resource.group_resource},
+        "spec": spec,
+    }
+
+
+def _version(kind: Kind, name: str, schema: _JSON, columns: tuple[Column, ...], *, stored: bool) -> _JSON:
+    version: _JSON = {"name": name, "served": True, "storage": stored, "schema": {"openAPIV3Schema": schema}}
     if "status" in schema["properties"]:
         version["subresources"] = {"status": {}}
-    if kind.columns:
-        version["additionalPrinterColumns"] = [_column(c) for c in kind.columns]
+    if columns:
+        version["additionalPrinterColumns"] = [_column(c) for c in columns]
+    if kind.selectable:
+        version["selectableFields"] = [{"jsonPath": path} for path in kind.selectable]
+    return version
+
+
+def _names(kind: Kind) -> _JSON:
+    resource = kind.resource
     names: _JSON = {
         "kind": resource.kind,
         "listKind": resource.kind + "List",
@@ -101,17 +153,7 @@ def custom_resource_definition(kind: Kind) -> _JSON:
         names["shortNames"] = list(kind.short_names)
     if kind.categories:
         names["categories"] = list(kind.categories)
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": resource.group_resource},
-        "spec": {
-            "group": resource.group,
-            "names": names,
-            "scope": "Namespaced" if resource.namespaced else "Cluster",
-            "versions": [version],
-        },
-    }
+    return names
 
 
 def to_yaml(objects: Sequence[_JSON]) -> str:

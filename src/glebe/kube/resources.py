@@ -60,6 +60,7 @@ REPLICA_SETS = Resource("apps", "v1", "replicasets", "ReplicaSet")
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
 JOBS = Resource("batch", "v1", "jobs", "Job")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+LIMIT_RANGES = Resource("", "v1", "limitranges", "LimitRange")
 RUNTIME_CLASSES = Resource("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", namespaced=False)
 PRIORITY_CLASSES = Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False)
 CUSTOM_RESOURCE_DEFINITIONS = Resource(
@@ -76,6 +77,12 @@ _KUEUE = "kueue.x-k8s.io"
 CLUSTER_QUEUES = Resource(_KUEUE, "v1beta2", "clusterqueues", "ClusterQueue", namespaced=False)
 LOCAL_QUEUES = Resource(_KUEUE, "v1beta2", "localqueues", "LocalQueue")
 COHORTS = Resource(_KUEUE, "v1beta2", "cohorts", "Cohort", namespaced=False)
+ADMISSION_CHECKS = Resource(_KUEUE, "v1beta2", "admissionchecks", "AdmissionCheck", namespaced=False)
+PROVISIONING_REQUEST_CONFIGS = Resource(
+    _KUEUE, "v1beta2", "provisioningrequestconfigs", "ProvisioningRequestConfig", namespaced=False
+)
+MULTIKUEUE_CLUSTERS = Resource(_KUEUE, "v1beta2", "multikueueclusters", "MultiKueueCluster", namespaced=False)
+MULTIKUEUE_CONFIGS = Resource(_KUEUE, "v1beta2", "multikueueconfigs", "MultiKueueConfig", namespaced=False)
 RESOURCE_FLAVORS = Resource(_KUEUE, "v1beta2", "resourceflavors", "ResourceFlavor", namespaced=False)
 TOPOLOGIES = Resource(_KUEUE, "v1beta2", "topologies", "Topology", namespaced=False)
 WORKLOADS = Resource(_KUEUE, "v1beta2", "workloads", "Workload")

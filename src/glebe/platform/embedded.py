@@ -40,8 +40,10 @@ from glebe.node.spec import NodeSpec
 from glebe.platform import bootstrap
 from glebe.platform.metricsapi import MetricsApi
 from glebe.platform.parts import Part, Parts, Runnable, Wiring
+from glebe.queueing import versions
 from glebe.queueing.admission import QueueAdmission
 from glebe.queueing.assembly import Queueing
+from glebe.queueing.kinds import conversion_service
 from glebe.queueing.planner import InlinePlanner, Planner
 from glebe.workloads import identity
 
@@ -104,6 +106,7 @@ class Platform:
             pod_logs=NodeLogs(self._runtime_of, self._simulated_names),
         )
         self._admission.read = self.server.read
+        self.server.converters[conversion_service()] = versions.convert
         self._metrics = MetricsApi()
         self._metrics.serve(self.server)
         self.server.own_address = self._address_of

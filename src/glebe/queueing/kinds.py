@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from glebe.kube import resources as r
-from glebe.kube.crdgen import Column, Kind
+from glebe.kube.crdgen import Column, Kind, OlderVersion
+from glebe.queueing.types import v1beta1
+from glebe.queueing.types.check import (
+    AdmissionCheck,
+    MultiKueueCluster,
+    MultiKueueConfig,
+    ProvisioningRequestConfig,
+)
 from glebe.queueing.types.flavor import ResourceFlavor, Topology
 from glebe.queueing.types.priority import WorkloadClass, WorkloadPriorityClass
 from glebe.queueing.types.queue import ClusterQueue, Cohort, LocalQueue
@@ -13,9 +23,38 @@ _AGE = Column("Age", ".metadata.creationTimestamp", "date")
 _QUEUEING = ("kueue",)
 
 
+#: Who converts: the service that the embedded server itself is, and that ``glebe controller`` puts its address in for.
+CONVERSION: dict[str, Any] = {
+    "strategy": "Webhook",
+    "webhook": {
+        "conversionReviewVersions": ["v1"],
+        "clientConfig": {"service": {"namespace": "glebe-system", "name": "glebe-conversion", "path": "/convert"}},
+    },
+}
+
+
+def conversion_service() -> tuple[str, str]:
+    """(namespace, name) of the service that the definitions name."""
+    service = CONVERSION["webhook"]["clientConfig"]["service"]
+    return service["namespace"], service["name"]
+
+
+def _older(schema: Callable[[dict[str, Any]], dict[str, Any]], *columns: Column) -> tuple[OlderVersion, ...]:
+    return (OlderVersion(v1beta1.VERSION, schema, columns or None, v1beta1.WARNING),)
+
+
 def _condition(kind: str, field: str = "status") -> str:
     return f".status.conditions[?(@.type=='{kind}')].{field}"
 
+
+_QUEUE_COLUMNS = (
+    Column("Strategy", ".spec.queueingStrategy", priority=1),
+    Column("Pending Workloads", ".status.pendingWorkloads", "integer"),
+    Column("Admitted Workloads", ".status.admittedWorkloads", "integer"),
+    Column("Active", _condition("Active")),
+    Column("Message", _condition("Active", "message"), priority=1),
+    _AGE,
+)
 
 KINDS: tuple[Kind, ...] = (
     Kind(
@@ -25,20 +64,18 @@ KINDS: tuple[Kind, ...] = (
         _QUEUEING,
         (
             Column("Cohort", ".spec.cohortName"),
-            Column("Strategy", ".spec.queueingStrategy", priority=1),
-            Column("Pending Workloads", ".status.pendingWorkloads", "integer"),
-            Column("Admitted Workloads", ".status.admittedWorkloads", "integer"),
-            Column("Active", _condition("Active")),
-            Column("Message", _condition("Active", "message"), priority=1),
-            _AGE,
+            *_QUEUE_COLUMNS,
         ),
+        older=_older(v1beta1.cluster_queue, Column("Cohort", ".spec.cohort"), *_QUEUE_COLUMNS),
+        conversion=CONVERSION,
     ),
     Kind(
         r.COHORTS,
         Cohort,
-        (),
+        ("co",),
         _QUEUEING,
         (Column("Parent", ".spec.parentName"), _AGE),
+        older=_older(v1beta1.cohort),
     ),
     Kind(
         r.LOCAL_QUEUES,
@@ -52,6 +89,8 @@ KINDS: tuple[Kind, ...] = (
             Column("Active", _condition("Active"), priority=1),
             _AGE,
         ),
+        older=_older(v1beta1.local_queue),
+        conversion=CONVERSION,
     ),
     Kind(
         r.RESOURCE_FLAVORS,
@@ -59,12 +98,13 @@ KINDS: tuple[Kind, ...] = (
         ("flavor", "flavors", "rf"),
         _QUEUEING,
         (Column("Topology", ".spec.topologyName"), _AGE),
+        older=_older(v1beta1.alike),
     ),
-    Kind(r.TOPOLOGIES, Topology, ("topo",), _QUEUEING, (_AGE,)),
+    Kind(r.TOPOLOGIES, Topology, ("topo",), _QUEUEING, (_AGE,), older=_older(v1beta1.alike)),
     Kind(
         r.WORKLOADS,
         Workload,
-        ("wl",),
+        ("wl", "kwl", "kueueworkload", "kueueworkloads"),
         _QUEUEING,
         (
             Column("Queue", ".spec.queueName"),
@@ -80,14 +120,36 @@ KINDS: tuple[Kind, ...] = (
             Column("Message", ".status.forecast.message", priority=1),
             _AGE,
         ),
+        selectable=(".status.admission.clusterQueue",),
+        older=_older(v1beta1.workload),
+        conversion=CONVERSION,
     ),
     Kind(
         r.WORKLOAD_PRIORITY_CLASSES,
         WorkloadPriorityClass,
-        (),
+        ("wpc",),
         _QUEUEING,
         (Column("Value", ".value", "integer"), _AGE),
+        older=_older(v1beta1.alike),
     ),
+    Kind(
+        r.ADMISSION_CHECKS,
+        AdmissionCheck,
+        ("ac",),
+        _QUEUEING,
+        (Column("Controller", ".spec.controllerName"), Column("Active", _condition("Active")), _AGE),
+        older=_older(v1beta1.admission_check),
+    ),
+    Kind(
+        r.PROVISIONING_REQUEST_CONFIGS,
+        ProvisioningRequestConfig,
+        ("prc",),
+        _QUEUEING,
+        (Column("Class", ".spec.provisioningClassName"), _AGE),
+        older=_older(v1beta1.alike),
+    ),
+    Kind(r.MULTIKUEUE_CLUSTERS, MultiKueueCluster, older=_older(v1beta1.alike)),
+    Kind(r.MULTIKUEUE_CONFIGS, MultiKueueConfig, older=_older(v1beta1.alike)),
     Kind(
         r.WORKLOAD_CLASSES,
         WorkloadClass,

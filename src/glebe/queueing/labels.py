@@ -28,7 +28,19 @@ JOB_UID = PREFIX + "job-uid"
 MANAGED = PREFIX + "managed"
 SUBMITTED_BY = "glebe.dev/submitted-by"
 SUBMITTED_AT = "glebe.dev/submitted-at"
+#: What the other version of a kueue.x-k8s.io object says and this one has no field for.
+FIELDS_OF_V1BETA1 = "glebe.dev/fields-of-v1beta1"
+FIELDS_OF_V1BETA2 = "glebe.dev/fields-of-v1beta2"
 MISSING_CLASS = "glebe.dev/missing-class"
+
+# Of classes and queues.
+ADMISSION_CHECKS = "glebe.dev/admission-checks"
+MINIMUM_RUN_TIME = "glebe.dev/minimum-run-time"
+
+# Before a preemption: what a job asks for, what it is told, what it answers.
+CHECKPOINT_GRACE = "glebe.dev/checkpoint-grace"
+STOP_AT = "glebe.dev/stop-at"
+CHECKPOINT_SAVED = "glebe.dev/checkpoint-saved"
 
 #: Every pod of a queued job carries this gate until its whole gang may start.
 GATE = PREFIX + "topology"
@@ -49,6 +61,47 @@ QUOTA_RESERVED = "QuotaReserved"
 ADMITTED = "Admitted"
 PODS_READY = "PodsReady"
 EVICTED = "Evicted"
+PREEMPTED = "Preempted"
+BLOCKED_ON_GATES = "BlockedOnPreemptionGates"
 REQUEUED = "Requeued"
 DEACTIVATION_TARGET = "DeactivationTarget"
 FINISHED = "Finished"
+
+# Pods and pod groups.
+#: The gate of pods that are queued themselves; :data:`GATE` holds them further until they have a place.
+ADMISSION_GATE = PREFIX + "admission"
+MANAGED_FINALIZER = MANAGED
+POD_GROUP = PREFIX + "pod-group-name"
+POD_GROUP_TOTAL = PREFIX + "pod-group-total-count"
+POD_GROUP_FAST = PREFIX + "pod-group-fast-admission"
+POD_GROUP_SERVING = PREFIX + "pod-group-serving"
+POD_GROUP_INDEX = PREFIX + "pod-group-pod-index"
+POD_GROUP_INDEX_LABEL = PREFIX + "pod-group-pod-index-label"
+RETRIABLE = PREFIX + "retriable-in-group"
+ROLE_HASH = PREFIX + "role-hash"
+SUSPENDING_PARENT = PREFIX + "pod-suspending-parent"
+GROUP_WORKLOAD = PREFIX + "is-group-workload"
+OWNER_KIND = PREFIX + "job-owner-gvk"
+OWNER_NAME = PREFIX + "job-owner-name"
+COMPONENT_INDEX = PREFIX + "component-workload-index"
+MIN_PARALLELISM = PREFIX + "job-min-parallelism"
+POD_SET_GROUP = PREFIX + "podset-group-name"
+POD_INDEX_OFFSET = PREFIX + "pod-index-offset"
+WAITING_FOR_REPLACEMENT = "WaitingForReplacementPods"
+TERMINATION_TARGET = "TerminationTarget"
+ON_HOLD = "OnHold"
+
+#: What a job said of its pods before it was started, to put it back when it is stopped.
+BEFORE_START = "glebe.dev/before-start"
+
+# The words of other queues, understood on jobs and pods.
+KAI_QUEUE = "kai.scheduler/queue"
+KAI_SCHEDULER = "kai-scheduler"
+KAI_GPU_FRACTION = "gpu-fraction"
+KAI_GPU_MEMORY = "gpu-memory"
+KAI_GPU_DEVICES = "gpu-fraction-num-devices"
+VOLCANO_QUEUE = "scheduling.volcano.sh/queue-name"
+VOLCANO_GROUP = "scheduling.k8s.io/group-name"
+VOLCANO_SCHEDULER = "volcano"
+#: Thousandths of one GPU, as quota counts what is asked for by fraction.
+GPU_SHARE = "glebe.dev/gpu-milli"

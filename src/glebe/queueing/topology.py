@@ -18,16 +18,21 @@ _MAX_DOMAINS = 100_000  # of one slice, by the API
 
 def encode(nodes: NodeCounts) -> dict[str, Any]:
     """The assignment of pods to hosts: common beginnings and ends and equal counts are written once."""
-    parts = [nodes[at : at + _MAX_DOMAINS] for at in range(0, len(nodes), _MAX_DOMAINS)]
-    return {"levels": [labels.HOSTNAME], "slices": [_slice(part) for part in parts]}
+    return compact([labels.HOSTNAME], [((name,), count) for name, count in nodes])
 
 
-def _slice(nodes: NodeCounts) -> dict[str, Any]:
-    counts = [count for _, count in nodes]
+def compact(levels: Sequence[str], found: Sequence[tuple[tuple[str, ...], int]]) -> dict[str, Any]:
+    """The assignment of pods to domains of any levels, told by their values by level."""
+    parts = [found[at : at + _MAX_DOMAINS] for at in range(0, len(found), _MAX_DOMAINS)]
+    return {"levels": list(levels), "slices": [_slice(part) for part in parts]}
+
+
+def _slice(found: Sequence[tuple[tuple[str, ...], int]]) -> dict[str, Any]:
+    counts = [count for _, count in found]
     same = len(set(counts)) == 1
     return {
-        "domainCount": len(nodes),
-        "valuesPerLevel": [_values([name for name, _ in nodes])],
+        "domainCount": len(found),
+        "valuesPerLevel": [_values(names) for names in zip(*(values for values, _ in found), strict=True)],
         "podCounts": {"universal": counts[0]} if same else {"individual": counts},
     }
 

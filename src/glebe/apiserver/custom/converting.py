@@ -1,7 +1,8 @@
 """The conversion webhook of a custom kind: ``ConversionReview`` of apiextensions.k8s.io, v1 and v1beta1.
 
 Called with every object that is stored in another version than the one that is asked for, and with every object that is
-written in another version than the stored one; objects of one list go in one review.
+written in another version than the stored one; objects of one list go in one review. A webhook that this process itself
+is (``ApiServer.converters``) is called without a review.
 """
 
 from __future__ import annotations
@@ -36,6 +37,12 @@ async def convert(
     webhook = kind.conversion.get("webhook") or {}
     first = objects[0]
     subject = f"{first.get('apiVersion', '')}, Kind={first.get('kind', '')}"
+    service = (webhook.get("clientConfig") or {}).get("service") or {}
+    if (own := server.converters.get((service.get("namespace", ""), service.get("name", "")))) is not None:
+        try:
+            return own(objects, api_version)
+        except ValueError as error:
+            raise errors.internal(f"conversion webhook for {subject} failed: {error}") from None
     spoken = next((v for v in webhook.get("conversionReviewVersions") or () if v in _SPOKEN), "")
     if not spoken:
         raise errors.internal("no supported conversion review versions")

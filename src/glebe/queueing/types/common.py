@@ -11,12 +11,13 @@ from glebe.kube.crdgen import Rule
 
 Quantity = Annotated[int | str, Meta(extra={"quantity": True})]
 Quota = Annotated[int | str, Meta(extra={"quantity": "not negative"})]
-ObjectName = Annotated[
-    str,
-    Meta(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"),
-]
+_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+SUBDOMAIN_PATTERN = f"^{_SUBDOMAIN}$"
+LABEL_PATTERN = rf"^({_SUBDOMAIN}/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$"
+ObjectName = Annotated[str, Meta(min_length=1, max_length=253, pattern=SUBDOMAIN_PATTERN)]
 ShortName = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 ResourceName = Annotated[str, Meta(min_length=1, max_length=317)]
+CheckName = Annotated[str, Meta(min_length=1, max_length=316)]
 LabelKey = Annotated[str, Meta(min_length=1, max_length=317)]
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Count = Annotated[int, Meta(ge=0, extra_json_schema={"format": "int32"})]
@@ -77,6 +78,52 @@ class LabelRequirement(Base):
     """How key and values relate."""
     values: Annotated[list[str], Meta(extra_json_schema=ATOMIC)] = []
     """Values for In and NotIn; empty otherwise."""
+
+
+class Taint(Base):
+    """A mark that keeps pods away which do not tolerate it."""
+
+    key: Annotated[str, Meta(min_length=1)]
+    """The taint's key."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+    """What happens to pods that do not tolerate it."""
+    value: str = ""
+    """The taint's value."""
+    time_added: Time | None = None
+    """When the taint was added."""
+
+
+class Toleration(Base):
+    """Lets a pod onto nodes with a matching taint."""
+
+    key: str = ""
+    """The taint's key; empty with operator Exists matches every taint."""
+    operator: Literal["Exists", "Equal"] | None = None
+    """How key and value are compared; Equal when missing."""
+    value: str = ""
+    """The taint's value for Equal."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """The effect that is tolerated; without it all."""
+    toleration_seconds: Annotated[int, Meta(extra_json_schema={"format": "int64"})] | None = None
+    """How long a NoExecute taint is tolerated."""
+
+    validations: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.key) && self.key != '' ? true : has(self.operator) && self.operator == 'Exists'",
+            "operator must be Exists when key is empty, which matches all keys and values",
+        ),
+        Rule(
+            "!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
+            "effect must be NoExecute when tolerationSeconds is set",
+        ),
+        Rule(
+            "!(has(self.operator) && self.operator == 'Exists' && has(self.value) && self.value != '')",
+            "value must be empty when operator is Exists",
+        ),
+    )
+
+
+Tolerations = Annotated[list[Toleration], Meta(max_length=8, extra_json_schema=ATOMIC)]
 
 
 class FairSharing(Base):

@@ -19,7 +19,7 @@ class WorkloadPriorityClass(Base):
 
     value: Int32
     """Greater goes first."""
-    description: str = ""
+    description: Annotated[str, Meta(max_length=2048)] = ""
     """When to use it."""
 
 

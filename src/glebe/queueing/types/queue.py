@@ -3,16 +3,16 @@
 # ruff: noqa: RUF012 - msgspec copies empty mutable defaults for every instance
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
 from glebe.kube.crdgen import Rule
 from glebe.queueing.types.common import (
     ATOMIC,
-    OPEN,
     SET,
     Base,
+    CheckName,
     Conditions,
     Count,
     FairSharing,
@@ -22,6 +22,7 @@ from glebe.queueing.types.common import (
     Quota,
     ResourceName,
     StopPolicy,
+    Time,
     list_map,
 )
 
@@ -77,6 +78,14 @@ class FlavorFungibility(Base):
     preference: Literal["BorrowingOverPreemption", "PreemptionOverBorrowing"] | None = None
     """Which is better when both are possible."""
 
+    validations: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.preference) || (self.whenCanBorrow == 'TryNextFlavor' && "
+            "self.whenCanPreempt == 'TryNextFlavor')",
+            "preference can only be set when both whenCanBorrow and whenCanPreempt are TryNextFlavor",
+        ),
+    )
+
 
 class BorrowWithinCohort(Base):
     """Preemption while borrowing."""
@@ -94,14 +103,22 @@ class Preemption(Base):
     """Victims in the same queue."""
     reclaim_within_cohort: Literal["Never", "LowerPriority", "Any"] = "Never"
     """Victims in queues that borrow this queue's quota."""
-    borrow_within_cohort: BorrowWithinCohort | None = None
+    borrow_within_cohort: Annotated[BorrowWithinCohort | None, Meta(extra={"default": {}})] = None
     """Victims when the workload itself needs to borrow."""
+
+    validations: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!(self.reclaimWithinCohort == 'Never' && has(self.borrowWithinCohort) && "
+            "self.borrowWithinCohort.policy != 'Never')",
+            "borrowWithinCohort needs a reclaimWithinCohort other than Never",
+        ),
+    )
 
 
 class CheckRule(Base):
     """An admission check and the flavors that it is for."""
 
-    name: ObjectName
+    name: CheckName
     """An AdmissionCheck."""
     on_flavors: Annotated[list[ObjectName], Meta(max_length=64, extra_json_schema=SET)] = []
     """Flavors whose use requires the check; empty means all."""
@@ -110,7 +127,7 @@ class CheckRule(Base):
 class AdmissionChecksStrategy(Base):
     """Checks that must pass before a workload starts."""
 
-    admission_checks: Annotated[list[CheckRule], Meta(max_length=64, extra_json_schema=list_map("name"))] = []
+    admission_checks: Annotated[list[CheckRule], Meta(min_length=1, max_length=64, extra_json_schema=list_map("name"))]
     """The checks."""
 
 
@@ -119,6 +136,29 @@ class AdmissionScope(Base):
 
     admission_mode: Literal["UsageBasedAdmissionFairSharing", "NoAdmissionFairSharing"]
     """Whether past usage of a LocalQueue orders its workloads."""
+
+
+class MigrationConstraints(Base):
+    """How far a workload may move."""
+
+    last_acceptable_flavor_name: ObjectName | None = None
+    """The last flavor, in the queue's order, that a running workload may move to."""
+
+
+class Migration(Base):
+    """Whether a running workload moves to a better flavor."""
+
+    mode: Literal["TryPreferredFlavors", "RetainFirstAdmission"]
+    """Whether a workload that runs still tries flavors before its own."""
+    constraints: MigrationConstraints | None = None
+    """How far it may move."""
+
+
+class ConcurrentAdmissionPolicy(Base):
+    """Trying several flavors at once."""
+
+    migration: Migration
+    """Whether a running workload moves to a better flavor."""
 
 
 class ClusterQueueSpec(Base):
@@ -132,9 +172,9 @@ class ClusterQueueSpec(Base):
     """Whether younger workloads may pass an older one that cannot start."""
     namespace_selector: LabelSelector | None = None
     """Namespaces whose workloads the queue takes; without it none, empty means all."""
-    flavor_fungibility: FlavorFungibility | None = None
+    flavor_fungibility: Annotated[FlavorFungibility | None, Meta(extra={"default": {}})] = None
     """Borrow, preempt, or try the next flavor."""
-    preemption: Preemption | None = None
+    preemption: Annotated[Preemption | None, Meta(extra={"default": {}})] = None
     """Which running workloads may be stopped."""
     admission_checks_strategy: AdmissionChecksStrategy | None = None
     """Checks before a workload starts."""
@@ -144,14 +184,20 @@ class ClusterQueueSpec(Base):
     """Weight in the cohort."""
     admission_scope: AdmissionScope | None = None
     """How LocalQueues share the queue."""
-    concurrent_admission_policy: Annotated[dict[str, Any] | None, Meta(extra_json_schema=OPEN)] = None
-    """Accepted for compatibility; not used."""
+    concurrent_admission_policy: ConcurrentAdmissionPolicy | None = None
+    """Trying several flavors at once, and moving to a better one while running."""
 
     validations: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "has(self.cohortName) || !has(self.resourceGroups) || self.resourceGroups.all(g, g.flavors.all(f, "
             "f.resources.all(r, !has(r.borrowingLimit) && !has(r.lendingLimit))))",
             "borrowingLimit and lendingLimit need a cohortName: without a cohort nothing is borrowed or lent",
+        ),
+        Rule(
+            "has(self.concurrentAdmissionPolicy) == has(oldSelf.concurrentAdmissionPolicy) && "
+            "(!has(self.concurrentAdmissionPolicy) || "
+            "self.concurrentAdmissionPolicy == oldSelf.concurrentAdmissionPolicy)",
+            "concurrentAdmissionPolicy is immutable",
         ),
     )
 
@@ -179,10 +225,31 @@ class FlavorUsage(Base):
 FlavorUsages = Annotated[list[FlavorUsage], Meta(max_length=64, extra_json_schema=list_map("name"))]
 
 
+class LocalResourceUsage(Base):
+    """Use of one resource by workloads of a LocalQueue."""
+
+    name: ResourceName
+    """The resource."""
+    total: Quantity = 0
+    """All of it, borrowed quota included."""
+
+
+class LocalFlavorUsage(Base):
+    """Use of one flavor by workloads of a LocalQueue."""
+
+    name: ObjectName
+    """The flavor."""
+    resources: Annotated[list[LocalResourceUsage], Meta(max_length=64, extra_json_schema=list_map("name"))] = []
+    """Use by resource."""
+
+
+LocalFlavorUsages = Annotated[list[LocalFlavorUsage], Meta(max_length=64, extra_json_schema=list_map("name"))]
+
+
 class ShareStatus(Base):
     """Where the object stands in fair sharing."""
 
-    weighted_share: Annotated[int, Meta(extra_json_schema={"format": "int64"})] = 0
+    weighted_share: Annotated[int, Meta(extra_json_schema={"format": "int64"})]
     """Greatest ratio of borrowed to lendable quota over resources, in thousandths, divided by the weight."""
 
 
@@ -216,6 +283,14 @@ class ClusterQueue(Base):
 
 class CohortSpec(Base):
     """Where the cohort stands in the tree and what it adds."""
+
+    validations: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.parentName) || !has(self.resourceGroups) || self.resourceGroups.all(g, g.flavors.all(f, "
+            "f.resources.all(r, !has(r.borrowingLimit) && !has(r.lendingLimit))))",
+            "borrowingLimit and lendingLimit need a parentName: a root has nobody to borrow from or lend to",
+        ),
+    )
 
     parent_name: ObjectName | None = None
     """The cohort above; without it the cohort is a root."""
@@ -256,6 +331,22 @@ class LocalQueueSpec(Base):
     )
 
 
+class AdmissionShareStatus(Base):
+    """Past use, for usage-based order among LocalQueues."""
+
+    consumed_resources: dict[str, Quantity]
+    """Use over time, of which the past counts less and less."""
+    last_update: Time
+    """When it was computed."""
+
+
+class LocalQueueShareStatus(ShareStatus):
+    """Where the queue stands among those of its ClusterQueue."""
+
+    admission_fair_sharing_status: AdmissionShareStatus | None = None
+    """Past use, for usage-based order among LocalQueues."""
+
+
 class LocalQueueStatus(Base):
     """What the queue holds now."""
 
@@ -267,10 +358,12 @@ class LocalQueueStatus(Base):
     """Workloads that hold quota."""
     admitted_workloads: Count = 0
     """Workloads that are admitted and not finished."""
-    flavors_reservation: FlavorUsages = []
+    flavors_reservation: LocalFlavorUsages = []
     """Quota held by workloads with QuotaReserved."""
-    flavors_usage: FlavorUsages = []
+    flavors_usage: LocalFlavorUsages = []
     """Quota held by admitted workloads."""
+    fair_sharing: LocalQueueShareStatus | None = None
+    """Where the queue stands among those of its ClusterQueue."""
 
 
 class LocalQueue(Base):

@@ -12,6 +12,7 @@ from glebe.queueing.types.common import (
     ATOMIC,
     OPEN,
     Base,
+    CheckName,
     Conditions,
     Count,
     LabelKey,
@@ -19,28 +20,33 @@ from glebe.queueing.types.common import (
     Quantity,
     ShortName,
     Time,
+    Tolerations,
     list_map,
 )
 
 Int32 = Annotated[int, Meta(extra_json_schema={"format": "int32"})]
 Positive = Annotated[int, Meta(ge=1, extra_json_schema={"format": "int32"})]
+LevelName = Annotated[str, Meta(max_length=63)]
+ClusterName = Annotated[str, Meta(max_length=256)]
+GateName = Annotated[str, Meta(min_length=1, max_length=63)]
+_MOST_POD_SETS = 18
 
 
 class SliceConstraint(Base):
     """Slices of one size within domains of one level."""
 
-    topology: LabelKey
+    topology: Annotated[str, Meta(min_length=1, max_length=63)]
     """Level within one domain of which each slice must run."""
-    size: Count
+    size: Positive
     """Pods per slice."""
 
 
 class PodSetTopologyRequest(Base):
     """How close the pods of a set must be."""
 
-    required: LabelKey | None = None
+    required: LevelName | None = None
     """Level within one domain of which all pods must run."""
-    preferred: LabelKey | None = None
+    preferred: LevelName | None = None
     """Level within one domain of which the pods should run; else the next wider level, at last several domains."""
     unconstrained: bool | None = None
     """Any nodes of the flavor will do."""
@@ -52,12 +58,12 @@ class PodSetTopologyRequest(Base):
     """Number of groups."""
     pod_set_group_name: Annotated[str, Meta(max_length=256)] | None = None
     """Pod sets of one group get the same flavor and domain."""
-    pod_set_slice_required_topology: LabelKey | None = None
+    pod_set_slice_required_topology: LevelName | None = None
     """Level within one domain of which each slice must run."""
-    pod_set_slice_size: Count | None = None
+    pod_set_slice_size: Positive | None = None
     """Pods per slice."""
     podset_slice_required_topology_constraints: Annotated[
-        list[SliceConstraint] | None, Meta(extra_json_schema=ATOMIC)
+        list[SliceConstraint] | None, Meta(max_length=3, extra_json_schema=ATOMIC)
     ] = None
     """Nested slices, the widest first, in place of the two above."""
 
@@ -91,11 +97,33 @@ class PriorityClassRef(Base):
     name: ObjectName
     """Name of the class."""
 
+    validations: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.group != 'scheduling.k8s.io' || self.kind == 'PriorityClass'",
+            "the group scheduling.k8s.io has the kind PriorityClass only",
+        ),
+        Rule(
+            "self.group != 'kueue.x-k8s.io' || self.kind == 'WorkloadPriorityClass'",
+            "the group kueue.x-k8s.io has the kind WorkloadPriorityClass only",
+        ),
+        Rule(
+            "self.group != 'glebe.dev' || self.kind == 'WorkloadClass'",
+            "the group glebe.dev has the kind WorkloadClass only",
+        ),
+    )
+
+
+class PreemptionGate(Base):
+    """What must open before the workload may preempt others."""
+
+    name: GateName
+    """The gate; whoever opens it writes status.preemptionGates."""
+
 
 class WorkloadSpec(Base):
     """What waits and runs."""
 
-    pod_sets: Annotated[list[PodSet], Meta(min_length=1, max_length=8, extra_json_schema=list_map("name"))]
+    pod_sets: Annotated[list[PodSet], Meta(min_length=1, max_length=_MOST_POD_SETS, extra_json_schema=list_map("name"))]
     """The pods, which start together or not at all."""
     queue_name: ObjectName | None = None
     """LocalQueue in the workload's namespace."""
@@ -107,6 +135,8 @@ class WorkloadSpec(Base):
     """False keeps the workload from starting and evicts it when it runs."""
     maximum_execution_time_seconds: Positive | None = None
     """After this time admitted, all runs added up, the workload is deactivated."""
+    preemption_gates: Annotated[list[PreemptionGate], Meta(max_length=8, extra_json_schema=list_map("name"))] = []
+    """Gates, closed at first, that keep the workload from preempting others."""
 
     validations: ClassVar[tuple[Rule, ...]] = (
         Rule("!has(self.priorityClassRef) || has(self.priority)", "priority is required with priorityClassRef"),
@@ -195,7 +225,7 @@ class PodSetAssignment(Base):
     topology_assignment: TopologyAssignment | None = None
     """Nodes of its pods."""
     delayed_topology_request: Literal["Pending", "Ready"] | None = None
-    """Accepted for compatibility; not used."""
+    """Whether nodes are chosen only when the checks have passed, and whether that was done."""
 
 
 class Admission(Base):
@@ -203,7 +233,9 @@ class Admission(Base):
 
     cluster_queue: ObjectName
     """The queue whose quota it holds."""
-    pod_set_assignments: Annotated[list[PodSetAssignment], Meta(max_length=8, extra_json_schema=list_map("name"))]
+    pod_set_assignments: Annotated[
+        list[PodSetAssignment], Meta(max_length=_MOST_POD_SETS, extra_json_schema=list_map("name"))
+    ]
     """By pod set."""
 
 
@@ -251,11 +283,11 @@ class ReclaimablePod(Base):
 class EvictionCount(Base):
     """Evictions for one cause."""
 
-    reason: str
+    reason: Annotated[str, Meta(max_length=316)]
     """Reason of the condition Evicted."""
     count: Count
     """How many."""
-    underlying_cause: str
+    underlying_cause: Annotated[str, Meta(max_length=316)]
     """The cause in more detail."""
 
 
@@ -271,12 +303,77 @@ class SchedulingStats(Base):
 class UnhealthyNode(Base):
     """A node that failed under the workload."""
 
-    name: str
+    name: Annotated[str, Meta(max_length=63)]
     """The node."""
+
+
+class PodSetUpdate(Base):
+    """What an admission check adds to the pods of one set."""
+
+    name: ShortName
+    """The pod set."""
+    labels: dict[str, str] = {}
+    """Labels to add."""
+    annotations: dict[str, str] = {}
+    """Annotations to add."""
+    node_selector: dict[str, str] = {}
+    """Node selectors to add."""
+    tolerations: Tolerations = []
+    """Tolerations to add."""
+
+
+class AdmissionCheckState(Base):
+    """Where one admission check stands."""
+
+    name: CheckName
+    """The AdmissionCheck."""
+    state: Literal["Pending", "Ready", "Retry", "Rejected"]
+    """Retry evicts and tries later; Rejected evicts and deactivates the workload."""
+    last_transition_time: Time
+    """When the state last changed."""
+    message: Annotated[str, Meta(max_length=32768)]
+    """The state in a sentence."""
+    requeue_after_seconds: Count | None = None
+    """With Retry, the least time before the workload is tried again."""
+    retry_count: Count | None = None
+    """How often the state became Retry."""
+    pod_set_updates: Annotated[list[PodSetUpdate], Meta(max_length=_MOST_POD_SETS, extra_json_schema=ATOMIC)] = []
+    """What the check adds to pods when the workload starts."""
+
+
+class PodSetRequest(Base):
+    """What the pods of one set ask for together."""
+
+    name: ShortName
+    """The pod set."""
+    resources: dict[str, Quantity] = {}
+    """Resources of all its pods, with the defaults and transformations that count."""
+
+
+class PreemptionGateState(Base):
+    """Where one preemption gate stands."""
+
+    name: GateName
+    """The gate."""
+    position: Literal["Closed", "Open"]
+    """A closed gate keeps the workload from preempting others."""
+    last_transition_time: Time
+    """When the position last changed."""
 
 
 class WorkloadStatus(Base):
     """Where the workload stands."""
+
+    validations: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(oldSelf.clusterName) || !has(self.clusterName) || oldSelf.clusterName == self.clusterName",
+            "clusterName is immutable once set",
+        ),
+        Rule(
+            "!has(self.clusterName) || !has(self.nominatedClusterNames) || size(self.nominatedClusterNames) == 0",
+            "clusterName and nominatedClusterNames exclude each other",
+        ),
+    )
 
     conditions: Conditions = []
     """QuotaReserved, Admitted, PodsReady, Evicted, Requeued, Finished."""
@@ -284,18 +381,28 @@ class WorkloadStatus(Base):
     """What it was given, while it holds quota."""
     requeue_state: RequeueState | None = None
     """Past evictions."""
-    reclaimable_pods: Annotated[list[ReclaimablePod], Meta(max_length=8, extra_json_schema=list_map("name"))] = []
-    """Pods whose resources are no longer needed."""
-    admission_checks: Annotated[
-        list[Annotated[dict[str, Any], Meta(extra_json_schema=OPEN)]], Meta(max_length=8, extra_json_schema=ATOMIC)
+    reclaimable_pods: Annotated[
+        list[ReclaimablePod], Meta(max_length=_MOST_POD_SETS, extra_json_schema=list_map("name"))
     ] = []
-    """Accepted for compatibility; not used."""
+    """Pods whose resources are no longer needed."""
+    admission_checks: Annotated[list[AdmissionCheckState], Meta(max_length=8, extra_json_schema=list_map("name"))] = []
+    """The checks that the workload needs, and where they stand."""
+    resource_requests: Annotated[
+        list[PodSetRequest], Meta(max_length=_MOST_POD_SETS, extra_json_schema=list_map("name"))
+    ] = []
+    """What a waiting workload asked for when it was last looked at; empty while it holds quota."""
     accumulated_past_execution_time_seconds: Count | None = None
     """Seconds admitted in earlier runs."""
     scheduling_stats: SchedulingStats | None = None
     """Counts over the workload's life."""
     unhealthy_nodes: Annotated[list[UnhealthyNode], Meta(max_length=8, extra_json_schema=list_map("name"))] = []
     """Nodes that failed under the workload."""
+    preemption_gates: Annotated[list[PreemptionGateState], Meta(max_length=8, extra_json_schema=list_map("name"))] = []
+    """Where the gates of spec.preemptionGates stand."""
+    nominated_cluster_names: Annotated[list[ClusterName], Meta(max_length=20, extra_json_schema=ATOMIC)] = []
+    """Clusters that might run the workload (MultiKueue); Glebe keeps it and does not write it."""
+    cluster_name: ClusterName | None = None
+    """The cluster that runs the workload (MultiKueue); Glebe keeps it and does not write it."""
     forecast: Forecast | None = None
     """When it is expected to start (Glebe's addition to Kueue's kind)."""
 
