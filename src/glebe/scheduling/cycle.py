@@ -24,17 +24,18 @@ from glebe.scheduling.world import Holding, Plan, State, World
 
 
 class Admission(NamedTuple):
-    """One workload that starts now."""
+    """One workload that starts now; with ``fewer`` pods than it asked for if that plan is given."""
 
     line: Line
     group: Group
     rank: int
     fit: Fit
     holding: Holding
+    fewer: Plan | None = None
 
     @property
     def plan(self) -> Plan:
-        return self.group.plan
+        return self.group.plan if self.fewer is None else self.fewer
 
     @property
     def pending(self) -> Pending:
@@ -86,21 +87,6 @@ class Cycle:
             for admission in now:
                 if admission.group.head == DONE:
                     self._waker.compact(admission.line)
-
-    def once(self, lines: list[Line]) -> list[Admission]:
-        """One cycle to the letter of Kueue: the very first of every line is its head, and every blocked head claims."""
-        entries, blocked = [], []
-        for line in lines:
-            group = line.front()
-            if group is None:
-                continue
-            choice = nominate(group.plan, self.state, self.world)
-            if choice is None:
-                blocked.append(line)
-            else:
-                entries.append(_Entry(self._rank(line, group, choice), line, group, choice))
-        entries.sort(key=_key)
-        return self._admit(entries, Claims(blocked, self.state, self.world).listed)
 
     def _head(self, line: Line, groups: list[Group]) -> _Entry | None:
         """Phase 1: the line's first group that fits on the state as it is, out of ``groups``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from glebe.scheduling import explain
 from glebe.scheduling.cycle import Admission, Cycle
@@ -11,8 +11,11 @@ from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.holders import running
 from glebe.scheduling.model import Decision, Outcome, Pending, Reason, Snapshot
 from glebe.scheduling.never import Why
+from glebe.scheduling.nominations import Nominator
+from glebe.scheduling.onecycle import OneCycle, Verdict
 from glebe.scheduling.order import Line, fork, lines, queue_key
 from glebe.scheduling.placement import assignments
+from glebe.scheduling.preemption.roster import Roster
 from glebe.scheduling.world import Holding, State, World
 
 
@@ -25,11 +28,12 @@ class Plateau:
     lines: list[Line]
     admitted: list[Admission]
     holdings: dict[str, Holding]
+    verdicts: dict[str, Verdict] = field(default_factory=dict)  # of the cycle, for some who did not start
 
     def fork(self) -> Plateau:
         """The same standing, to go on from independently."""
         copies = [fork(line) for line in self.lines]
-        return Plateau(self.world, self.state.copy(), copies, self.admitted, self.holdings)
+        return Plateau(self.world, self.state.copy(), copies, self.admitted, self.holdings, self.verdicts)
 
 
 def prepare(snapshot: Snapshot) -> Fleet:
@@ -51,8 +55,15 @@ def decide_one_cycle(snapshot: Snapshot, now: float, *, fleet: Fleet | None = No
     world = World(snapshot, fleet)
     state, holdings = world.state(snapshot.admitted)
     queue_lines = lines(world, snapshot.pending)
-    admitted = Cycle(world, state, queue_lines).once(queue_lines)
-    return decisions(Plateau(world, state, queue_lines, admitted, holdings), now)
+    nominator = Nominator(world, Roster(world, snapshot.admitted, holdings, now), holdings)
+    outcomes = OneCycle(world, state, nominator).run(queue_lines)
+    admitted = []
+    for head in outcomes.started:
+        found = head.nomination
+        fewer = found.plan if found.plan is not head.group.plan else None
+        admitted.append(Admission(head.line, head.group, head.group.head, found.fit, found.holding(), fewer))
+        head.group.advance()
+    return decisions(Plateau(world, state, queue_lines, admitted, holdings, outcomes.verdicts), now)
 
 
 def settle(snapshot: Snapshot, fleet: Fleet | None = None) -> Plateau:
@@ -72,15 +83,19 @@ def decisions(plateau: Plateau, now: float) -> list[Decision]:
     listed = running(plateau.world, plateau.holdings, plateau.admitted, now)
     explainer = explain.Explainer(plateau.world, plateau.state, plateau.lines, listed, now)
     for pending, why in _others(plateau, admitted, explainer):
-        result.append(Decision(pending.key, why.outcome, why.reason, why.message, why.remedy))
+        found = plateau.verdicts.get(pending.key)
+        if found is None:
+            result.append(Decision(pending.key, why.outcome, why.reason, why.message, why.remedy))
+        else:
+            result.append(explain.verdict(pending, found, why))
     return result
 
 
 def admit(admission: Admission, fleet: Fleet) -> Decision:
     placed = assignments(admission.plan, admission.fit, fleet)
-    return Decision(
-        admission.pending.key, Outcome.ADMIT, Reason.ADMITTED, explain.admitted(admission, fleet), "", placed
-    )
+    pending = admission.pending
+    said = explain.admitted(admission, fleet)
+    return Decision(pending.key, Outcome.ADMIT, Reason.ADMITTED, said, "", placed, replaces=pending.replaces)
 
 
 def _others(

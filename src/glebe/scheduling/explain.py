@@ -7,8 +7,9 @@ from glebe.scheduling.claims import claim
 from glebe.scheduling.cycle import Admission
 from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.holders import Holders, Release, Running
-from glebe.scheduling.model import GPU, Outcome, Pending, Reason
+from glebe.scheduling.model import GPU, Decision, Outcome, Pending, Reason
 from glebe.scheduling.never import Why, choices, flavor_names, in_slices, never, of_pods
+from glebe.scheduling.onecycle import Verdict
 from glebe.scheduling.order import Line
 from glebe.scheduling.placement import Choice, nominate, placeable, possible
 from glebe.scheduling.world import Plan, State, World
@@ -22,6 +23,31 @@ def admitted(admission: Admission, fleet: Fleet) -> str:
     where = f" on node {first}" if len(nodes) == 1 else f" on {len(nodes)} nodes" if nodes else ""
     with_flavor = f" with flavor {words.names(flavors)}" if flavors else ""
     return f"admitted by queue {admission.line.queue.name}{with_flavor}{where}"
+
+
+def verdict(pending: Pending, found: Verdict, why: Why) -> Decision:
+    """For a head that the cycle looked at: ``why`` is what the state alone says of it."""
+    outcome = Outcome.WAIT if found.victims or why.outcome is not Outcome.NEVER else why.outcome
+    reason, message, remedy = found.reason, why.message, why.remedy
+    if outcome is Outcome.NEVER:
+        reason = why.reason
+    elif found.victims:
+        leaving = words.names([v.key for v in found.victims], 3)
+        message, remedy = (
+            f"waits until {leaving} have left for it"
+            if len(found.victims) > 1
+            else (f"waits until {leaving} has left for it"),
+            "wait",
+        )
+    elif reason is Reason.WAITING_FOR_PREEMPTED:
+        message, remedy = "it fits as soon as workloads that are being preempted have left", "wait"
+    elif reason is Reason.ADMISSION_GATED:
+        message, remedy = "others would have to leave for it, and its preemption gate is closed", "open the gate"
+    elif pending.invalid:
+        message, remedy = pending.invalid, "correct the workload"
+    elif pending.failed_checks:
+        message, remedy = "an admission check has failed", "wait until it is tried again"
+    return Decision(pending.key, outcome, reason, message, remedy, victims=found.victims, parked=found.parked)
 
 
 class Explainer:

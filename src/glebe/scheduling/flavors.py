@@ -13,7 +13,7 @@ from itertools import islice, product
 from glebe.scheduling.affinity import chosen_by
 from glebe.scheduling.capacity import Shape
 from glebe.scheduling.fleet import PODS, Fleet, PodKind, merged_labels, tolerated
-from glebe.scheduling.model import GPU, ClusterQueue, Flavor, PodSet, ResourceGroup, TopologyMode
+from glebe.scheduling.model import GPU, ClusterQueue, Flavor, PodSet, QuotaCheck, ResourceGroup, TopologyMode
 from glebe.scheduling.quota import Need, QuotaTree
 from glebe.scheduling.topology import Ask
 
@@ -35,6 +35,7 @@ class Option:
     ask: Ask | None
     slot: int
     ask_number: int
+    delayed: bool = False  # its nodes are provisioned after it got its quota, and its pods placed then
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +46,29 @@ class SetPlan:
     usage: Mapping[str, int]  # totals over the pods, for the resources that have quota
     options: tuple[Option, ...]
     refused: tuple[str, ...]
+    uncovered: tuple[str, ...] = ()  # resources that it asks for and that the queue does not list
 
 
 def plan_pod_set(
-    pod_set: PodSet, queue: ClusterQueue, flavors: Mapping[str, Flavor], tree: QuotaTree, fleet: Fleet
+    pod_set: PodSet,
+    queue: ClusterQueue,
+    flavors: Mapping[str, Flavor],
+    tree: QuotaTree,
+    fleet: Fleet,
+    quota_check: QuotaCheck = QuotaCheck.BLOCK_UNDECLARED,
 ) -> SetPlan:
     """All options of a pod set in a queue."""
-    totals = {r: amount * pod_set.count for r, amount in sorted(pod_set.requests.items())}
+    charged = pod_set.requests if pod_set.charged is None else pod_set.charged
+    totals = {r: amount * pod_set.count for r, amount in sorted(charged.items())}
     if any(PODS in g.covered for g in queue.resource_groups):
         totals[PODS] = pod_set.count
     covered = {r for g in queue.resource_groups for r in g.covered}
-    refused = [f"queue {queue.name} has no quota for {r}" for r, n in totals.items() if r not in covered and n > 0]
+    uncovered = tuple(r for r, n in totals.items() if r not in covered and n > 0)
+    refused: list[str] = []
     totals = {r: n for r, n in totals.items() if r in covered}
-    if refused:
-        return SetPlan(pod_set, totals, (), tuple(refused))
+    if uncovered and quota_check is QuotaCheck.BLOCK_UNDECLARED:
+        refused = [f"queue {queue.name} has no quota for {r}" for r in uncovered]
+        return SetPlan(pod_set, totals, (), tuple(refused), uncovered)
     only_placed = all(
         fq.flavor in flavors and flavors[fq.flavor].topology for g in queue.resource_groups for fq in g.flavors
     )
@@ -75,7 +85,7 @@ def plan_pod_set(
         option = _option(pod_set, totals, combination, tree, fleet, refused)
         if option is not None:
             options.append(option)
-    return SetPlan(pod_set, totals, tuple(options), tuple(refused))
+    return SetPlan(pod_set, totals, tuple(options), tuple(refused), uncovered)
 
 
 def _candidates(
@@ -84,7 +94,7 @@ def _candidates(
     known = [flavors[fq.flavor] for fq in group.flavors if fq.flavor in flavors]
     possible, refused = [], []
     for flavor in known:
-        why = _refusal(pod_set, flavor, fleet, only_placed)
+        why = refusal(pod_set, flavor, fleet, only_placed, group.covered)
         if why:
             refused.append(f"flavor {flavor.name}: {why}")
         else:
@@ -92,7 +102,8 @@ def _candidates(
     return possible, refused
 
 
-def _refusal(pod_set: PodSet, flavor: Flavor, fleet: Fleet, only_placed: bool) -> str:
+def refusal(pod_set: PodSet, flavor: Flavor, fleet: Fleet, only_placed: bool, covered: tuple[str, ...]) -> str:
+    """Why the pods cannot use a flavor, ``""`` if they can. ``covered``: the resources of the flavor's group."""
     if not tolerated(flavor.node_taints, pod_set.tolerations + flavor.tolerations):
         taints = ", ".join(f"{t.key}={t.value}:{t.effect}" for t in flavor.node_taints)
         return f"taint {taints} is not tolerated"
@@ -102,7 +113,9 @@ def _refusal(pod_set: PodSet, flavor: Flavor, fleet: Fleet, only_placed: bool) -
     if pod_set.affinity and not chosen_by(pod_set.affinity, flavor.node_labels):
         return "node affinity does not match"
     if flavor.topology is None:
-        return "it has no topology and the pods ask for one" if pod_set.topology is not None else ""
+        # Resources that only quota knows (by transformations) may come from a flavor without topology.
+        places = pod_set.topology is not None and any(r in pod_set.requests for r in covered)
+        return "it has no topology and the pods ask for one" if places else ""
     if pod_set.topology is None:
         return "" if only_placed else "it places by topology and the pods ask for none"
     if pod_set.topology.mode is TopologyMode.UNCONSTRAINED:

@@ -250,6 +250,7 @@ class PodSet:
     affinity: tuple[tuple[Expression, ...], ...] = ()  # required node affinity: terms, one of which must hold
     min_count: int | None = None  # partial admission: so many pods suffice
     preferred: tuple[Preferred, ...] = ()  # preferred node affinity
+    charged: Amounts | None = None  # what each pod counts against quota, if that is not ``requests`` (transformations)
 
 
 @dataclass(frozen=True, slots=True)

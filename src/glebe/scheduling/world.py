@@ -6,8 +6,8 @@ Workloads of one queue with equal pod sets share one ``Plan``: they are equivale
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from glebe.scheduling.asks import ANYTIME, Asks, Bits
 from glebe.scheduling.capacity import NodeState, Shape, Spot
@@ -16,6 +16,9 @@ from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.model import Admitted, ClusterQueue, PodSet, PodSetAssignment, Snapshot
 from glebe.scheduling.quota import Cell, Need, QuotaState, QuotaTree
 from glebe.scheduling.refine import refine
+
+if TYPE_CHECKING:
+    from glebe.scheduling.assigntable import UnitTable
 
 Taken = tuple[tuple[Shape, tuple[Spot, ...]], ...]
 
@@ -31,6 +34,8 @@ class Plan:
     ask_number: int  # its one option's, -1 if it has several
     asks: Bits  # of its first pod set: unless one of these can be placed, it does not fit
     simple: bool  # one pod set: "does not fit" stays true until something is freed
+    fair: bool = False  # its tree shares fairly
+    table: tuple[UnitTable, ...] | None = None  # for the search with preemption, when it is first needed
     possible: bool | None = None  # fits an empty fleet and empty quotas; unknown before it is asked
 
 
@@ -76,10 +81,12 @@ class World:
         self.snapshot = snapshot
         self.fleet = fleet
         self.tree = QuotaTree(snapshot.queues, snapshot.cohorts)
-        self.flavors = {f.name: f for f in snapshot.flavors}
+        aware = snapshot.gates.topology_aware
+        self.flavors = {f.name: f if aware else replace(f, topology=None) for f in snapshot.flavors}
         self.queues = {q.name: q for q in snapshot.queues}
         self.misconfigured = {q.name: why for q in snapshot.queues if (why := self._fault(q))}
         self.pristine = State(QuotaState(self.tree), NodeState.pristine(fleet))
+        self._idle: State | None = None
         self.asks = Asks()
         self._plans: dict[tuple[str, tuple[object, ...]], Plan] = {}
         self._shapes: dict[tuple[tuple[str, int], ...], Shape] = {}
@@ -96,17 +103,34 @@ class World:
                     return f"topology {flavor.topology} of flavor {fq.flavor} does not exist"
         return ""
 
+    def fair(self, node: int) -> bool:
+        """Does the tree of a node share fairly (instantaneously, by shares)?"""
+        switch = self.tree.switch[self.tree.top[node]]
+        return self.snapshot.fair_sharing is not None if switch is None else switch
+
+    @property
+    def idle(self) -> State:
+        """As the fleet is today, with no workload on it and no quota in use. Not to be changed."""
+        if self._idle is None:
+            self._idle = State(QuotaState(self.tree), NodeState.of(self.fleet))
+        return self._idle
+
     def plan(self, queue: ClusterQueue, pod_sets: tuple[PodSet, ...]) -> Plan:
-        key = (queue.name, tuple(_signature(s) for s in pod_sets))
+        key = (queue.name, (queue.delays_topology, *(_signature(s) for s in pod_sets)))
         found = self._plans.get(key)
         if found is None:
-            sets = refine([plan_pod_set(s, queue, self.flavors, self.tree, self.fleet) for s in pod_sets], self.fleet)
+            if not self.snapshot.gates.topology_aware:
+                pod_sets = tuple(replace(s, topology=None) for s in pod_sets)
+            check = self.snapshot.quota_check
+            planned = [plan_pod_set(s, queue, self.flavors, self.tree, self.fleet, check) for s in pod_sets]
+            sets = refine(planned, self.fleet, self.snapshot.gates, queue.delays_topology)
             node = self.tree.queue_index[queue.name]
             only = _only_option(sets)
             quota_key = only.need[0] if only else (-1, 0)
             number = only.ask_number if only else -1
             asks = self.asks.mask(sets[0].options, sets[0].pod_set.count) if sets else ANYTIME
-            found = self._plans[key] = Plan(queue, node, sets, quota_key, number, asks, len(sets) == 1)
+            simple = len(sets) == 1
+            found = self._plans[key] = Plan(queue, node, sets, quota_key, number, asks, simple, self.fair(node))
         return found
 
     def state(self, admitted: Iterable[Admitted]) -> tuple[State, dict[str, Holding]]:
@@ -153,4 +177,7 @@ def _only_option(sets: tuple[SetPlan, ...]) -> Option | None:
 
 def _signature(s: PodSet) -> tuple[object, ...]:
     selector = tuple(sorted(s.node_selector.items())) if s.node_selector else ()
-    return (s.name, s.count, tuple(sorted(s.requests.items())), selector, s.tolerations, s.topology, s.affinity)
+    requests = tuple(sorted(s.requests.items()))
+    charged = None if s.charged is None else tuple(sorted(s.charged.items()))
+    where = (selector, s.tolerations, s.topology, s.affinity, s.preferred)
+    return (s.name, s.count, requests, charged, *where)

@@ -15,6 +15,7 @@ from typing import Any
 
 import kueueworlds as k
 
+from glebe.scheduling.assign import Mode, Rank, Standing
 from glebe.scheduling.decide import decide_one_cycle
 from glebe.scheduling.model import (
     Decision,
@@ -23,7 +24,9 @@ from glebe.scheduling.model import (
     PodSetAssignment,
     Reason,
     Snapshot,
+    VictimReason,
 )
+from glebe.scheduling.nominations import Nominator
 from glebe.scheduling.preemption import search
 from glebe.scheduling.preemption.roster import Roster
 from glebe.scheduling.preemption.trial import Want
@@ -36,16 +39,8 @@ import topologycases
 
 #: Tags of worlds that the model cannot say yet.
 UNSAID = (
-    "admissionChecks",
     "admissionFairSharing",
-    "balancedPlacement",
-    "concurrentAdmission",
-    "elastic",
-    "fairSharing",
     "injectedError",
-    "nodeReplacement",
-    "partialAdmission",
-    "secondPass",
 )
 
 
@@ -60,7 +55,12 @@ def judge(case: k.Case) -> str:
 def cycle(case: k.Case) -> str:
     snapshot = k.cycle_snapshot(case)
     decisions = decide_one_cycle(snapshot, k.time(case["now"]))
-    return _reserved(case, snapshot, decisions) or _evictions(case) or _waiting(case, snapshot, decisions)
+    return (
+        _reserved(case, snapshot, decisions)
+        or _evictions(case, decisions)
+        or _finished(case, decisions)
+        or _waiting(case, snapshot, decisions)
+    )
 
 
 def _reserved(case: k.Case, snapshot: Snapshot, decisions: list[Decision]) -> str:
@@ -92,9 +92,27 @@ def _positive(amounts: Mapping[str, int]) -> dict[str, int]:
     return {r: n for r, n in amounts.items() if n}
 
 
-def _evictions(case: k.Case) -> str:
-    expected = [f"{e['workload']}: {e['reason']}" for e in case["expect"].get("evictions", [])]
-    return f"no evictions instead of {expected}" if expected else ""
+def _evictions(case: k.Case, decisions: list[Decision]) -> str:
+    have = set()
+    for d in decisions:
+        if d.outcome is Outcome.EVICT:
+            have.add((d.key, d.reason.value, ""))
+        for victim in d.victims:
+            if victim.reason is VictimReason.FLAVOR_MIGRATION:
+                have.add((victim.key, victim.reason.value, ""))
+            else:
+                have.add((victim.key, "Preempted", victim.reason.value))
+    evicted = {w["metadata"]["name"] for w in case["input"]["workloads"] if k.condition(w, "Evicted")}
+    have = {e for e in have if e[0].partition("/")[2] not in evicted}  # not anew
+    listed = case["expect"].get("evictions", [])
+    want = {(e["workload"], e["reason"], e.get("preemptionReason") or "") for e in listed}
+    return "" if have == want else f"evictions {sorted(have)} instead of {sorted(want)}"
+
+
+def _finished(case: k.Case, decisions: list[Decision]) -> str:
+    have = {d.replaces for d in decisions if d.outcome is Outcome.ADMIT and d.replaces}
+    want = {f["workload"] for f in case["expect"].get("finished", [])}
+    return "" if have == want else f"finished {sorted(have)} instead of {sorted(want)}"
 
 
 def _waiting(case: k.Case, snapshot: Snapshot, decisions: list[Decision]) -> str:
@@ -120,27 +138,43 @@ def same_topology(expected: Mapping[str, Any] | None, assigned: PodSetAssignment
     return found == Counter({tuple(d["values"]): d["count"] for d in expected["domains"]})
 
 
+STANDINGS = {"NoCandidates": Standing.NO_CANDIDATES, "Preempt": Standing.PREEMPT, "Reclaim": Standing.RECLAIM}
+MODES = {"NoFit": Mode.NO_FIT, "Preempt": Mode.PREEMPT, "DeferredFit": Mode.DEFERRED_FIT, "Fit": Mode.FIT}
+
+
 def flavors(case: k.Case) -> str:
-    """``Preempt`` is no outcome of the core yet: then it only waits, and that is not enough."""
-    (decision,) = decide_one_cycle(k.flavor_snapshot(case), k.time(case["now"]))
-    expected = case["expect"]
-    if expected["mode"] not in ("Fit", "NoFit"):
-        return f"{decision.outcome} ({decision.message}) instead of {expected['mode']}"
-    if (decision.outcome is Outcome.ADMIT) is not (expected["mode"] == "Fit"):
-        return f"{decision.outcome} ({decision.message}) instead of {expected['mode']}"
-    if expected["mode"] == "NoFit":
+    """The search for flavors alone: what preemption could do is told."""
+    snapshot = k.flavor_snapshot(case)
+    world = World(snapshot)
+    state, holdings = world.state(snapshot.admitted)
+    given, expected = case["input"], case["expect"]
+    told = {(r["flavor"], r["resource"]): r for r in given["oracle"].get("results", [])}
+
+    def oracle(cell: int, amount: int) -> Rank:
+        said = told.get(world.tree.cell_names[cell], given["oracle"]["default"])
+        return Rank(STANDINGS[said["result"]], said["borrowAfter"])
+
+    (waiting,) = snapshot.pending
+    if waiting.queue in world.misconfigured:
+        return f"{waiting.queue} cannot work: {world.misconfigured[waiting.queue]}"
+    nominator = Nominator(world, Roster(world, (), holdings, 0.0), holdings)
+    found = nominator.assigned(waiting, world.plan(world.queues[waiting.queue], waiting.pod_sets), state, oracle)
+    if found.mode is not MODES[expected["mode"]]:
+        return f"{found.mode.name} instead of {expected['mode']}"
+    if found.mode is Mode.NO_FIT:
         reason = expected["noFitReason"]
-        return f"{decision.reason} instead of {reason}" if reason and decision.reason != reason else ""
-    used: Counter[tuple[str, str]] = Counter()
-    by_name = {a.pod_set: a for a in decision.assignments}
-    for p in expected["podSets"]:
-        a = by_name[p["name"]]
-        wanted = {r: f["flavor"] for r, f in p["flavors"].items()}
-        if a.count != p["count"] or dict(a.flavors) != wanted:
-            return f"{p['name']}: {a.count} pods on {dict(a.flavors)}, expected {p['count']} on {wanted}"
-        used.update({(a.flavors[r], r): n for r, n in a.usage.items()})
+        return f"{found.reason} instead of {reason}" if reason and found.reason != reason else ""
+    if found.level != expected["borrowing"]:
+        return f"borrows at level {found.level} instead of {expected['borrowing']}"
+    for i, p in enumerate(expected["podSets"]):
+        have = {r: (pick.flavor, pick.mode) for r, pick in found.picks[i].items()}
+        wanted = {r: (f["flavor"], MODES[f["mode"]]) for r, f in p["flavors"].items()}
+        if found.plan.sets[i].pod_set.count != p["count"] or have != wanted:
+            return f"{p['name']}: {have} instead of {wanted}"
+    used = {world.tree.cell_names[cell]: n for cell, n in found.need if n}
     wanted_use = {(u["flavor"], u["resource"]): k.quantity(u["quantity"], u["resource"]) for u in expected["usage"]}
-    return "" if dict(used) == wanted_use else f"uses {dict(used)}, expected {wanted_use}"
+    wanted_use = {cell: n for cell, n in wanted_use.items() if n}
+    return "" if used == wanted_use else f"uses {used}, expected {wanted_use}"
 
 
 def topology(case: k.Case) -> str:

@@ -176,6 +176,11 @@ def base_snapshot(case: Case) -> Snapshot:
                 convert.fungibility(q["spec"].get("flavorFungibility")),
                 afs=q["spec"].get("admissionScope", {}).get("admissionMode") == "UsageBasedAdmissionFairSharing",
                 checks=checks(q["spec"]),
+                migrate_from=q["spec"]
+                .get("concurrentAdmissionPolicy", {})
+                .get("migration", {})
+                .get("constraints", {})
+                .get("lastAcceptableFlavorName", ""),
             )
             for q in objects(case, "clusterQueues")
         ),
@@ -360,5 +365,14 @@ def flavor_snapshot(case: Case) -> Snapshot:
         used = {u["resource"]: quantity(u["quantity"], u["resource"])}
         held = PodSetAssignment("main", 1, {u["resource"]: u["flavor"]}, used)
         running.append(Admitted(f"running-{i}", u["clusterQueue"], 0, 0.0, (), (held,), RunTime(1, 1)))
-    waiting = Pending("w", given["targetClusterQueue"], 0, 0.0, pod_sets, RunTime(1, 1))
-    return replace(base, admitted=tuple(running), pending=(waiting,))
+    replaces = ""
+    if old := given.get("replacedSlice"):
+        replaces = "old"
+        held_by = tuple(
+            PodSetAssignment(p["name"], p.get("count", 1), p["flavors"], amounts(p["requests"])) for p in old["podSets"]
+        )
+        running.append(Admitted(replaces, given["targetClusterQueue"], 0, 0.0, (), held_by, RunTime(1, 1)))
+    reclaimed = {p["name"]: p["count"] for p in given.get("reclaimablePods") or []}
+    pod_sets = tuple(replace(p, count=p.count - reclaimed.get(p.name, 0)) for p in pod_sets)
+    waiting = Pending("w", given["targetClusterQueue"], 0, 0.0, pod_sets, RunTime(1, 1), replaces=replaces)
+    return replace(base, admitted=tuple(running), pending=(waiting,), **policies(case))
