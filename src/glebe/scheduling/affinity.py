@@ -1,10 +1,10 @@
-"""Required node affinity against the labels of flavors and nodes."""
+"""Node affinity, required and preferred, against the labels of flavors and nodes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from glebe.scheduling.model import Expression
+from glebe.scheduling.model import Expression, Preferred
 
 Terms = tuple[tuple[Expression, ...], ...]
 
@@ -25,6 +25,11 @@ def chosen_by(terms: Terms, labels: Mapping[str, str]) -> bool:
 def lets_on(terms: Terms, labels: Mapping[str, str]) -> bool:
     """May pods of this affinity run on a node with these labels? Some term must hold, if there are any."""
     return not terms or any(all(_holds_on(e, labels) for e in term) for term in terms)
+
+
+def liking(preferred: tuple[Preferred, ...], labels: Mapping[str, str]) -> int:
+    """How much pods prefer a node with these labels: the sum of the weights of the terms that hold."""
+    return sum(p.weight for p in preferred if p.term and all(_holds_on(e, labels) for e in p.term))
 
 
 def _holds_on(expression: Expression, labels: Mapping[str, str]) -> bool:

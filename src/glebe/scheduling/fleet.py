@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from glebe.scheduling.affinity import Terms, lets_on
-from glebe.scheduling.model import Flavor, Node, Taint, Toleration, Topology
+from glebe.scheduling.affinity import Terms, lets_on, liking
+from glebe.scheduling.model import Flavor, Node, Preferred, Taint, Toleration, Topology
 
 Ints = NDArray[np.int64]
 HOSTNAME = "kubernetes.io/hostname"
@@ -30,6 +30,7 @@ class PodKind:
     tolerations: tuple[Toleration, ...]
     topology: str | None
     affinity: Terms = ()
+    preferred: tuple[Preferred, ...] = ()
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class Arrangement:
     child: list[Ints]  # per level but the last: domain -> its first domain one level down, plus one end sentinel
     position_list: list[int]  # as ``position``
     domain: list[list[int]]  # per level but the last: position -> domain
+    scores: list[Ints] | None = None  # per level: how much the pods prefer a domain; ``None``: they do not say
 
 
 class Fleet:
@@ -120,7 +122,12 @@ class Fleet:
             chosen = [(path[:-1], i) for path, i in chosen]
         else:
             keys = (*keys, "")
-        return _build(keys, chosen, len(self.nodes))
+        found = _build(keys, chosen, len(self.nodes))
+        if kind.preferred:
+            liked = [liking(kind.preferred, self.nodes[i].labels) for _, i in chosen]
+            scores = np.array(liked, dtype=np.int64)
+            found.scores = [np.add.reduceat(scores, first) if len(first) else scores for first in found.first]
+        return found
 
 
 def _build(keys: tuple[str, ...], chosen: list[tuple[tuple[str, ...], int]], total: int) -> Arrangement:

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from glebe.scheduling import slices
-from glebe.scheduling.capacity import NodeState, Spot
-from glebe.scheduling.flavors import Option, SetPlan
+from glebe.scheduling.flavors import Option
 from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.model import PodSetAssignment, TryNext
+from glebe.scheduling.placing import NO_PREVIOUS, Choice, Previous, Spots, place, placeable, placed
 from glebe.scheduling.quota import Cell, Need
-from glebe.scheduling.refine import units
-from glebe.scheduling.topology import choose, holds
 from glebe.scheduling.world import Holding, Plan, State, World
 
+__all__ = ["Choice", "Fit", "Previous", "Spots", "find", "nominate", "place", "placeable", "placed", "possible"]
 MAX_STEPS = 256  # of the search over flavor combinations of several pod sets
-Choice = tuple[Option, ...]
-Spots = tuple[tuple[Spot, ...], ...]
 
 
 class Fit(NamedTuple):
@@ -62,40 +58,18 @@ def possible(plan: Plan, world: World) -> bool:
     return plan.possible
 
 
-def placeable(plan: SetPlan, option: Option, state: State, world: World) -> bool:
-    """Can the nodes take this one pod set?"""
-    if option.ask is None:
-        return _some_node_is_large_enough(option, world)
-    if option.shape is None:
-        return False
-    nodes = state.nodes
-    known = nodes.known(option.ask_number)
-    if known is not None:
-        return known
-    fits = slices.holds if option.ask.layers else holds
-    answer = fits(nodes.table(option.slot, option.kind, option.shape), option.ask, plan.pod_set.count)
-    nodes.answers[option.ask_number] = (len(nodes.changed), answer)
-    return answer
+def find(
+    plan: Plan, state: State, world: World, choice: Choice | None = None, previous: Previous = NO_PREVIOUS
+) -> Fit | None:
+    """Flavors and nodes for the whole workload; only with the flavors of ``choice`` if that is given.
 
-
-def _some_node_is_large_enough(option: Option, world: World) -> bool:
-    """For pods that the core does not place. A flavor without any node says nothing: nodes may come on demand."""
-    arrangement = world.fleet.arrangement(option.kind)
-    if not len(arrangement.nodes):
-        return True
-    if option.shape is None:
-        return False
-    table = world.pristine.nodes.table(option.slot, option.kind, option.shape)
-    return table.most(table.levels - 1) > 0
-
-
-def find(plan: Plan, state: State, world: World, choice: Choice | None = None) -> Fit | None:
-    """Flavors and nodes for the whole workload; only with the flavors of ``choice`` if that is given."""
+    ``previous``: nodes of the replaced slice of an elastic workload, with a ``choice``; the slice holds nothing.
+    """
     if choice is not None:
         need = total_need(choice)
         if not state.quotas.fits(plan.node, need):
             return None
-        spots = _place(plan, choice, state, world)
+        spots = place(plan, choice, state, world, previous)
         return None if spots is None else Fit(choice, need, spots)
     budget = [MAX_STEPS]
     return _search(plan, state, world, (), budget)
@@ -130,18 +104,6 @@ def total_need(choice: Choice) -> Need:
     return tuple(sorted(total.items()))
 
 
-def _place(plan: Plan, choice: Choice, state: State, world: World) -> Spots | None:
-    """Nodes for every pod set, each seeing what the ones before took. The state is as before afterwards."""
-    if len(choice) == 1:
-        return _place_in_order(plan, choice, state, world, ((0,),))
-    given = units(plan.sets)
-    spots = _place_in_order(plan, choice, state, world, given)
-    if spots is None and len(given) > 1:
-        hardest = tuple(sorted(given, key=lambda unit: _hardness(plan.sets[unit[0]], choice[unit[0]])))
-        spots = _place_in_order(plan, choice, state, world, hardest)
-    return spots
-
-
 def _with_its_group(plan: Plan, chosen: Choice) -> bool:
     """Has the last of ``chosen`` the flavors of its group's other pod set, if that is chosen?"""
     this = plan.sets[len(chosen) - 1].pod_set.topology
@@ -155,61 +117,6 @@ def _with_its_group(plan: Plan, chosen: Choice) -> bool:
                 mine.flavors[r] == option.flavors[r] for r in shared
             )
     return True
-
-
-def _hardness(plan: SetPlan, option: Option) -> tuple[bool, int, int]:
-    required = option.ask is not None and option.ask.required
-    return (not required, -max(option.shape or (0,)), -plan.pod_set.count)
-
-
-def _place_in_order(
-    plan: Plan, choice: Choice, state: State, world: World, order: tuple[tuple[int, ...], ...]
-) -> Spots | None:
-    spots: list[tuple[Spot, ...]] = [()] * len(choice)
-    held: list[int] = []
-    nodes = state.nodes
-    complete = True
-    for unit in order:
-        if len(unit) == 1:
-            found = _place_one(plan.sets[unit[0]], choice[unit[0]], nodes, world)
-        else:
-            found = _place_group(plan, choice, nodes, *unit)
-        complete = found is not None
-        if found is None:
-            break
-        for i, where in zip(unit, found, strict=True):
-            spots[i] = where
-            if len(choice) > 1 and where:
-                nodes.take(choice[i].shape or (), where)
-                held.append(i)
-    for i in held:
-        nodes.give(choice[i].shape or (), spots[i])
-    return tuple(spots) if complete else None
-
-
-def _place_one(this: SetPlan, option: Option, nodes: NodeState, world: World) -> Spots | None:
-    if option.ask is None:
-        return ((),) if _some_node_is_large_enough(option, world) else None
-    if option.shape is None:
-        return None
-    table = nodes.table(option.slot, option.kind, option.shape)
-    if not option.ask.layers:
-        found = choose(table, option.ask, this.pod_set.count)
-        return None if found is None else (found,)
-    placed = slices.choose(table, option.ask, this.pod_set.count)
-    return None if placed is None else (placed.spots,)
-
-
-def _place_group(plan: Plan, choice: Choice, nodes: NodeState, workers: int, leader: int) -> Spots | None:
-    """A leader with its workers, as the workers ask."""
-    mine, its = choice[workers], choice[leader]
-    if mine.ask is None or mine.shape is None or its.shape is None:
-        return None
-    table = nodes.table(mine.slot, mine.kind, mine.shape)
-    allowed = nodes.fleet.arrangement(its.kind)
-    lead = slices.lead(nodes, table.arrangement, mine.shape, its.shape, allowed)
-    placed = slices.choose(table, mine.ask, plan.sets[workers].pod_set.count, lead)
-    return None if placed is None else (placed.spots, ((placed.leader, plan.sets[leader].pod_set.count),))
 
 
 def holding(plan: Plan, fit: Fit) -> Holding:
@@ -227,6 +134,7 @@ def assignments(plan: Plan, fit: Fit, fleet: Fleet) -> tuple[PodSetAssignment, .
             flavors=option.flavors,
             usage=this.usage,
             nodes=tuple((fleet.nodes[n].name, pods) for n, pods in spots),
+            delayed="Pending" if option.delayed else "",
         )
         for this, option, spots in zip(plan.sets, fit.choice, fit.spots, strict=True)
     )

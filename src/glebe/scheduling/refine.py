@@ -1,4 +1,4 @@
-"""What pod sets add to their options where they are placed: required node affinity, slices, leaders with workers."""
+"""What pod sets add to their options where they are placed: node affinity, slices, leaders with workers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,32 @@ from dataclasses import replace
 
 from glebe.scheduling.flavors import Option, SetPlan
 from glebe.scheduling.fleet import Fleet
-from glebe.scheduling.model import TopologyMode, TopologyRequest
+from glebe.scheduling.model import DEFAULT_GATES, Gates, TopologyMode, TopologyRequest
 from glebe.scheduling.topology import Ask
 
 
-def refine(sets: Sequence[SetPlan], fleet: Fleet) -> tuple[SetPlan, ...]:
-    """The same pod sets with what their requests add; options that cannot be are refused with a reason."""
+def refine(
+    sets: Sequence[SetPlan], fleet: Fleet, gates: Gates = DEFAULT_GATES, delays: tuple[str, ...] = ()
+) -> tuple[SetPlan, ...]:
+    """The same pod sets with what their requests add; options that cannot be are refused with a reason.
+
+    :param delays: flavors whose nodes come later: the core places no pods on them yet.
+    """
+    if delays:
+        sets = [_delayed(s, delays) for s in sets]
     grouped = _fault_of_groups(sets)
-    return tuple(_refine(s, fleet, grouped) for s in sets)
+    leaders = {unit[1] for unit in units(sets) if len(unit) == 2}
+    return tuple(_refine(s, fleet, grouped, gates, i in leaders) for i, s in enumerate(sets))
+
+
+def _delayed(this: SetPlan, delays: tuple[str, ...]) -> SetPlan:
+    options = tuple(
+        replace(o, ask=None, delayed=True)
+        if o.ask is not None and not set(delays).isdisjoint(o.flavors.values())
+        else o
+        for o in this.options
+    )
+    return replace(this, options=options)
 
 
 def units(sets: Sequence[SetPlan]) -> tuple[tuple[int, ...], ...]:
@@ -47,36 +65,47 @@ def _fault_of_groups(sets: Sequence[SetPlan]) -> str:
     return ""
 
 
-def _refine(this: SetPlan, fleet: Fleet, fault: str) -> SetPlan:
+def _refine(this: SetPlan, fleet: Fleet, fault: str, gates: Gates, leader: bool) -> SetPlan:
     request = this.pod_set.topology
     cut = request is not None and bool(request.slices or request.group)
-    if not (cut or this.pod_set.affinity):
+    ranked = gates.preferred_affinity and bool(this.pod_set.preferred)
+    balanced = gates.balanced_placement and request is not None and request.mode is TopologyMode.PREFERRED
+    if not (cut or this.pod_set.affinity or ranked or balanced):
         return this
     options, refused = [], list(this.refused)
     for given in this.options:
-        option = _with_affinity(given, this, fleet)
+        option = _with_affinity(given, this, ranked)
         found: Option | str = option
         if cut and request is not None:
-            found = fault or _with_slices(option, request, this.pod_set.count, fleet)
+            asked = replace(request, slices=()) if leader else request  # a leader goes where the workers' slices are
+            found = fault or _with_slices(option, asked, fleet)
         if isinstance(found, str):
             refused.append(found)
         else:
-            options.append(found)
+            options.append(_numbered(_wishing(found, ranked, balanced), this.pod_set.count, fleet))
     return replace(this, options=tuple(options), refused=tuple(refused))
 
 
-def _with_affinity(option: Option, this: SetPlan, fleet: Fleet) -> Option:
+def _with_affinity(option: Option, this: SetPlan, ranked: bool) -> Option:
     """The option on those nodes only that the pods' required affinity lets them on."""
-    terms = this.pod_set.affinity
-    if option.ask is None or not terms:
+    if option.ask is None:
         return option
-    kind = replace(option.kind, affinity=terms)
-    slot = fleet.number((kind, option.shape))
-    number = fleet.number((slot, option.ask, this.pod_set.count))
-    return replace(option, kind=kind, slot=slot, ask_number=number)
+    preferred = this.pod_set.preferred if ranked else ()
+    return replace(option, kind=replace(option.kind, affinity=this.pod_set.affinity, preferred=preferred))
 
 
-def _with_slices(option: Option, request: TopologyRequest, count: int, fleet: Fleet) -> Option | str:
+def _wishing(option: Option, ranked: bool, balanced: bool) -> Option:
+    if option.ask is None or not (ranked or balanced):
+        return option
+    return replace(option, ask=replace(option.ask, ranked=ranked, balanced=balanced))
+
+
+def _numbered(option: Option, count: int, fleet: Fleet) -> Option:
+    slot = fleet.number((option.kind, option.shape))
+    return replace(option, slot=slot, ask_number=fleet.number((slot, option.ask, count)))
+
+
+def _with_slices(option: Option, request: TopologyRequest, fleet: Fleet) -> Option | str:
     """The option with its slices, or why they cannot be."""
     if option.ask is None or option.kind.topology is None or not request.slices:
         return option
@@ -98,4 +127,4 @@ def _with_slices(option: Option, request: TopologyRequest, count: int, fleet: Fl
         above = level
     start = 0 if request.mode is TopologyMode.UNCONSTRAINED else option.ask.level
     ask = Ask(start, option.ask.required, option.ask.scattered, tuple(layers))
-    return replace(option, ask=ask, ask_number=fleet.number((option.slot, ask, count)))
+    return replace(option, ask=ask)

@@ -1,45 +1,70 @@
 """A node of a running gang failed: other nodes for its pods, while the rest of the gang stays where it is.
 
 What the gang asked for holds for the replacement too: the required domain is that of the pods that stay, and pods of a
-broken slice go where the rest of the slice is. Whole slices may move to any domain that the gang may use.
+broken slice go where the rest of the slice is. Whole slices may move to any domain that the gang may use. The nodes
+that take over stand in the failed node's place, so that no other pod changes its rank. Source: KEP-2724 (node failure).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from glebe.scheduling import slices
 from glebe.scheduling.capacity import SlotTable, Spot
+from glebe.scheduling.fleet import Ints
 from glebe.scheduling.topology import Ask
 
 Range = tuple[int, int]
+Layers = tuple[tuple[int, int], ...]
 
 
 def replacement(table: SlotTable, ask: Ask, held: tuple[Spot, ...], failed: int) -> tuple[Spot, ...] | None:
     """Where all pods of the gang are afterwards, in rank order; ``None`` if no nodes can take those of ``failed``.
 
-    :param table: room beside everything that stays; the failed node must have none.
+    :param table: room beside everything that stays.
     :param held: where the gang's pods were.
     """
     kept = tuple(spot for spot in held if spot[0] != failed)
     missing = sum(pods for node, pods in held if node == failed)
     position = table.arrangement.position_list
-    if any(position[node] < 0 for node, _ in kept):
+    if any(node >= len(position) or position[node] < 0 for node, _ in kept):
         return None  # another of its nodes is gone as well
     within, layers = _confined(table, ask, kept, missing)
     start = 0 if within is not None and not ask.required else ask.level
-    placed = slices.choose(table, replace(ask, level=start, layers=layers), missing, within=within)
-    if placed is None:
-        return None
-    pods = dict(kept)
-    for node, more in placed.spots:
-        pods[node] = pods.get(node, 0) + more
-    return tuple(sorted(pods.items(), key=lambda spot: position[spot[0]]))
+    wish = replace(ask, level=start, layers=layers, balanced=False)
+    placed = slices.choose(table, wish, missing, inside=_inside(table, within, failed))
+    return None if placed is None else _in_its_place(held, failed, placed.spots)
 
 
-def _confined(
-    table: SlotTable, ask: Ask, kept: tuple[Spot, ...], missing: int
-) -> tuple[Range | None, tuple[tuple[int, int], ...]]:
+def _inside(table: SlotTable, within: Range | None, failed: int) -> Ints:
+    """By position: where replacements may be, which is never the failed node."""
+    position, count = table.arrangement.position_list, len(table.arrangement.nodes)
+    inside = np.ones(count, dtype=np.int64)
+    if within is not None:
+        inside[: within[0]] = 0
+        inside[within[1] :] = 0
+    if failed < len(position) and position[failed] >= 0:
+        inside[position[failed]] = 0
+    return inside
+
+
+def _in_its_place(held: tuple[Spot, ...], failed: int, found: tuple[Spot, ...]) -> tuple[Spot, ...]:
+    """Ranks in the order of before; neighbours of one node are one."""
+    out: list[Spot] = []
+    for spot in held:
+        for node, pods in found if spot[0] == failed else (spot,):
+            if out and out[-1][0] == node:
+                out[-1] = (node, out[-1][1] + pods)
+            else:
+                out.append((node, pods))
+        if spot[0] == failed:
+            found = ()
+    return tuple(out)
+
+
+def _confined(table: SlotTable, ask: Ask, kept: tuple[Spot, ...], missing: int) -> tuple[Range | None, Layers]:
     """Between which positions the replacement must be, and the slices into which it must be cut."""
     broken = [layer for layer in ask.layers if missing % layer[1]]
     if not kept:

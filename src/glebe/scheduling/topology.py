@@ -22,13 +22,20 @@ NOTHING = 1 << 61
 class Ask:
     """``level`` is an index of the arrangement's levels: where the search for one domain starts.
 
-    With ``layers``, (level, pods) of nested slices with the widest first, ``glebe.scheduling.slices`` places.
+    With ``layers``, (level, pods) of nested slices with the widest first, and for the rarer wishes
+    ``glebe.scheduling.slices`` places.
     """
 
     level: int
     required: bool = False
     scattered: bool = False  # unconstrained
     layers: tuple[tuple[int, int], ...] = ()
+    balanced: bool = False  # preferred: evenly over as few domains as needed, where that is possible
+    ranked: bool = False  # domains that the pods' preferred affinity likes more go first
+
+    @property
+    def special(self) -> bool:
+        return bool(self.layers) or self.balanced or self.ranked
 
 
 def holds(table: SlotTable, ask: Ask, count: int) -> bool:

@@ -12,11 +12,14 @@ from typing import Any
 
 from glebe.kube.quantity import to_int
 from glebe.queueing import convert, topology
+from glebe.queueing.lonepods import owned_by_pod
 from glebe.queueing.nodeuse import NodeUse
 from glebe.scheduling.decide import decide_one_cycle
 from glebe.scheduling.model import (
+    Admitted,
     ClusterQueue,
     FlavorQuotas,
+    Gates,
     Node,
     Outcome,
     Pending,
@@ -29,13 +32,20 @@ from glebe.scheduling.model import (
     TopologyMode,
     TopologyRequest,
 )
-from glebe.scheduling.replacement import replacement
-from glebe.scheduling.world import World
+from glebe.scheduling.placement import assignments, find
+from glebe.scheduling.secondpass import second_pass
+from glebe.scheduling.world import Holding, World
 
 Case = dict[str, Any]
 FAMILIES = ("TestFindTopologyAssignments", "TestFindTopologyAssignmentsMultiLayerReplacement")
 HOST = "kubernetes.io/hostname"
 Domains = Counter[tuple[str, ...]]
+GATES = {
+    "ElasticJobsViaWorkloadSlicesWithTAS": "elastic_with_topology",
+    "SkipReassignmentForPodOwnedWorkloads": "skip_reassignment_of_pods",
+    "TASBalancedPlacement": "balanced_placement",
+    "TASRespectNodeAffinityPreferred": "preferred_affinity",
+}
 
 
 def load(data: Path) -> list[Case]:
@@ -50,10 +60,11 @@ def load(data: Path) -> list[Case]:
 def outcome(case: Case) -> dict[str, Domains | None]:
     """What the core does: by pod set, pods by domain; ``None`` where there is no placement."""
     snapshot = _snapshot(case)
-    nodes = {n.name: n for n in snapshot.nodes}
     if case["input"].get("workload"):
         return _replaced(case, snapshot)
     (pending,) = snapshot.pending
+    if any(p.get("previousAssignment") for p in case["input"]["podSets"]):
+        return _grown(case, snapshot)
     placed: tuple[PodSetAssignment, ...] = ()
     for first in range(len(pending.pod_sets), 0, -1):  # a case says how far the pod sets fit, one after the other
         some = replace(snapshot, pending=(replace(pending, pod_sets=pending.pod_sets[:first]),))
@@ -61,6 +72,11 @@ def outcome(case: Case) -> dict[str, Domains | None]:
         if decision.outcome is Outcome.ADMIT:
             placed = decision.assignments
             break
+    return _shown(case, snapshot, placed)
+
+
+def _shown(case: Case, snapshot: Snapshot, placed: tuple[PodSetAssignment, ...]) -> dict[str, Domains | None]:
+    nodes = {n.name: n for n in snapshot.nodes}
     return dict.fromkeys(case["expect"]["podSets"]) | {
         a.pod_set: _domains(a.nodes, expected(case)[a.pod_set][0] or [HOST], nodes) for a in placed
     }
@@ -106,6 +122,7 @@ def _snapshot(case: Case) -> Snapshot:
         flavors=tuple(convert.flavor(f) for f in _objects(case, "resourceFlavors")),
         queues=(ClusterQueue("q", (group,)),),
         pending=(Pending("w", "q", 0, 0.0, pod_sets, RunTime(1, 1)),),
+        gates=Gates(**{GATES[name]: on for name, on in case["featureGates"].items() if name in GATES}),
     )
 
 
@@ -152,30 +169,52 @@ def _anywhere(found: PodSet) -> PodSet:
     return replace(found, topology=TopologyRequest(TopologyMode.UNCONSTRAINED))
 
 
-def _replaced(case: Case, snapshot: Snapshot) -> dict[str, Domains | None]:
-    """A node failed under a gang, whose own usage the case leaves out."""
+def _grown(case: Case, snapshot: Snapshot) -> dict[str, Domains | None]:
+    """A slice of an elastic workload replaces another, whose own usage the case leaves out."""
     world = World(snapshot)
     (pending,) = snapshot.pending
     plan = world.plan(snapshot.queues[0], pending.pod_sets)
     state, _ = world.state(())
-    status = case["input"]["workload"]["status"]
     hosts = {n.labels.get(HOST, n.name): n.name for n in snapshot.nodes}
-    index = world.fleet.index
-    gone = len(snapshot.nodes)  # the number of a node that is no more
-    failed = index.get(hosts.get(status["unhealthyNodes"][0]["name"], ""), gone)
-    out: dict[str, Domains | None] = {}
-    for this, assigned in zip(plan.sets, status["admission"]["podSetAssignments"], strict=True):
-        (option,) = this.options
-        assert option.ask is not None
-        assert option.shape is not None
-        held = tuple((index.get(hosts.get(h, ""), gone), n) for h, n in topology.decode(assigned["topologyAssignment"]))
-        table = state.nodes.table(option.slot, option.kind, option.shape)
-        found = replacement(table, option.ask, held, failed)
-        named = None if found is None else tuple((snapshot_name(world, n), pods) for n, pods in found)
-        nodes = {n.name: n for n in snapshot.nodes}
-        out[this.pod_set.name] = None if named is None else _domains(named, [HOST], nodes)
-    return out
+    previous = {
+        p["name"]: tuple(
+            (world.fleet.index.get(hosts.get(values[-1], ""), -1), pods)
+            for values, pods in topology.domains(p["previousAssignment"])
+        )
+        for p in case["input"]["podSets"]
+        if p.get("previousAssignment")
+    }
+    choice = tuple(option for this in plan.sets for option in this.options)
+    fit = find(plan, state, world, choice, previous)
+    placed = assignments(plan, fit, world.fleet) if fit is not None else ()
+    return _shown(case, snapshot, placed)
 
 
-def snapshot_name(world: World, node: int) -> str:
-    return world.fleet.nodes[node].name
+def _replaced(case: Case, snapshot: Snapshot) -> dict[str, Domains | None]:
+    """A node failed under a gang, whose own usage the case leaves out."""
+    (pending,) = snapshot.pending
+    given = case["input"]["workload"]
+    hosts = {n.labels.get(HOST, n.name): n.name for n in snapshot.nodes}
+    held = []
+    for assigned in given["status"]["admission"]["podSetAssignments"]:
+        placed = tuple((hosts.get(h, h), n) for h, n in topology.decode(assigned["topologyAssignment"]))
+        held.append(PodSetAssignment(assigned["name"], assigned["count"], {}, {}, placed))
+    running = Admitted(
+        "w",
+        "q",
+        0,
+        0.0,
+        pending.pod_sets,
+        tuple(
+            replace(a, flavors=dict.fromkeys(("pods", *s.requests), "tas"))
+            for a, s in zip(held, pending.pod_sets, strict=True)
+        ),
+        RunTime(1, 1),
+        unhealthy=tuple(hosts.get(n["name"], n["name"]) for n in given["status"]["unhealthyNodes"]),
+        second_pass=True,
+        owned_by_pod=owned_by_pod(given),
+    )
+    world = World(replace(snapshot, admitted=(running,), pending=()))
+    state, _ = world.state(())
+    (decision,) = second_pass(world, state, {"w": Holding(-1, (), ())})
+    return _shown(case, snapshot, decision.assignments if decision.outcome is Outcome.ADMIT else ())

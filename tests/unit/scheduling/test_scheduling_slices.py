@@ -177,12 +177,16 @@ def test_a_failed_nodes_pods_move_and_the_rest_stays(
     moved = replacement(state.table(0, KIND, shape), ask, placed.spots, failed)
     if moved is None:
         return
-    pods = dict(moved)
+    pods: Counter[int] = Counter()
+    for node, more in moved:
+        pods[node] += more
     assert failed not in pods
+    ranks, now = ([n for n, c in where for _ in range(c)] for where in (placed.spots, moved))
+    assert all(after == before for before, after in zip(ranks, now, strict=True) if before != failed)
     assert sum(pods.values()) == count
-    assert all(pods.get(n, 0) >= before for n, before in kept)
+    assert all(pods[n] >= before for n, before in kept)
     assert all(pods[n] <= nodes[n].allocatable[GPU] for n in pods)
-    assert valid(ask, {nodes[n].name: c for n, c in moved}, {n.name: n for n in nodes})
+    assert valid(ask, {nodes[n].name: c for n, c in pods.items()}, {n.name: n for n in nodes})
 
 
 def group(request: TopologyRequest, workers: int, *, leader_gpus: int = 1) -> Pending:
