@@ -50,27 +50,47 @@ class Roster:
         for a in admitted:
             self._by_queue.setdefault(a.queue, []).append(a)
         self._holders: dict[int, list[Holder]] = {}
+        self._known: dict[str, Holder] = {}  # by key, as far as queues were listed
+        self._added: tuple[Holder, ...] = ()
         self.turns = Turns(world.snapshot.afs)
         self._least_lost = world.snapshot.least_lost
 
     def without(self, keys: Iterable[str]) -> Roster:
         """The same roster without some of its holders."""
+        other = self._twin()
+        other._absent = self._absent | frozenset(keys)
+        return other
+
+    def with_holder(self, holder: Holder) -> Roster:
+        """The same roster with one more."""
+        other = self._twin()
+        other._added = (*self._added, holder)
+        return other
+
+    def _twin(self) -> Roster:
         other = Roster.__new__(Roster)
         other.world, other.now, other._holdings = self.world, self.now, self._holdings
-        other._by_queue, other._holders = self._by_queue, self._holders
+        other._by_queue, other._holders, other._known = self._by_queue, self._holders, self._known
         other.turns, other._least_lost = self.turns, self._least_lost
-        other._absent = self._absent | frozenset(keys)
+        other._absent, other._added = self._absent, self._added
         return other
 
     def holding(self, key: str) -> Holding:
         return self._holdings[key]
+
+    def holder(self, key: str) -> Holder:
+        """One of those whom ``of`` has listed."""
+        return self._known[key]
 
     def of(self, node: int) -> list[Holder]:
         """Who holds quota of this queue and may be preempted at all, in no order that means anything."""
         known = self._holders.get(node)
         if known is None:
             known = self._holders[node] = self._read(node)
-        return [h for h in known if h.key not in self._absent] if self._absent else known
+            self._known.update((h.key, h) for h in known)
+        if not self._absent and not self._added:
+            return known
+        return [*(h for h in known if h.key not in self._absent), *(h for h in self._added if h.node == node)]
 
     def _read(self, node: int) -> list[Holder]:
         name = self.world.tree.names[node]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from glebe.scheduling.model import Victim
 from glebe.scheduling.preemption.classical import classical
+from glebe.scheduling.preemption.cycles import returned
 from glebe.scheduling.preemption.fair import fair
 from glebe.scheduling.preemption.roster import Roster
 from glebe.scheduling.preemption.trial import Want
@@ -12,9 +13,23 @@ from glebe.scheduling.world import State, World
 
 __all__ = ["Want", "fair_sharing", "victims"]
 
+NOBODY: frozenset[str] = frozenset()
+
 
 def victims(world: World, state: State, roster: Roster, want: Want) -> tuple[Victim, ...]:
-    """Who must leave, minimal; empty if nobody's leaving makes the workload fit. The state is as before afterwards."""
+    """Who must leave, minimal; empty if nobody's leaving makes the workload fit. The state is as before afterwards.
+
+    Nobody is among them who could preempt this workload in return.
+    """
+    while True:
+        found = _by_rules(world, state, roster, want)
+        guilty = returned(world, state, roster, want, found, _by_rules) if found else NOBODY
+        if not guilty:
+            return found
+        roster = roster.without(guilty)
+
+
+def _by_rules(world: World, state: State, roster: Roster, want: Want) -> tuple[Victim, ...]:
     sharing = fair_sharing(world, want.node)
     if sharing is not None:
         return fair(world, state, roster, want, sharing)
