@@ -16,6 +16,7 @@ from glebe.scheduling.onecycle import OneCycle, Verdict
 from glebe.scheduling.order import Line, fork, lines, queue_key
 from glebe.scheduling.placement import assignments
 from glebe.scheduling.preemption.roster import Roster
+from glebe.scheduling.secondpass import second_pass
 from glebe.scheduling.world import Holding, State, World
 
 
@@ -29,11 +30,13 @@ class Plateau:
     admitted: list[Admission]
     holdings: dict[str, Holding]
     verdicts: dict[str, Verdict] = field(default_factory=dict)  # of the cycle, for some who did not start
+    again: list[Decision] = field(default_factory=list)  # about running workloads that were looked at again
 
     def fork(self) -> Plateau:
         """The same standing, to go on from independently."""
         copies = [fork(line) for line in self.lines]
-        return Plateau(self.world, self.state.copy(), copies, self.admitted, self.holdings, self.verdicts)
+        state = self.state.copy()
+        return Plateau(self.world, state, copies, self.admitted, self.holdings, self.verdicts, self.again)
 
 
 def prepare(snapshot: Snapshot) -> Fleet:
@@ -43,6 +46,8 @@ def prepare(snapshot: Snapshot) -> Fleet:
 
 def decide(snapshot: Snapshot, now: float, *, fleet: Fleet | None = None) -> list[Decision]:
     """One ``Decision`` per pending workload: admissions first, in order, then the others by queue and place.
+
+    Before them come those about running workloads that are looked at again (``Admitted.second_pass``).
 
     ``now`` is in seconds since the epoch and only used for what messages say about the future.
     """
@@ -54,6 +59,7 @@ def decide_one_cycle(snapshot: Snapshot, now: float, *, fleet: Fleet | None = No
     """As ``decide``, but only one cycle of one head per queue, as Kueue does it; for comparison with its scenarios."""
     world = World(snapshot, fleet)
     state, holdings = world.state(snapshot.admitted)
+    again = second_pass(world, state, holdings)
     queue_lines = lines(world, snapshot.pending)
     nominator = Nominator(world, Roster(world, snapshot.admitted, holdings, now), holdings)
     outcomes = OneCycle(world, state, nominator).run(queue_lines)
@@ -63,23 +69,24 @@ def decide_one_cycle(snapshot: Snapshot, now: float, *, fleet: Fleet | None = No
         fewer = found.plan if found.plan is not head.group.plan else None
         admitted.append(Admission(head.line, head.group, head.group.head, found.fit, found.holding(), fewer))
         head.group.advance()
-    return decisions(Plateau(world, state, queue_lines, admitted, holdings, outcomes.verdicts), now)
+    return decisions(Plateau(world, state, queue_lines, admitted, holdings, outcomes.verdicts, again), now)
 
 
 def settle(snapshot: Snapshot, fleet: Fleet | None = None) -> Plateau:
     """Phases 1-4: prepare, order, and run the admission cycle to its end."""
     world = World(snapshot, fleet)
     state, holdings = world.state(snapshot.admitted)
+    again = second_pass(world, state, holdings)
     queue_lines = lines(world, snapshot.pending)
     cycle = Cycle(world, state, queue_lines)
     admitted = cycle.run()
-    return Plateau(world, state, queue_lines, admitted, holdings)
+    return Plateau(world, state, queue_lines, admitted, holdings, again=again)
 
 
 def decisions(plateau: Plateau, now: float) -> list[Decision]:
     """Phase 5: explain."""
     admitted = {a.pending.key: a for a in plateau.admitted}
-    result = [admit(a, plateau.world.fleet) for a in plateau.admitted]
+    result = [*plateau.again, *(admit(a, plateau.world.fleet) for a in plateau.admitted)]
     listed = running(plateau.world, plateau.holdings, plateau.admitted, now)
     explainer = explain.Explainer(plateau.world, plateau.state, plateau.lines, listed, now)
     for pending, why in _others(plateau, admitted, explainer):

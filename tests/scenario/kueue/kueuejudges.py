@@ -65,7 +65,7 @@ def cycle(case: k.Case) -> str:
 
 def _reserved(case: k.Case, snapshot: Snapshot, decisions: list[Decision]) -> str:
     nodes = {n.name: n for n in snapshot.nodes}
-    queues = {p.key: p.queue for p in snapshot.pending}
+    queues = {w.key: w.queue for w in (*snapshot.pending, *snapshot.admitted)}
     started = {d.key: d for d in decisions if d.outcome is Outcome.ADMIT}
     expected = case["expect"]["reserved"]
     if set(started) != set(expected):
@@ -119,7 +119,7 @@ def _waiting(case: k.Case, snapshot: Snapshot, decisions: list[Decision]) -> str
     queues = {p.key: p.queue for p in snapshot.pending}
     have: dict[str, set[str]] = {}
     for d in decisions:
-        if d.outcome is not Outcome.ADMIT and d.reason is not Reason.QUEUE_NOT_FOUND:
+        if d.key in queues and d.outcome is not Outcome.ADMIT and d.reason is not Reason.QUEUE_NOT_FOUND:
             have.setdefault(queues[d.key], set()).add(d.key)
     want: dict[str, set[str]] = {}
     for listed in case["expect"].get("pending", {}).values():

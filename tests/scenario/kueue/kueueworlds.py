@@ -15,6 +15,8 @@ from typing import Any
 
 from glebe.kube.quantity import parse
 from glebe.queueing import convert, topology
+from glebe.queueing.corepolicies import with_checks
+from glebe.queueing.lonepods import owned_by_pod
 from glebe.scheduling.model import (
     Admitted,
     Afs,
@@ -288,7 +290,7 @@ def holder(key: str, w: Mapping[str, Any], hosts: Mapping[str, str], second_pass
         second_pass=key in second_pass,
         flavors=allowed_flavors(meta),
         variant_of=parent(meta, "Workload"),
-        owned_by_pod=bool(parent(meta, "Pod")),
+        owned_by_pod=owned_by_pod(w),
     )
 
 
@@ -332,7 +334,9 @@ def cycle_snapshot(case: Case) -> Snapshot:
         queue = local.get((meta["namespace"], spec.get("queueName", "")))
         if queue and spec.get("active", True) and condition(w, "Finished") is None:
             waiting.append(waiter(key, w, queue))
-    return replace(base, admitted=tuple(admitted), pending=tuple(waiting), **policies(case))
+    known = {c["metadata"]["name"]: c for c in objects(case, "admissionChecks")}
+    queues = tuple(with_checks(q, known) for q in base.queues)
+    return replace(base, queues=queues, admitted=tuple(admitted), pending=tuple(waiting), **policies(case))
 
 
 def assignment(a: Mapping[str, Any], hosts: Mapping[str, str]) -> PodSetAssignment:
