@@ -11,6 +11,7 @@ from glebe.kube import resources as r
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
 from glebe.platform import bootstrap
+from glebe.platform.door import open_door
 from glebe.platform.jobspec import JobRequest, build
 from glebe.platform.webhook import CONFIGURATIONS, NAME, serve
 
@@ -23,7 +24,8 @@ async def test_queued_jobs_are_suspended_and_gated_and_bad_ones_refused(tmp_path
         await peer.ready(client)
         await bootstrap.install_crds(client)
         await bootstrap.wait_established(client)
-        async with serve(client, Env.system(), "glebe-system", "127.0.0.1:0"):
+        env = Env.system()
+        async with open_door(env, "127.0.0.1:0") as door, serve(client, env, "glebe-system", door):
             queued = await client.create(r.JOBS, build(JobRequest(name="queued", command=["x"]))[1])
             assert queued["spec"]["suspend"] is True
             assert queued["spec"]["template"]["spec"]["schedulingGates"] == [{"name": "kueue.x-k8s.io/topology"}]

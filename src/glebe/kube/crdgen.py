@@ -136,7 +136,7 @@ def _version(kind: Kind, name: str, schema: _JSON, columns: tuple[Column, ...], 
         version["subresources"] = {"status": {}}
     if columns:
         version["additionalPrinterColumns"] = [_column(c) for c in columns]
-    if kind.selectable:
+    if kind.selectable and stored:  # upstream refuses a definition in which all versions have the same
         version["selectableFields"] = [{"jsonPath": path} for path in kind.selectable]
     return version
 

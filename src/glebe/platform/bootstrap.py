@@ -58,6 +58,9 @@ async def install_crds(client: Client) -> None:
             await _ensure(client, r.CUSTOM_RESOURCE_DEFINITIONS, wanted)
             continue
         if annotations_of(live).get(HASH_ANNOTATION) != annotations_of(wanted)[HASH_ANNOTATION]:
+            conversion = live["spec"].get("conversion") or {}
+            if ((conversion.get("webhook") or {}).get("clientConfig") or {}).get("url"):  # a controller converts
+                wanted = {**wanted, "spec": {k: v for k, v in wanted["spec"].items() if k != "conversion"}}
             await client.apply(r.CUSTOM_RESOURCE_DEFINITIONS, wanted, field_manager="glebe", force=True)
 
 

@@ -28,6 +28,7 @@ from glebe.kube.kubeconfig import ClientConfig, KubeconfigError, in_cluster_conf
 from glebe.kube.lease import FencedTransport, LeaderElector, LeadershipLost
 from glebe.kube.transport import ConnectionLost
 from glebe.platform import bootstrap
+from glebe.platform.door import Door, open_door, point_conversion
 
 log = logging.getLogger("glebe.platform")
 
@@ -189,21 +190,22 @@ async def run(transport: HttpTransport, env: Env, config: ControllerConfig, *, w
     """Stand for election and run the controllers whenever elected, until cancelled."""
     identity = config.identity or f"{socket.gethostname()}-{os.getpid()}"
     async with AsyncExitStack() as stack:
+        door = await stack.enter_async_context(open_door(env, config.webhook_listen))
         if webhook:
             from glebe.platform.webhook import serve
 
-            await stack.enter_async_context(serve(Client(transport), env, config.namespace, config.webhook_listen))
+            await stack.enter_async_context(serve(Client(transport), env, config.namespace, door))
         while True:
             elector = LeaderElector(Client(transport), env, LEASE, config.namespace, identity)
             fenced = FencedTransport(transport, elector.fence)
             try:
-                await elector.run(_leading(fenced, env, config, identity))
+                await elector.run(_leading(fenced, env, config, identity, door))
             except LeadershipLost as error:
                 log.warning("%s; standing for election again", error)
 
 
 def _leading(
-    fenced: FencedTransport, env: Env, config: ControllerConfig, identity: str
+    fenced: FencedTransport, env: Env, config: ControllerConfig, identity: str, door: Door
 ) -> Callable[[], Awaitable[None]]:
     async def work() -> None:
         from glebe.metering.controller import controllers as metering
@@ -212,6 +214,7 @@ def _leading(
 
         print(f"{identity} leads: queue and ledger run", flush=True)
         client = Client(fenced, field_manager="glebe-controller")
+        await point_conversion(client, door)
         informers = Informers(client, env)
         planner = ProcessPlanner()
         controllers = [

@@ -1,8 +1,7 @@
 """The admission rules as a webhook, for clusters that do not serve MutatingAdmissionPolicy.
 
 It answers from caches of the classes and never calls back into the cluster while a request waits. The cluster must be
-able to reach the address given to ``--webhook-listen``; the certificate's authority is made anew in memory of each
-process's directory and handed over in the MutatingWebhookConfiguration.
+able to reach the address given to ``--webhook-listen`` (:mod:`.door`).
 """
 
 from __future__ import annotations
@@ -10,23 +9,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import socket
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
-import orjson
-
-from glebe.apiserver.auth.pki import Pki
-from glebe.apiserver.http import HttpServer
 from glebe.kube import resources as r
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey
 from glebe.kube.resources import Resource
-from glebe.kube.transport import Request, Response
+from glebe.platform.door import Door, json_answer
 from glebe.queueing.admission import review
 from glebe.queueing.integrations import INTEGRATIONS
 from glebe.queueing.labels import QUEUE_NAME
@@ -46,13 +38,11 @@ CLASSES = (r.WORKLOAD_CLASSES, r.WORKLOAD_PRIORITY_CLASSES, r.PRIORITY_CLASSES)
 
 
 @asynccontextmanager
-async def serve(client: Client, env: Env, namespace: str, listen: str) -> AsyncIterator[str]:
-    """Serve and register the webhook while the block runs; yields its URL.
+async def serve(client: Client, env: Env, namespace: str, door: Door) -> AsyncIterator[None]:
+    """Answer at ``door`` and be registered while the block runs.
 
-    :param listen: HOST:PORT at which the cluster reaches this process; empty: this host's name and any port.
     :param namespace: exempt from the webhook, so that Glebe itself can always start.
     """
-    host, _, port = listen.rpartition(":") if listen else (socket.gethostname(), "", "0")
     informers = Informers(client, env)
     caches = {resource: informers.get(resource) for resource in CLASSES}
     feeding = asyncio.create_task(informers.run())
@@ -61,27 +51,17 @@ async def serve(client: Client, env: Env, namespace: str, listen: str) -> AsyncI
         cache = caches.get(resource)
         return cache.store.get(ObjectKey(client.cluster, "", name)) if cache else None
 
-    async def handle(request: Request) -> Response:
-        if request.path != PATH or request.method != "POST":
-            return Response(404)
-        answer = review(orjson.loads(request.body), find)
-        return Response(200, {"content-type": "application/json"}, orjson.dumps(answer))
-
-    with tempfile.TemporaryDirectory(prefix="glebe-webhook-") as directory:
-        pki = Pki(Path(directory))
-        pki.ensure([host], env.clock.now())
-        server = HttpServer(handle, host=host, port=int(port), tls=pki.server_context())
-        await server.start()
-        try:
-            await informers.wait_synced()
-            await client.apply(CONFIGURATIONS, configuration(f"{server.url}{PATH}", pki.ca_pem, namespace), force=True)
-            log.info("the admission webhook is served at %s", server.url)
-            yield server.url
-        finally:
-            await server.close()
-            feeding.cancel()
-            with suppress(asyncio.CancelledError):
-                await feeding
+    door.paths[PATH] = json_answer(lambda asked: review(asked, find))
+    try:
+        await informers.wait_synced()
+        await client.apply(CONFIGURATIONS, configuration(f"{door.url}{PATH}", door.ca, namespace), force=True)
+        log.info("the admission webhook is served at %s", door.url)
+        yield
+    finally:
+        del door.paths[PATH]
+        feeding.cancel()
+        with suppress(asyncio.CancelledError):
+            await feeding
 
 
 def configuration(url: str, ca: bytes, namespace: str) -> Object:
