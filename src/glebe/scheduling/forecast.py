@@ -1,8 +1,4 @@
-"""``forecast``: the admission cycle run forward in time on predicted run times.
-
-Time jumps from one predicted end to the next; at each, what ended is released and the same ``Cycle`` that decides today
-runs on whoever could profit. Two runs are made: all run times at P50, and all at P90; ``start_p90`` is the
-later of both, since a longer run time elsewhere may by chance let something start earlier.
+"""``forecast``: when everything that waits will start, by running the admission cycle forward (see ``ahead``).
 
 Exactness: with run times as predicted and no new arrivals, the starts are the ones that repeated ``decide`` calls give.
 A class that did not fit is looked at again only after something that it could use was freed; this loses nothing,
@@ -11,29 +7,17 @@ since for a single pod set "does not fit" survives every further admission. Othe
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from glebe.scheduling.cycle import Admission, Cycle
+from glebe.scheduling.ahead import spans
 from glebe.scheduling.decide import Plateau, decisions, settle
 from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.holders import Running, running
-from glebe.scheduling.model import GPU, Forecast, Outcome, Pending, RunTime, Snapshot
+from glebe.scheduling.model import GPU, Forecast, Outcome, Pending, Snapshot
 from glebe.scheduling.order import queue_key
 from glebe.scheduling.quota import Cell
-from glebe.scheduling.runtime import predicted_end
-from glebe.scheduling.world import Holding, Plan, World
-
-Event = tuple[float, int, Holding]  # (end, sequence, what is released)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Predicted starts by workload key; a workload that is not in it does not start before the horizon."""
-
-    starts: dict[str, float]
+from glebe.scheduling.world import Plan, World
 
 
 def forecast(
@@ -53,16 +37,13 @@ def forecast(
     today = {d.key: d for d in decisions(plateau, now)}
     until = now + horizon if horizon is not None else float("inf")
     blockers = _Blockers(plateau, now)
-    most = _simulate(plateau.fork(), now, until, p90=True)
-    half = _simulate(plateau, now, until, p90=False)
     plans = {p.key: g.plan for line in plateau.lines for p, g in zip(line.waiting, line.group_of, strict=True)}
+    expected = spans(plateau, now, until)
     result = []
     for _, waiting in _by_queue(snapshot.pending):
         ahead = 0
         for position, pending in enumerate(waiting[:limit], start=1):
-            start = half.starts.get(pending.key)
-            late = most.starts.get(pending.key)
-            late = None if start is None or late is None else max(start, late)
+            start, late = expected[pending.key]
             decision = today[pending.key]
             plan = plans.get(pending.key)
             waits_for = blockers.before(start, plan) if plan and decision.outcome is Outcome.WAIT else ()
@@ -81,48 +62,6 @@ def _by_queue(pending: Iterable[Pending]) -> list[tuple[str, list[Pending]]]:
     for p in pending:
         by_queue.setdefault(p.queue, []).append(p)
     return [(name, sorted(by_queue[name], key=queue_key)) for name in sorted(by_queue)]
-
-
-def _length(run_time: RunTime, p90: bool) -> float:
-    return run_time.p90 if p90 else run_time.p50
-
-
-def _simulate(plateau: Plateau, now: float, until: float, *, p90: bool) -> Run:
-    """Run the cycle forward from the plateau, whose state is used up by this."""
-    world, state = plateau.world, plateau.state
-    cycle = Cycle(world, state, plateau.lines)
-    starts: dict[str, float] = {}
-    events: list[Event] = []
-    sequence = 0
-    for a in world.snapshot.admitted:
-        holding = plateau.holdings[a.key]
-        end = predicted_end(a.started_at, a.run_time, now, 0.9 if p90 else 0.5)
-        events.append((end, sequence, holding))
-        sequence += 1
-    heapq.heapify(events)
-
-    def start(admissions: list[Admission], at: float) -> None:
-        nonlocal sequence
-        for admission in admissions:
-            pending = admission.pending
-            starts[pending.key] = at
-            end = at + _length(pending.run_time, p90)
-            heapq.heappush(events, (end, sequence, admission.holding))
-            sequence += 1
-
-    start(plateau.admitted, now)
-    left = sum(len(line.waiting) for line in plateau.lines) - len(plateau.admitted)
-    while events and left > 0:
-        at = events[0][0]
-        if at > until:
-            break
-        while events and events[0][0] == at:
-            _, _, holding = heapq.heappop(events)
-            state.release(holding)
-        admissions = cycle.run()
-        start(admissions, at)
-        left -= len(admissions)
-    return Run(starts)
 
 
 class _Blockers:

@@ -1,0 +1,177 @@
+"""The admission cycle run forward in time, several times, on different draws of the run times.
+
+One run ahead jumps from one predicted end to the next; at each, what ended is released and the same ``Cycle`` that
+decides today runs on whoever could profit. The runs differ in the *levels* at which run times are read:
+
+- If every run time is declared (no history), one run reads all at P50 and one all at P90; a start's P90 is the later of
+  both, since a longer run time elsewhere may by chance let something start earlier.
+- Otherwise run times are drawn independently: in ``n`` runs each workload gets the ``n`` levels (i + 0.5) / n in an
+  order of its own (a Latin hypercube), and quantiles of a start are those of its ``n`` starts. Independent draws
+  matter: a hundred jobs ahead do not all take their P90.
+
+Long queues get few runs, and ends that lie close together, compared to how far ahead they are, count as one.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from glebe.scheduling.cycle import Admission, Cycle
+from glebe.scheduling.decide import Plateau
+from glebe.scheduling.model import Snapshot
+from glebe.scheduling.runtime import predicted_end, quantile
+from glebe.scheduling.world import Holding
+
+Event = tuple[float, int, Holding]  # (end, sequence, what is released)
+Level = Callable[[str], float]
+Span = tuple[float | None, float | None]  # P50 and P90 of a start; None: not before the horizon
+
+#: (up to so many workloads, running and waiting; so many runs; ends this close count as one). 5 and 15 levels include
+#: exactly 0.5 and 0.9.
+_EFFORT: tuple[tuple[float, int, float], ...] = (
+    (400, 15, 0.0),
+    (2000, 5, 0.0),
+    (math.inf, 2, 0.03),
+)
+_SECOND = 3000  # starts that the second of two runs looks for
+_WINDOW = 25  # neighbours in the queue, to each side, whose spread over two runs is taken together
+_LEAST_SPREAD = 0.05  # standard deviation of the logarithm of a wait
+_Z90 = 1.2815515655446004
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One run's levels."""
+
+    run: int
+    runs: int
+
+    def __call__(self, key: str) -> float:
+        if self.runs == 2:  # opposite levels: the mean of both runs is less noisy
+            level = (zlib.crc32(key.encode()) & 0xFFFF) / 0x10000 * 0.9 + 0.05
+            return level if self.run == 0 else 1 - level
+        chance = zlib.crc32(key.encode())
+        step = _STEPS[self.runs][chance % len(_STEPS[self.runs])]
+        return ((chance // 64 + step * self.run) % self.runs + 0.5) / self.runs
+
+
+_STEPS = {n: tuple(s for s in range(1, n) if math.gcd(s, n) == 1) for n in (5, 15)}
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """All at one level."""
+
+    level: float
+
+    def __call__(self, key: str) -> float:
+        return self.level
+
+
+def spans(plateau: Plateau, now: float, until: float) -> dict[str, Span]:
+    """P50 and P90 of the start of everything that waits; the plateau's own state is used up by this."""
+    snapshot = plateau.world.snapshot
+    if not _uncertain(snapshot):
+        late = run_ahead(plateau.fork(), now, until, Same(0.9))
+        half = run_ahead(plateau, now, until, Same(0.5))
+        return {p.key: _later(half.get(p.key), late.get(p.key)) for p in snapshot.pending}
+    size = len(snapshot.pending) + len(snapshot.admitted)
+    runs, grain = next((n, g) for limit, n, g in _EFFORT if size <= limit)
+    if runs == 2:
+        other = run_ahead(plateau.fork(), now, until, Draw(1, 2), grain, _SECOND)
+        return _from_two(plateau, run_ahead(plateau, now, until, Draw(0, 2), grain), other, now)
+    last = runs - 1
+    drawn = [run_ahead(plateau.fork() if i < last else plateau, now, until, Draw(i, runs), grain) for i in range(runs)]
+    return {p.key: _quantiles([d.get(p.key) for d in drawn]) for p in snapshot.pending}
+
+
+def run_ahead(
+    plateau: Plateau, now: float, until: float, level: Level, grain: float = 0.0, most: float = math.inf
+) -> dict[str, float]:
+    """Starts by key when run times are read at ``level``, the first ``most`` of them at least.
+
+    Who is not in it does not start before ``until``.
+    """
+    world, state = plateau.world, plateau.state
+    cycle = Cycle(world, state, plateau.lines)
+    starts: dict[str, float] = {}
+    events: list[Event] = []
+    for sequence, a in enumerate(world.snapshot.admitted):
+        events.append((predicted_end(a.started_at, a.run_time, now, level(a.key)), sequence, plateau.holdings[a.key]))
+    heapq.heapify(events)
+    sequence = len(events)
+
+    def start(admissions: list[Admission], at: float) -> None:
+        nonlocal sequence
+        for admission in admissions:
+            pending = admission.pending
+            starts[pending.key] = at
+            end = at + quantile(pending.run_time, level(pending.key))
+            heapq.heappush(events, (end, sequence, admission.holding))
+            sequence += 1
+
+    start(plateau.admitted, now)
+    left = sum(len(line.waiting) for line in plateau.lines) - len(plateau.admitted)
+    while events and left > 0 and len(starts) < most:
+        at = events[0][0]
+        if at > until:
+            break
+        together = at + grain * (at - now)
+        while events and events[0][0] <= together:
+            at, _, holding = heapq.heappop(events)
+            state.release(holding)
+        admissions = cycle.run()
+        start(admissions, at)
+        left -= len(admissions)
+    return starts
+
+
+def _uncertain(snapshot: Snapshot) -> bool:
+    return any(a.run_time.curve for a in snapshot.admitted) or any(p.run_time.curve for p in snapshot.pending)
+
+
+def _later(half: float | None, late: float | None) -> Span:
+    return half, None if half is None or late is None else max(half, late)
+
+
+def _quantiles(starts: list[float | None]) -> Span:
+    """Of ``n`` equally likely starts at the levels (i + 0.5) / n."""
+    found = sorted(math.inf if s is None else s for s in starts)
+    count = len(found)
+    half, late = found[count // 2], found[round(0.9 * count - 0.5)]
+    return (None if half == math.inf else half), (None if late == math.inf else late)
+
+
+def _from_two(plateau: Plateau, one: dict[str, float], other: dict[str, float], now: float) -> dict[str, Span]:
+    """Waits are taken as log-normal, with the spread that a workload's neighbours in its line have in the two runs.
+
+    Whom the second run did not reach has the spread of the last ones before it in the line whom it did.
+    """
+    result: dict[str, Span] = {p.key: (None, None) for p in plateau.world.snapshot.pending}
+    for line in plateau.lines:
+        keys = [p.key for p in line.waiting if p.key in one]
+        logs = [math.log(one[k] - now + 1) for k in keys]
+        apart = [math.log(other[k] - now + 1) - a if k in other else None for k, a in zip(keys, logs, strict=True)]
+        sums = _running_sums([d * d / 2 for d in apart if d is not None])
+        known = len(sums) - 1
+        place = 0
+        for key, a, d in zip(keys, logs, apart, strict=True):
+            low, high = max(0, min(place, known) - _WINDOW), min(known, place + _WINDOW + 1)
+            mean = (sums[high] - sums[low]) / (high - low) if high > low else 0.0
+            spread = max(_LEAST_SPREAD, math.sqrt(max(0.0, mean)))
+            middle = a if d is None else a + d / 2
+            half = now + math.expm1(middle)
+            result[key] = half, (now + math.expm1(middle + _Z90 * spread) if half > now else now)
+            place += d is not None
+    return result
+
+
+def _running_sums(values: Sequence[float]) -> list[float]:
+    sums = [0.0]
+    for value in values:
+        sums.append(sums[-1] + value)
+    return sums
