@@ -14,7 +14,9 @@ from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, is_deleting, key_of, set_condition
 from glebe.kube.quantity import from_int, to_int
 from glebe.queueing import labels, shares
+from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.integrations import read
+from glebe.queueing.localshares import PastUse
 from glebe.queueing.notactedon import findings
 from glebe.queueing.shares import Shares, spec_differs
 from glebe.queueing.tallies import Tallies, Usage, holds_in, local_queue_of
@@ -47,10 +49,11 @@ def flavor_usage(groups: list[dict[str, Any]], usage: Usage, *, borrowed: bool) 
 class QueueStatus:
     """Writes the status of one ClusterQueue or LocalQueue when it differs."""
 
-    def __init__(self, client: Client, informers: Informers, env: Env) -> None:
+    def __init__(self, client: Client, informers: Informers, env: Env, config: Configuration = DEFAULT) -> None:
         self._client = client
         self._env = env
         self._cluster = client.cluster
+        self.past = PastUse(config.admission_fair_sharing)
         self.tallies = Tallies(self._cluster)
         self.shares = Shares(informers, self.tallies)
         self._local = informers.get(r.LOCAL_QUEUES).store
@@ -64,11 +67,22 @@ class QueueStatus:
             queue = self._local.get(key)
             if queue is not None:
                 await self._write(r.LOCAL_QUEUES, queue, self.local_queue(queue))
+                return self._until_sample(queue)
         else:
             queue = await self._guarded(self._queues.get(key))
             if queue is not None:
                 await self._write(r.CLUSTER_QUEUES, queue, self.cluster_queue(queue))
         return None
+
+    def _until_sample(self, queue: Object) -> Result | None:
+        """When the past use of a LocalQueue is to be looked at next, if it matters."""
+        due = self.past.due_in(queue, self._env.clock.now())
+        return None if due is None else Result(requeue_after=due or self.past.sampling)
+
+    def seen(self, old: Object | None, new: Object | None) -> bool:
+        """A workload appeared, changed or vanished; whether that changes what queues tell."""
+        self.past.see(key_of(new or old or {}, self._cluster), new)
+        return self.tallies.change(old, new)
 
     async def _guarded(self, queue: Object | None) -> Object | None:
         """The ClusterQueue with the finalizer that it should have; ``None`` when it was let go.
@@ -137,6 +151,8 @@ class QueueStatus:
             "flavorsReservation": flavor_usage(groups, tally.reserved, borrowed=False),
             "flavorsUsage": flavor_usage(groups, tally.used, borrowed=False),
         }
+        if (sampled := self.past.sample(queue, self._env.clock.now())) is not None:
+            status["fairSharing"] = sampled
         status["conditions"] = self._conditions(queue, r.LOCAL_QUEUES.kind, *state)
         return status
 
@@ -173,9 +189,9 @@ def _index_of(local_queue: Object) -> str:
     return f"{local_queue['metadata']['namespace']}/{local_queue['metadata']['name']}"
 
 
-def build(client: Client, informers: Informers, env: Env) -> list[Controller]:
+def build(client: Client, informers: Informers, env: Env, config: Configuration = DEFAULT) -> list[Controller]:
     """Woken by workloads, queues, flavors, topologies and cohorts; and the one that tells the cohorts' own status."""
-    status = QueueStatus(client, informers, env)
+    status = QueueStatus(client, informers, env, config)
     controller = Controller("queue-status", status.reconcile, env, workers=4)
     local_queues, cluster_queues = informers.get(r.LOCAL_QUEUES), informers.get(r.CLUSTER_QUEUES)
     cluster = client.cluster
@@ -211,7 +227,7 @@ def build(client: Client, informers: Informers, env: Env) -> list[Controller]:
     def everything(_: Object) -> Iterable[ObjectKey]:
         return [*cluster_queues.store.keys(), *local_queues.store.keys()]
 
-    controller.watch(informers.get(r.WORKLOADS), of_workload, when=status.tallies.change)  # counts, too
+    controller.watch(informers.get(r.WORKLOADS), of_workload, when=status.seen)  # counts, too
     controller.watch(local_queues, of_local)
     controller.watch(cluster_queues, of_cluster_queue)
     controller.watch(informers.get(r.RESOURCE_FLAVORS), everything)
