@@ -20,7 +20,7 @@ from glebe.kube.objects import Object, ObjectKey
 from glebe.kube.resources import Resource
 from glebe.platform.door import Door, json_answer
 from glebe.queueing.admission import review
-from glebe.queueing.integrations import INTEGRATIONS
+from glebe.queueing.integrations import switched
 from glebe.queueing.labels import QUEUE_NAME
 
 log = logging.getLogger("glebe.platform")
@@ -74,7 +74,7 @@ def configuration(url: str, ca: bytes, namespace: str) -> Object:
             "operations": ["CREATE"],
             "scope": "Namespaced",
         }
-        for integration in INTEGRATIONS
+        for integration in switched()
     ]
     exempt = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", namespace]}
     return {

@@ -36,7 +36,7 @@ class Queueing:
         self.cycle = cycle.AdmissionCycle(client, env, planner, self.builder, self.notices, self.publisher.poke)
         self._env = env
         self.controllers: list[Controller] = [
-            *(jobs.build(i, client, informers, env, self.notices) for i in integrations.INTEGRATIONS),
+            *(jobs.build(k, client, informers, env, self.notices) for k in integrations.switched() if not k.crd),
             cycle.build(self.cycle, informers, env, client.cluster),
             ungate.build(client, informers, env),
             lifecycle.build(client, informers, env, self.notices),

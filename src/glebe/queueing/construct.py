@@ -10,8 +10,9 @@ from typing import Any
 
 from glebe.kube.objects import Object, annotations_of, labels_of, owner_reference
 from glebe.kube.resources import PRIORITY_CLASSES, WORKLOAD_CLASSES, WORKLOAD_PRIORITY_CLASSES, WORKLOADS, Resource
-from glebe.queueing import labels
-from glebe.queueing.integrations import Find, Integration, pod_count, read
+from glebe.queueing import integrations, labels
+from glebe.queueing.integrations import Find, Integration, PodSetView, read
+from glebe.queueing.jobkinds.shapes import Unreadable
 from glebe.queueing.runtimes import seconds_label
 
 
@@ -33,15 +34,24 @@ def workload_name(integration: Integration, job: Object) -> str:
     return f"{prefix[:247]}-{digest}"
 
 
-def workload_for(integration: Integration, job: Object, priority: Priority) -> Object:
-    """The Workload that queues ``job``."""
-    meta = job["metadata"]
+def workload_for(integration: Integration, job: Object, priority: Priority, find: Find | None = None) -> Object:
+    """The Workload that queues ``job``.
+
+    :raises glebe.queueing.jobkinds.shapes.Unreadable: its pods cannot be told yet.
+    """
+    views = integrations.pod_sets(integration, job, find)
     spec: dict[str, Any] = {
-        "podSets": [_pod_set(job, s.name, s.template, pod_count(job, s)) for s in integration.pod_sets],
-        "queueName": labels_of(job).get(labels.QUEUE_NAME, labels.DEFAULT_QUEUE),
+        "podSets": [pod_set(view) for view in views],
+        "queueName": integrations.queue_of(integration, job) or labels.DEFAULT_QUEUE,
         "priority": priority.value,
         "active": True,
     }
+    return workload_of(job, workload_name(integration, job), spec, priority)
+
+
+def workload_of(job: Object, name: str, spec: dict[str, Any], priority: Priority) -> Object:
+    """A Workload that belongs to ``job``, with what labels and annotations of the job say of it."""
+    meta = job["metadata"]
     if priority.ref:
         spec["priorityClassRef"] = dict(priority.ref)
     bound = seconds_label(labels_of(job), labels.MAX_EXEC_TIME)
@@ -52,7 +62,7 @@ def workload_for(integration: Integration, job: Object, priority: Priority) -> O
         "apiVersion": WORKLOADS.api_version,
         "kind": WORKLOADS.kind,
         "metadata": {
-            "name": workload_name(integration, job),
+            "name": name,
             "namespace": meta["namespace"],
             "labels": {labels.JOB_UID: meta["uid"], **kept},
             "ownerReferences": [owner_reference(job)],
@@ -68,28 +78,35 @@ def workload_for(integration: Integration, job: Object, priority: Priority) -> O
     return workload
 
 
-def _pod_set(job: Object, name: str, template_path: tuple[str, ...], count: int) -> dict[str, Any]:
-    template = copy.deepcopy(read(job, template_path, {}))
+def pod_set(view: PodSetView) -> dict[str, Any]:
+    """``spec.podSets[]`` of a Workload."""
+    template = copy.deepcopy(view.template)
     meta = {k: v for k, v in (template.get("metadata") or {}).items() if k in ("labels", "annotations") and v}
-    pod_set: dict[str, Any] = {
-        "name": name,
-        "count": count,
+    out: dict[str, Any] = {
+        "name": view.name,
+        "count": view.count,
         "template": {"metadata": meta, "spec": template.get("spec") or {}},
     }
+    if view.min_count is not None:
+        out["minCount"] = view.min_count
     request = topology_request(meta.get("annotations") or {})
     if request is not None:
-        request["podIndexLabel"] = labels.COMPLETION_INDEX
-        pod_set["topologyRequest"] = request
-    return pod_set
+        if view.pod_index:
+            request["podIndexLabel"] = view.pod_index
+        if view.group_index and view.groups is not None:
+            request.update(subGroupIndexLabel=view.group_index, subGroupCount=view.groups)
+        out["topologyRequest"] = request
+    return out
 
 
 def topology_request(annotations: dict[str, str]) -> dict[str, Any] | None:
     """``topologyRequest`` from the annotations of a pod template."""
     cut = _slices(annotations)
+    group = {"podSetGroupName": name} if (name := annotations.get(labels.POD_SET_GROUP)) else {}
     if level := annotations.get(labels.REQUIRED_TOPOLOGY):
-        return {"required": level, **cut}
+        return {"required": level, **cut, **group}
     if level := annotations.get(labels.PREFERRED_TOPOLOGY):
-        return {"preferred": level, **cut}
+        return {"preferred": level, **cut, **group}
     if annotations.get(labels.UNCONSTRAINED_TOPOLOGY) == "true":
         return {"unconstrained": True, **cut}
     return cut or None
@@ -134,8 +151,15 @@ def priority_of(integration: Integration, job: Object, find: Find) -> Priority:
         return _from(find, WORKLOAD_PRIORITY_CLASSES, name, ("value",))
     if name := job_labels.get(labels.CLASS):
         return _from(find, WORKLOAD_CLASSES, name, ("spec", "priority"))
-    for source in integration.pod_sets:
-        if name := read(job, (*source.template, "spec", "priorityClassName")):
+    for path in integration.priority:
+        if isinstance(name := read(job, path), str) and name:
+            return _from(find, PRIORITY_CLASSES, name, ("value",))
+    try:
+        views = integrations.pod_sets(integration, job, find)
+    except Unreadable:
+        return Priority(0)  # nothing is made of it before they are told
+    for view in views:
+        if name := read(view.template, ("spec", "priorityClassName")):
             return _from(find, PRIORITY_CLASSES, name, ("value",))
     return Priority(0)
 
@@ -167,3 +191,24 @@ def in_sync(workload: Object, desired: Object) -> bool:
         (workload["metadata"].get("annotations") or {}).get(a) == (desired["metadata"].get("annotations") or {}).get(a)
         for a in (labels.EXPECTED_RUN_TIME, labels.MISSING_CLASS)
     )
+
+
+def still_fits(workload: Object, desired: Object) -> bool:
+    """Whether a job that holds quota is still the one that it was given for.
+
+    Pod templates carry what the admission added, and operators add defaults: as in Kueue, numbers and containers count
+    (kueue:pkg/util/equality). Where fewer pods were admitted than asked for, the number admitted counts as well.
+    """
+    have, want = workload["spec"], desired["spec"]
+    if any(have.get(f) != want.get(f) for f in ("queueName", "maximumExecutionTimeSeconds")):
+        return False
+    if len(have["podSets"]) != len(want["podSets"]):
+        return False
+    given = {a.get("name"): a.get("count") for a in read(workload, ("status", "admission", "podSetAssignments"), ())}
+    for old, new in zip(have["podSets"], want["podSets"], strict=True):
+        if old.get("name") != new["name"] or new["count"] not in (old.get("count"), given.get(old.get("name"))):
+            return False
+        before, after = read(old, ("template", "spec"), {}), new["template"]["spec"]
+        if any((before.get(f) or []) != (after.get(f) or []) for f in ("containers", "initContainers")):
+            return False
+    return True

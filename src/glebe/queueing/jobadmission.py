@@ -14,24 +14,29 @@ from glebe.kube.objects import Object, annotations_of, labels_of
 from glebe.kube.pods import requests_of
 from glebe.kube.quantity import QuantityError, to_int
 from glebe.kube.resources import WORKLOAD_CLASSES
-from glebe.queueing import labels
+from glebe.queueing import integrations, labels
 from glebe.queueing.construct import priority_of, slice_constraints
-from glebe.queueing.integrations import Find, Integration, read
+from glebe.queueing.integrations import Find, Integration, PodSetView, read
+from glebe.queueing.jobkinds.paths import path_text
+from glebe.queueing.jobkinds.shapes import Unreadable
 from glebe.queueing.runtimes import parse_expected, seconds_label
 
+#: Of one workload.
+MAX_POD_SETS = 18
+_NUMBERS = (("spec", "parallelism"), ("spec", "completions"))
 _TOPOLOGY = (labels.REQUIRED_TOPOLOGY, labels.PREFERRED_TOPOLOGY, labels.UNCONSTRAINED_TOPOLOGY)
 
 
 def suspend_and_gate(integration: Integration, job: Object, user: str = "") -> None:
-    """Change ``job`` in place: suspended, its pods gated and labelled."""
+    """Change ``job`` in place: suspended, and its pods gated and labelled where its kind has them so from birth."""
     _put(job, integration.suspend, True)
-    queue = labels_of(job)[labels.QUEUE_NAME]
-    for source in integration.pod_sets:
-        template = read(job, source.template)
+    queue = integrations.queue_of(integration, job)
+    for rule in integration.pod_sets if integration.gated else ():
+        template = read(job, rule.template)
         if not isinstance(template, dict):
             continue  # validation says what is wrong
         meta = _child(template, "metadata")
-        _child(meta, "labels").update({labels.POD_SET: source.name, labels.LOCAL_QUEUE: queue})
+        _child(meta, "labels").update({labels.POD_SET: rule.name, labels.LOCAL_QUEUE: queue})
         if user:
             _child(meta, "annotations").setdefault(labels.SUBMITTED_BY, user)
         spec = _child(template, "spec")
@@ -46,13 +51,12 @@ def check(integration: Integration, job: Object, find: Find) -> list[Cause]:
     """What is wrong with a queued job, by field."""
     causes: list[Cause] = []
     job_labels, notes = labels_of(job), annotations_of(job)
-    for source in integration.pod_sets:
-        for path in source.counts:
-            value = read(job, path)
-            if isinstance(value, int) and value < 0:
-                message = f"Invalid value: {value}: must be greater than or equal to 0"
-                causes.append(Cause("FieldValueInvalid", message, ".".join(path)))
-        causes.extend(_check_template(job, source.template))
+    for path in _NUMBERS:
+        value = read(job, path)
+        if integration.gated and isinstance(value, int) and value < 0:
+            message = f"Invalid value: {value}: must be greater than or equal to 0"
+            causes.append(Cause("FieldValueInvalid", message, path_text(path)))
+    causes.extend(_check_pod_sets(integration, job, find))
     name = job_labels.get(labels.CLASS)
     if name and find(WORKLOAD_CLASSES, name) is None:
         why = (
@@ -74,22 +78,38 @@ def check(integration: Integration, job: Object, find: Find) -> list[Cause]:
     return causes
 
 
-def _check_template(job: Object, path: tuple[str, ...]) -> list[Cause]:
-    notes = read(job, (*path, "metadata", "annotations"), {})
-    field = ".".join((*path, "metadata", "annotations"))
+def _check_pod_sets(integration: Integration, job: Object, find: Find) -> list[Cause]:
+    try:
+        views = integrations.pod_sets(integration, job, find)
+    except Unreadable:
+        return []  # what they are described by may come later
+    causes: list[Cause] = []
+    if len(views) > MAX_POD_SETS:
+        why = f"Too many: {len(views)}: a job has at most {MAX_POD_SETS} sets of pods"
+        causes.append(Cause("FieldValueTooMany", why, "spec"))
+    for view in views:
+        causes.extend(_check_template(view))
+    return causes
+
+
+def _check_template(view: PodSetView) -> list[Cause]:
+    notes = read(view.template, ("metadata", "annotations"), {})
+    where = path_text(view.place) or f"pod set {view.name}"
+    field = f"{where}.metadata.annotations"
     given = [a for a in _TOPOLOGY if a in notes]
     if len(given) > 1:
         why = f"Invalid value: {', '.join(given)}: at most one of them may be given"
         return [Cause("FieldValueInvalid", why, field)]
     if why := _fault_of_slices(notes):
         return [Cause("FieldValueInvalid", f"Invalid value: {why}", field)]
+    spec = view.template.get("spec") or {}
     try:
-        asked = requests_of(read(job, (*path, "spec"), {}))
+        asked = requests_of(spec)
     except (QuantityError, AttributeError, TypeError):
         return []  # the schema says it better
     if all(amount >= 0 for amount in asked.values()):
         return []
-    return list(_negative_amounts(read(job, (*path, "spec"), {}), ".".join((*path, "spec"))))
+    return list(_negative_amounts(spec, f"{where}.spec"))
 
 
 def _fault_of_slices(notes: dict[str, str]) -> str:

@@ -1,13 +1,13 @@
-"""Jobs and their Workloads: one reconciler for every integrated kind.
+"""Jobs and their Workloads: one reconciler for every kind that has a suspend switch.
 
-A job's pods may run exactly while its workload holds quota and is not evicted. Only ``spec.suspend`` of the job is
-ever written.
+A job's pods may run exactly while its workload is admitted and not evicted. What is written into a job is its switch
+and, for kinds whose pods are not gated from birth, what the admission adds to pods (:mod:`.podsetinfo`): in one write
+with the switch, and taken out again in one write with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from glebe.kube import resources as r
 from glebe.kube.client import Client
@@ -16,36 +16,54 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_already_exists, is_not_found
 from glebe.kube.informer import Informers
 from glebe.kube.objects import (
+    EVERY,
     Object,
     ObjectKey,
     annotations_of,
+    cluster_of,
+    condition_is_true,
     controller_of,
     get_condition,
     is_deleting,
     key_of,
     labels_of,
 )
-from glebe.kube.resources import Resource
-from glebe.queueing import convert, integrations, labels, transitions
+from glebe.queueing import convert, integrations, labels, startstop, transitions
 from glebe.queueing.construct import (
     Priority,
     class_text,
     in_sync,
     missing_class,
     priority_of,
+    still_fits,
     workload_for,
     workload_name,
 )
-from glebe.queueing.integrations import Integration, read
+from glebe.queueing.integrations import Integration, JobKinds, read
+from glebe.queueing.jobkinds.shapes import Unreadable
 from glebe.queueing.notices import Notices
+from glebe.queueing.podsetinfo import CannotStart, FlavorGone
+from glebe.queueing.world import CLASSES, World
 
+#: Seconds for which an evicted workload's job may go on: (workload, job, now) -> seconds.
+Grace = Callable[[Object, Object, float], float]
 OWNER_INDEX = "queueing/owner"
 MISSING_INDEX = "queueing/missing-class"
+_UNREADABLE = 10.0
+#: Reason of a workload's end when what was admitted contradicts its job (Kueue's word).
+FAILED_TO_START = "FailedToStart"
+
+
+def no_grace(workload: Object, job: Object, now: float) -> float:
+    """Evicted is stopped."""
+    return 0.0
 
 
 def owner_index(workload: Object) -> Iterable[str]:
     owner = controller_of(workload)
-    return (f"{owner['kind']}/{workload['metadata']['namespace']}/{owner['name']}",) if owner else ()
+    if not owner:
+        return ()
+    return (f"{cluster_of(workload)}/{owner['kind']}/{workload['metadata']['namespace']}/{owner['name']}",)
 
 
 def missing_index(workload: Object) -> Iterable[str]:
@@ -58,77 +76,95 @@ class JobReconciler:
     """Keeps one kind of job and its workloads in step."""
 
     def __init__(
-        self, integration: Integration, client: Client, informers: Informers, env: Env, notices: Notices
+        self,
+        integration: Integration,
+        client: Client,
+        informers: Informers,
+        env: Env,
+        notices: Notices,
+        kinds: JobKinds | None = None,
+        grace: Grace = no_grace,
     ) -> None:
         self._integration = integration
+        self._grace = grace
         self._client = client
         self._env = env
         self._notices = notices
-        self._cluster = client.cluster
+        self._world = World(client, informers, kinds or JobKinds(), integration.needs)
         self._jobs = informers.get(integration.resource).store
         self._workloads = informers.get(r.WORKLOADS, indexers={OWNER_INDEX: owner_index}).store
-        self._classes = {
-            resource: informers.get(resource).store
-            for resource in (r.WORKLOAD_PRIORITY_CLASSES, r.WORKLOAD_CLASSES, r.PRIORITY_CLASSES)
-        }
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
-        kind = self._integration.resource.kind
-        owned = self._workloads.by_index(OWNER_INDEX, f"{kind}/{key.namespace}/{key.name}")
+        kind = self._integration
         job = self._jobs.get(key)
+        owned = self._owned(key)
         # 1. no job, or not a queued one: no workload
-        if job is None or not integrations.is_queued(job):
+        if job is None or not integrations.is_queued(job, kind) or self._is_somebodys(job):
             for orphan in owned:
                 await self._delete(orphan)
             return None
-        if is_deleting(job):
+        if is_deleting(job) or integrations.is_skipped(kind, job):
             return None
         # 2. workloads of an earlier job of this name go
-        name, uid = workload_name(self._integration, job), job["metadata"]["uid"]
+        name, uid = workload_name(kind, job), job["metadata"]["uid"]
         for stray in owned:
             if stray["metadata"]["name"] != name or (controller_of(stray) or {}).get("uid") != uid:
                 await self._delete(stray)
-        workload = self._workloads.get(ObjectKey(self._cluster, key.namespace, name))
+        workload = self._workloads.get(ObjectKey(key.cluster, key.namespace, name))
         # 3. the job has ended
-        if (end := integrations.finished(self._integration, job)) is not None:
+        if (end := integrations.finished(kind, job)) is not None:
             if workload is not None and not convert.is_finished(workload):
                 await self._finish(workload, *end)
             return None
-        # 4. there is one workload, and it says what the job says
-        desired = self._desired(job, workload)
+        return await self._accompany(job, workload)
+
+    async def _accompany(self, job: Object, workload: Object | None) -> Result | None:
+        """A job that goes on: there is one workload, it says what the job says, and the job runs while it may."""
+        try:
+            desired = self._desired(job, workload)
+        except Unreadable as why:
+            self._notices.say_of(job, "Warning", "PodsUnknown", f"the job's pods cannot be told: {why}")
+            return Result(requeue_after=_UNREADABLE)
         if workload is None:
-            await self._create(job, desired)
+            if await self._stopped(job, None):  # quota is asked for when no pods of an earlier run are there
+                await self._create(job, desired)
             return None
         if is_deleting(workload):
             return None
         if convert.is_finished(workload):
-            await self._delete(workload)  # a finished workload cannot start again, but its job goes on
+            if (get_condition(workload, labels.FINISHED) or {}).get("reason") != FAILED_TO_START:
+                await self._delete(workload)  # a finished workload cannot start again, but its job goes on
             return None
         if not self._same(workload, desired):
             await self._sync(job, workload, desired)
             return None
-        # 5. the job runs exactly while it may
-        await self._steer(job, workload)
-        return None
+        return await self._steer(job, workload)
+
+    def _owned(self, key: ObjectKey) -> list[Object]:
+        cluster = key.cluster if self._client.cluster == EVERY else ""
+        kind = self._integration.resource.kind
+        return self._workloads.by_index(OWNER_INDEX, f"{cluster}/{kind}/{key.namespace}/{key.name}")
+
+    def _is_somebodys(self, job: Object) -> bool:
+        """Whether it is a part of another queued job: that one stands in the queue, not this."""
+        return self._world.queued_owner(job) is not None
 
     def _desired(self, job: Object, workload: Object | None) -> Object:
         """The workload that the job should have, marked where a class is missing: then the queue says so."""
-
-        def find(resource: Resource, name: str) -> Object | None:
-            return self._classes[resource].get(ObjectKey(self._cluster, "", name))
-
+        find = self._world.finder(job)
         missing = missing_class(self._integration, job, find)
         priority = priority_of(self._integration, job, find)
         if workload is not None and (convert.holds_quota(workload) or missing in _known_classes(workload)):
             missing = ""  # it was there once; and a typo in a label ends no run
         if missing or priority.missing:
             priority = Priority(0, missing=missing)
-        return workload_for(self._integration, job, priority)
+        return workload_for(self._integration, job, priority, find)
 
     def _same(self, workload: Object, desired: Object) -> bool:
         # A class may vanish or change its value later: its priority at creation stays until the job names another.
         have, want = workload["spec"].get("priorityClassRef"), desired["spec"].get("priorityClassRef")
-        return in_sync(workload, desired) and (want is None or have == want)
+        agree = still_fits if convert.holds_quota(workload) else in_sync
+        return agree(workload, desired) and (want is None or have == want)
 
     async def _create(self, job: Object, desired: Object) -> None:
         if not await self._still_there(job):
@@ -136,7 +172,7 @@ class JobReconciler:
         now = format_micro_time(self._env.clock.now())
         desired["metadata"].setdefault("annotations", {})[labels.SUBMITTED_AT] = now
         try:
-            await self._client.create(r.WORKLOADS, desired)
+            await self._at(job).create(r.WORKLOADS, desired)
         except Exception as error:
             if not is_already_exists(error):
                 raise
@@ -145,7 +181,7 @@ class JobReconciler:
         """Ask the server, not the cache: behind a silent watch, garbage collection would take each new one away."""
         meta = job["metadata"]
         try:
-            found = await self._client.get(self._integration.resource, meta["name"], meta["namespace"])
+            found = await self._at(job).get(self._integration.resource, meta["name"], meta["namespace"])
         except ApiError as error:
             if is_not_found(error):
                 return False
@@ -157,7 +193,7 @@ class JobReconciler:
         if is_deleting(workload):
             return
         try:
-            await self._client.delete(r.WORKLOADS, meta["name"], meta["namespace"], uid=meta["uid"])
+            await self._at(workload).delete(r.WORKLOADS, meta["name"], meta["namespace"], uid=meta["uid"])
         except Exception as error:
             if not is_not_found(error):
                 raise
@@ -165,60 +201,96 @@ class JobReconciler:
     async def _finish(self, workload: Object, reason: str, message: str) -> None:
         done = transitions.finish(workload, reason, message, self._env.clock.now())
         await self._client.update_status(r.WORKLOADS, done)
-        self._notices.say(workload, "Normal", "Finished", message)
+        self._notices.say(workload, "Normal" if reason != FAILED_TO_START else "Warning", "Finished", message)
 
     async def _sync(self, job: Object, workload: Object, desired: Object) -> None:
         """The job was changed: the waiting workload follows; one that holds quota is stopped and made anew."""
         if not convert.holds_quota(workload):
             spec = {**workload["spec"], **desired["spec"], "active": workload["spec"].get("active", True)}
-            for name in ("maximumExecutionTimeSeconds", "priorityClassRef"):
-                if name not in desired["spec"]:
-                    spec.pop(name, None)
-            notes = {**(workload["metadata"].get("annotations") or {})}
-            for name in (labels.EXPECTED_RUN_TIME, labels.MISSING_CLASS):
-                notes.pop(name, None)
-            notes.update(desired["metadata"].get("annotations") or {})
-            meta = {**workload["metadata"], "annotations": notes, "labels": desired["metadata"]["labels"]}
-            await self._client.update(r.WORKLOADS, {**workload, "metadata": meta, "spec": spec})
+            for field in ("maximumExecutionTimeSeconds", "priorityClassRef"):
+                if field not in desired["spec"]:
+                    spec.pop(field, None)
+            meta = {**workload["metadata"], "labels": desired["metadata"]["labels"]}
+            notes = {**annotations_of(workload), **annotations_of(desired)}
+            for note in (labels.MISSING_CLASS, labels.EXPECTED_RUN_TIME):
+                if note not in annotations_of(desired):
+                    notes.pop(note, None)
+            await self._client.update(
+                r.WORKLOADS, {**workload, "metadata": {**meta, "annotations": notes}, "spec": spec}
+            )
             return
-        if await self._stopped(job):
+        if await self._stopped(job, workload):
             await self._delete(workload)
 
-    async def _steer(self, job: Object, workload: Object) -> None:
+    async def _steer(self, job: Object, workload: Object) -> Result | None:
         now = self._env.clock.now()
         if not convert.holds_quota(workload):
             if not integrations.is_suspended(self._integration, job):
-                await self._suspend(job, True)
-            return
+                await self._stopped(job, workload)
+            elif integrations.is_on_hold(self._integration, job):
+                self._notices.say(workload, "Warning", labels.ON_HOLD, "the job asks for nothing as it is")
+            return None
         if transitions.is_evicted(workload):
-            if await self._stopped(job):
+            if (left := self._grace(workload, job, now)) > 0:
+                return Result(requeue_after=left)
+            if await self._stopped(job, workload):
                 await self._client.update_status(r.WORKLOADS, transitions.release(workload, now))
-            return
-        if not convert.is_active(workload):
-            return  # its eviction is on the way
+            return None
+        if not convert.is_active(workload) or not condition_is_true(workload, labels.ADMITTED):
+            return None  # its eviction is on the way, or checks are not passed yet
         if integrations.is_suspended(self._integration, job):
-            await self._suspend(job, False)
+            return await self._start(job, workload)
+        await self._report(job, workload, now)
+        return None
+
+    async def _report(self, job: Object, workload: Object, now: float) -> None:
+        """What a running job's status says of its pods: done for good, ready."""
+        done = integrations.reclaimable(self._integration, job)
+        known = read(workload, ("status", "reclaimablePods"), [])
+        more = {d["name"]: d["count"] for d in done}
+        if done != known and all(more.get(k["name"], 0) >= k["count"] for k in known):
+            await self._client.update_status(r.WORKLOADS, transitions.with_status(workload, now, reclaimablePods=done))
             return
-        ready = integrations.pods_ready(self._integration, job)
+        count = sum(a.count for a in convert.assignments(workload))
+        ready = integrations.pods_ready(self._integration, job, count)
         condition = get_condition(workload, labels.PODS_READY)
         if condition is None or (condition["status"] == "True") != ready:
             await self._client.update_status(r.WORKLOADS, transitions.pods_ready(workload, ready, now))
 
-    async def _stopped(self, job: Object) -> bool:
-        """Suspend the job; whether all its pods are gone."""
-        if not integrations.is_suspended(self._integration, job):
-            await self._suspend(job, True)
-            return False
-        return not int(read(job, self._integration.active, 0))
+    async def _start(self, job: Object, workload: Object) -> Result | None:
+        find = self._world.finder(job)
+        try:
+            started = startstop.started(self._integration, job, workload, self._world.flavor, find)
+        except FlavorGone:
+            return Result(requeue_after=_UNREADABLE)
+        except CannotStart as why:
+            await self._finish(workload, FAILED_TO_START, str(why))
+            return None
+        await self._write(job, started)
+        return None
 
-    async def _suspend(self, job: Object, value: bool) -> None:
-        patch: dict[str, Any] = {"metadata": {"resourceVersion": job["metadata"]["resourceVersion"]}}
-        at = patch
-        for name in self._integration.suspend[:-1]:
-            at = at.setdefault(name, {})
-        at[self._integration.suspend[-1]] = value
+    async def _stopped(self, job: Object, workload: Object | None) -> bool:
+        """Suspend the job and take out what the start put in; whether all its pods are gone."""
+        if integrations.is_suspended(self._integration, job) and not startstop.is_changed(self._integration, job):
+            return not integrations.is_active(self._integration, job)
+        find = self._world.finder(job)
+        wanted = startstop.stopped(self._integration, job, workload, find)
+        if await self._write(job, wanted):
+            return False
+        return not integrations.is_active(self._integration, job)
+
+    async def _write(self, job: Object, wanted: Object) -> bool:
+        """Patch what differs; whether anything did."""
+        patch = startstop.difference(job, wanted)
+        if not patch:
+            return False
         meta = job["metadata"]
-        await self._client.patch(self._integration.resource, meta["name"], patch, meta["namespace"])
+        patch.setdefault("metadata", {})["resourceVersion"] = meta["resourceVersion"]
+        await self._at(job).patch(self._integration.resource, meta["name"], patch, meta["namespace"])
+        return True
+
+    def _at(self, obj: Object) -> Client:
+        return self._client.at(cluster_of(obj))
 
 
 def _known_classes(workload: Object) -> set[str]:
@@ -230,37 +302,57 @@ def _known_classes(workload: Object) -> set[str]:
     return known | ({class_text(r.WORKLOAD_CLASSES.kind, name)} if name else set())
 
 
-def build(integration: Integration, client: Client, informers: Informers, env: Env, notices: Notices) -> Controller:
+def build(
+    integration: Integration,
+    client: Client,
+    informers: Informers,
+    env: Env,
+    notices: Notices,
+    kinds: JobKinds | None = None,
+    grace: Grace = no_grace,
+) -> Controller:
     """The controller of one kind of job."""
-    reconciler = JobReconciler(integration, client, informers, env, notices)
-    controller = Controller(f"queue-{integration.resource.plural}", reconciler.reconcile, env, workers=4)
-    controller.watch(informers.get(integration.resource), when=_is_ours)
+    reconciler = JobReconciler(integration, client, informers, env, notices, kinds, grace)
+    kind = integration.resource.kind
+    name = f"queue-{integration.resource.plural}"
+    controller = Controller(name, reconciler.reconcile, env, workers=4)
+
+    def is_ours(old: Object | None, new: Object | None) -> bool:
+        return any(job is not None and integrations.is_queued(job, integration) for job in (old, new))
+
+    controller.watch(informers.get(integration.resource), when=is_ours)
 
     def owner(workload: Object) -> Iterable[ObjectKey]:
         ref = controller_of(workload)
-        if ref is not None and ref["kind"] == integration.resource.kind:
-            yield ObjectKey(client.cluster, workload["metadata"]["namespace"], ref["name"])
+        if ref is not None and (ref["apiVersion"], ref["kind"]) == (integration.resource.api_version, kind):
+            yield key_of(workload, client.cluster)._replace(name=ref["name"])
 
     controller.watch(informers.get(r.WORKLOADS), owner)
-    workloads = informers.get(r.WORKLOADS, indexers={MISSING_INDEX: missing_index}).store
-    for resource in (r.WORKLOAD_PRIORITY_CLASSES, r.WORKLOAD_CLASSES, r.PRIORITY_CLASSES):
-
-        def waiting_for(found: Object, kind: str = resource.kind) -> Iterable[ObjectKey]:
-            for workload in workloads.by_index(MISSING_INDEX, class_text(kind, found["metadata"]["name"])):
-                yield from owner(workload)
-
-        controller.watch(informers.get(resource), waiting_for)  # also: in sync before the first workload is made
+    watch_classes(controller, informers, owner)
     return controller
 
 
-def _is_ours(old: Object | None, new: Object | None) -> bool:
-    return any(job is not None and integrations.is_queued(job) for job in (old, new))
+def watch_classes(
+    controller: Controller, informers: Informers, to_keys: Callable[[Object], Iterable[ObjectKey]]
+) -> None:
+    """Wake those who wait for a class when it appears; also: classes are in sync before the first workload is made."""
+    workloads = informers.get(r.WORKLOADS, indexers={MISSING_INDEX: missing_index}).store
+    for resource in CLASSES:
+
+        def waiting_for(found: Object, kind: str = resource.kind) -> Iterable[ObjectKey]:
+            for workload in workloads.by_index(MISSING_INDEX, class_text(kind, found["metadata"]["name"])):
+                yield from to_keys(workload)
+
+        controller.watch(informers.get(resource), waiting_for)
 
 
-def job_of(workload: Object, informers: Informers, cluster: str) -> tuple[Integration, Object] | None:
+def job_of(
+    workload: Object, informers: Informers, cluster: str, kinds: JobKinds | None = None
+) -> tuple[Integration, Object] | None:
     """The job that a workload stands for, as the informers know it."""
     ref = controller_of(workload)
-    integration = integrations.for_kind(ref["apiVersion"], ref["kind"]) if ref else None
+    find = kinds.for_kind if kinds is not None else integrations.for_kind
+    integration = find(ref["apiVersion"], ref["kind"]) if ref else None
     if ref is None or integration is None:
         return None
     key = key_of(workload, cluster)._replace(name=ref["name"])

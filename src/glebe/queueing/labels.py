@@ -33,9 +33,17 @@ FIELDS_OF_V1BETA1 = "glebe.dev/fields-of-v1beta1"
 FIELDS_OF_V1BETA2 = "glebe.dev/fields-of-v1beta2"
 MISSING_CLASS = "glebe.dev/missing-class"
 
+PRIORITY_BOOST = PREFIX + "priority-boost"
+ADMISSION_GATED_BY = PREFIX + "admission-gated-by"
+ELASTIC_JOB = PREFIX + "elastic-job"
+SLICE_NAME = PREFIX + "workload-slice-name"
+REPLACEMENT_FOR = PREFIX + "workload-slice-replacement-for"
+
 # Of classes and queues.
 ADMISSION_CHECKS = "glebe.dev/admission-checks"
 MINIMUM_RUN_TIME = "glebe.dev/minimum-run-time"
+#: On a root Cohort: whether its tree shares fairly (Enabled, Disabled), whatever the configuration says.
+FAIR_SHARING = "glebe.dev/fair-sharing"
 
 # Before a preemption: what a job asks for, what it is told, what it answers.
 CHECKPOINT_GRACE = "glebe.dev/checkpoint-grace"

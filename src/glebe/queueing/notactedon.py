@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glebe.kube.objects import Object, annotations_of, labels_of
-from glebe.queueing.integrations import Integration, read
+from glebe.queueing.integrations import Integration, pod_sets, read
+from glebe.queueing.jobkinds.paths import path_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,11 @@ JOB_LABELS: dict[str, str] = {
 }
 #: The same with annotations.
 JOB_ANNOTATIONS: dict[str, str] = {
-    "kueue.x-k8s.io/job-min-parallelism": "The fewest pods with which the job may start",
     "kueue.x-k8s.io/job-completions-equal-parallelism": "Completions follow the parallelism",
     "kueue.x-k8s.io/elastic-job": "The number of pods may change while the job runs",
 }
 #: The same on pod templates.
-POD_ANNOTATIONS: dict[str, str] = {
-    "kueue.x-k8s.io/podset-group-name": "Pod sets of one name get the same flavor and domain",
-}
+POD_ANNOTATIONS: dict[str, str] = {}
 
 
 def findings(kind: str, obj: Object) -> list[str]:
@@ -92,9 +90,9 @@ def job_findings(integration: Integration, job: Object) -> list[str]:
     """What a queued job asks for in vain by labels and annotations, one sentence each."""
     out = list(_named("metadata.labels", labels_of(job), JOB_LABELS))
     out.extend(_named("metadata.annotations", annotations_of(job), JOB_ANNOTATIONS))
-    for source in integration.pod_sets:
-        path = (*source.template, "metadata", "annotations")
-        out.extend(_named(".".join(path), read(job, path, {}), POD_ANNOTATIONS))
+    for view in pod_sets(integration, job):
+        notes = read(view.template, ("metadata", "annotations"), {})
+        out.extend(_named(path_text((*view.place, "metadata", "annotations")), notes, POD_ANNOTATIONS))
     return out
 
 

@@ -34,6 +34,10 @@ class Notices:
         del waiting[:-_KEPT]
         self.controller.queue.add(key)
 
+    def say_of(self, obj: Object, kind: str, reason: str, message: str) -> None:
+        """The same of an object that has no workload (yet)."""
+        self.say(obj, kind, reason, message)
+
     async def _reconcile(self, key: ObjectKey) -> Result | None:
         for workload, kind, reason, message in self._waiting.pop(key, ()):
             await self._recorder.event(workload, kind, reason, message)

@@ -12,7 +12,7 @@ from typing import Any
 from glebe.kube.objects import Object
 from glebe.kube.resources import LOCAL_QUEUES, Resource
 from glebe.queueing import labels
-from glebe.queueing.integrations import INTEGRATIONS, Integration
+from glebe.queueing.integrations import Integration, switched
 
 GROUP = "admissionregistration.k8s.io"
 #: Served by Kubernetes 1.36 and later; ``v1beta1`` has the same fields and is served by 1.34 and 1.35.
@@ -40,7 +40,7 @@ VALIDATING_BINDINGS = Resource(
 def objects(version: str = "v1") -> list[Object]:
     """All policies and bindings; ``version`` is that of the mutating ones."""
     out: list[Object] = []
-    for integration in INTEGRATIONS:
+    for integration in switched():
         kind = integration.resource.plural
         named = f"object.metadata.?labels['{labels.QUEUE_NAME}'].orValue('') != ''"
         out.append(_policy(version, f"glebe-queue-{kind}", integration, named, suspend_and_gate(integration)))
@@ -64,7 +64,7 @@ def suspend_and_gate(integration: Integration, queue: str = "") -> str:
     """CEL for the JSON patch that suspends a job and gates its pods; ``queue`` is CEL for the queue's name."""
     queue = queue or f'object.metadata.labels["{labels.QUEUE_NAME}"]'
     parts = [f'[JSONPatch{{op: "add", path: "/{"/".join(integration.suspend)}", value: true}}]']
-    for source in integration.pod_sets:
+    for source in integration.pod_sets if integration.gated else ():
         template, path = "object." + ".".join(source.template), "/" + "/".join(source.template)
         meta = f"{template}.metadata"
         parts.append(_unless(f"has({meta})", _add(f'"{path}/metadata"', "{}")))

@@ -1,14 +1,15 @@
 """Releases the pods of an admitted workload: all of a gang at once, each rank onto its node.
 
 Pods are created with a scheduling gate. When as many exist as the gang needs, they get their node and lose the gate.
-Pods that replace others of a running gang are released at once, onto the node of their rank or a freed one.
+Pods that replace others of a running gang are released at once, onto the node of their rank or a freed one. Kinds whose
+operators make pods one after the other get them released as they come: their places are kept for them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,20 +19,55 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import is_conflict, is_not_found
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, annotations_of, controller_of, is_deleting, labels_of
+from glebe.kube.objects import (
+    Object,
+    ObjectKey,
+    annotations_of,
+    cluster_of,
+    condition_is_true,
+    controller_of,
+    is_deleting,
+    key_of,
+    labels_of,
+)
 from glebe.kube.pods import has_ended
+from glebe.kube.store import Store
 from glebe.queueing import convert, integrations, labels, topology, transitions
+from glebe.queueing.integrations import Integration, JobKinds
 from glebe.queueing.jobs import job_of
+from glebe.queueing.podsetinfo import CannotStart, FlavorGone, PodSetInfo, infos
+from glebe.queueing.world import World
 from glebe.scheduling.model import PodSetAssignment
 
 POD_INDEX = "queueing/pod-owner"
+WORKLOAD_INDEX = "queueing/pod-workload"
 _PARALLEL_WRITES = 32
 _RETRY = 0.2
+_ASK_AGAIN = 5.0
 
 
 def pod_owner_index(pod: Object) -> Iterable[str]:
     owner = controller_of(pod)
     return (str(owner["uid"]),) if owner and labels.POD_SET in labels_of(pod) else ()
+
+
+def pod_workload_index(pod: Object) -> Iterable[str]:
+    """The workload that a pod says it belongs to: in its template since the start of its job, or since its release."""
+    name = annotations_of(pod).get(labels.WORKLOAD)
+    return (f"{cluster_of(pod)}/{pod['metadata']['namespace']}/{name}",) if name else ()
+
+
+INDEXERS = {POD_INDEX: pod_owner_index, WORKLOAD_INDEX: pod_workload_index}
+
+
+def pods_of(store: Store, workload: Object) -> list[Object]:
+    """All pods of a workload, whatever its kind; ``store`` has :data:`INDEXERS`."""
+    meta = workload["metadata"]
+    found = store.by_index(WORKLOAD_INDEX, f"{cluster_of(workload)}/{meta['namespace']}/{meta['name']}")
+    uid = labels_of(workload).get(labels.JOB_UID, "")
+    more = store.by_index(POD_INDEX, uid) if uid else []
+    known = {pod["metadata"]["uid"] for pod in found}
+    return [*found, *(pod for pod in more if pod["metadata"]["uid"] not in known)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +79,31 @@ class Release:
 
 
 def is_gated(pod: Object) -> bool:
-    return any(g.get("name") == labels.GATE for g in pod["spec"].get("schedulingGates") or ())
+    """Whether the pod waits for its place (and not still for its admission)."""
+    gates = {g.get("name") for g in pod["spec"].get("schedulingGates") or ()}
+    return labels.GATE in gates and labels.ADMISSION_GATE not in gates
 
 
 def is_live(pod: Object) -> bool:
     return not has_ended(pod)
 
 
-def plan(assignment: PodSetAssignment, pods: list[Object], expected: int, sent: dict[str, str | None]) -> list[Release]:
+def plan(
+    assignment: PodSetAssignment,
+    pods: list[Object],
+    expected: int,
+    sent: dict[str, str | None],
+    request: Mapping[str, Any] | None = None,
+) -> list[Release]:
     """Which pods to release now, and whereto: pure.
 
     :param pods: all pods of the pod set.
-    :param expected: how many the job keeps running now.
+    :param expected: how many the job keeps running now; 0 for pods that are released as they come.
     :param sent: by pod uid, releases that the pods do not show yet.
+    :param request: the pod set's ``topologyRequest``: which labels of pods tell their rank.
     """
     live = [p for p in pods if is_live(p)]
-    released = [p for p in live if not is_gated(p) or p["metadata"]["uid"] in sent]
+    released = [p for p in live if not _waits(p) or p["metadata"]["uid"] in sent]
     gated = [p for p in live if is_gated(p) and p["metadata"]["uid"] not in sent and not is_deleting(p)]
     if not gated:
         return []
@@ -66,15 +111,20 @@ def plan(assignment: PodSetAssignment, pods: list[Object], expected: int, sent: 
     if not started and len(gated) < min(expected, assignment.count):
         return []  # the gang is not whole yet
     slots = topology.ranks(assignment.nodes)
+
+    def order(pod: Object) -> tuple[int, str, str]:
+        index, meta = rank_of(pod, request or {}, assignment.count), pod["metadata"]
+        return (index if index is not None else 1 << 30), meta.get("creationTimestamp", ""), meta["name"]
+
     if not slots:
-        return [Release(p, None) for p in sorted(gated, key=_rank)]
+        return [Release(p, None) for p in sorted(gated, key=order)]
     free: Counter[str | None] = Counter(slots)
     free.subtract(_node(p, sent) for p in released)
     out: list[Release] = []
-    for pod in sorted(gated, key=_rank):
-        rank = _index(pod)
-        own = slots[rank] if rank is not None and rank < len(slots) else None
-        node = own if own is not None else next((n for n in slots if free[n] > 0), None)
+    for pod in sorted(gated, key=order):
+        rank = order(pod)[0]
+        own = slots[rank] if rank < len(slots) else None
+        node = own if own is not None and free[own] > 0 else next((n for n in slots if free[n] > 0), None)
         if node is None:
             continue  # every slot is taken: one becomes free when a pod ends
         free[node] -= 1
@@ -82,59 +132,98 @@ def plan(assignment: PodSetAssignment, pods: list[Object], expected: int, sent: 
     return out
 
 
+def _waits(pod: Object) -> bool:
+    names = {g.get("name") for g in pod["spec"].get("schedulingGates") or ()}
+    return bool(names & {labels.GATE, labels.ADMISSION_GATE})
+
+
 def _node(pod: Object, sent: dict[str, str | None]) -> str | None:
     known = (pod["spec"].get("nodeSelector") or {}).get(labels.HOSTNAME)
     return pod["spec"].get("nodeName") or known or sent.get(pod["metadata"]["uid"])
 
 
-def _index(pod: Object) -> int | None:
-    text = annotations_of(pod).get(labels.COMPLETION_INDEX) or labels_of(pod).get(labels.COMPLETION_INDEX) or ""
+def rank_of(pod: Object, request: Mapping[str, Any], count: int) -> int | None:
+    """The pod's place in the pod set, by the labels that the request names; None when it has no such label.
+
+    Sources: kueue:pkg/controller/tas/topology_ungater.go.
+    """
+    index = _number(pod, request.get("podIndexLabel") or labels.COMPLETION_INDEX)
+    if index is None:
+        return None
+    index -= _number(pod, labels.POD_INDEX_OFFSET) or 0
+    groups = int(request.get("subGroupCount") or 0)
+    if groups and (group_label := request.get("subGroupIndexLabel")):
+        group, size = _number(pod, group_label), count // groups
+        if group is None or index >= size or group >= groups:
+            return None
+        return group * size + index
+    return index if index >= 0 else None
+
+
+def _number(pod: Object, name: str) -> int | None:
+    text = annotations_of(pod).get(name) or labels_of(pod).get(name) or ""
     return int(text) if text.isdigit() else None
-
-
-def _rank(pod: Object) -> tuple[int, str, str]:
-    index = _index(pod)
-    meta = pod["metadata"]
-    return (index if index is not None else 1 << 30), meta.get("creationTimestamp", ""), meta["name"]
 
 
 class Ungater:
     """Plans and writes releases, workload by workload."""
 
-    def __init__(self, client: Client, informers: Informers, env: Env) -> None:
+    def __init__(self, client: Client, informers: Informers, env: Env, kinds: JobKinds | None = None) -> None:
         self._client = client
         self._informers = informers
         self._cluster = client.cluster
+        self._kinds = kinds or JobKinds()
+        self._world = World(client, informers, self._kinds)
         self._workloads = informers.get(r.WORKLOADS).store
-        self._pods = informers.get(r.PODS, indexers={POD_INDEX: pod_owner_index}).store
-        self._flavors = informers.get(r.RESOURCE_FLAVORS).store
+        self._pods = informers.get(r.PODS, indexers=INDEXERS).store
         self._gate = asyncio.Semaphore(_PARALLEL_WRITES)
         self._sent: dict[ObjectKey, dict[str, str | None]] = {}
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
         workload = self._workloads.get(key)
-        found = job_of(workload, self._informers, self._cluster) if workload is not None else None
-        if workload is None or found is None or not _may_run(workload):
+        if workload is None or not may_run(workload):
             self._sent.pop(key, None)
             return None
-        integration, job = found
-        pods = self._pods.by_index(POD_INDEX, job["metadata"]["uid"])
+        pods = pods_of(self._pods, workload)
         sent = self._settled(key, pods)
-        releases: list[Release] = []
-        for assignment in convert.assignments(workload):
-            mine = [p for p in pods if labels_of(p).get(labels.POD_SET) == assignment.pod_set]
-            expected = integrations.expected_pods(integration, job)
-            for release in plan(assignment, mine, expected, sent):
-                sent[release.pod["metadata"]["uid"]] = release.node
-                releases.append(release)
-        extra = self._flavor_additions(workload)
+        if not any(is_gated(p) for p in pods):
+            return None
+        found = job_of(workload, self._informers, self._cluster, self._kinds)
+        if found is None and controller_of(workload) is not None:
+            return None
+        try:
+            added = {info.name: info for info in infos(workload, self._world.flavor)}
+        except (FlavorGone, CannotStart):
+            return Result(requeue_after=_ASK_AGAIN)  # who starts the job says why
+        releases = self._planned(workload, found, pods, sent)
         # All are awaited before the key may be worked on again: a release that fails late must find `sent` as it is.
-        writes = (self._release(workload, rel, extra, sent) for rel in releases)
+        writes = (self._release(rel, added[labels_of(rel.pod)[labels.POD_SET]], sent) for rel in releases)
         outcomes = await asyncio.gather(*writes, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
         return None if all(outcomes) else Result(requeue_after=_RETRY)
+
+    def _planned(
+        self,
+        workload: Object,
+        found: tuple[Integration, Object] | None,
+        pods: list[Object],
+        sent: dict[str, str | None],
+    ) -> list[Release]:
+        requests = {
+            p.get("name", labels.DEFAULT_POD_SET): p.get("topologyRequest") for p in workload["spec"]["podSets"]
+        }
+        releases: list[Release] = []
+        for assignment in convert.assignments(workload):
+            mine = [p for p in pods if labels_of(p).get(labels.POD_SET) == assignment.pod_set]
+            expected = 0
+            if found is not None and found[0].together:
+                expected = integrations.expected_pods(*found) if found[0].gated else assignment.count
+            for release in plan(assignment, mine, expected, sent, requests.get(assignment.pod_set)):
+                sent[release.pod["metadata"]["uid"]] = release.node
+                releases.append(release)
+        return releases
 
     def _settled(self, key: ObjectKey, pods: list[Object]) -> dict[str, str | None]:
         """Releases sent that the store does not show yet."""
@@ -144,49 +233,14 @@ class Ungater:
             del sent[uid]
         return sent
 
-    def _flavor_additions(self, workload: Object) -> dict[str, tuple[dict[str, str], list[dict[str, Any]]]]:
-        """By pod set: node labels and tolerations of its flavors."""
-        out: dict[str, tuple[dict[str, str], list[dict[str, Any]]]] = {}
-        for assignment in convert.assignments(workload):
-            selector: dict[str, str] = {}
-            tolerations: list[dict[str, Any]] = []
-            for name in dict.fromkeys(assignment.flavors.values()):
-                spec = (self._flavors.get(ObjectKey(self._cluster, "", name)) or {}).get("spec") or {}
-                selector.update(spec.get("nodeLabels") or {})
-                tolerations += [t for t in spec.get("tolerations") or () if t not in tolerations]
-            out[assignment.pod_set] = selector, tolerations
-        return out
-
-    async def _release(
-        self,
-        workload: Object,
-        release: Release,
-        extra: dict[str, tuple[dict[str, str], list[dict[str, Any]]]],
-        sent: dict[str, str | None],
-    ) -> bool:
+    async def _release(self, release: Release, info: PodSetInfo, sent: dict[str, str | None]) -> bool:
         """Write one release; False when the pod was changed or removed meanwhile."""
         pod = release.pod
-        spec, meta = pod["spec"], pod["metadata"]
-        selector, tolerations = extra[labels_of(pod)[labels.POD_SET]]
-        if release.node is not None:
-            selector = {**selector, labels.HOSTNAME: release.node}
-        change: dict[str, Any] = {
-            "schedulingGates": [g for g in spec["schedulingGates"] if g.get("name") != labels.GATE] or None,
-        }
-        if selector:
-            change["nodeSelector"] = selector
-        missing = [t for t in tolerations if t not in (spec.get("tolerations") or ())]
-        if missing:
-            change["tolerations"] = [*(spec.get("tolerations") or ()), *missing]
-        notes = {
-            "resourceVersion": meta["resourceVersion"],
-            "labels": {labels.CLUSTER_QUEUE: workload["status"]["admission"]["clusterQueue"]},
-            "annotations": {labels.WORKLOAD: workload["metadata"]["name"]},
-        }
+        meta = pod["metadata"]
         async with self._gate:
             try:
-                patch = {"metadata": notes, "spec": change}
-                await self._client.patch(r.PODS, meta["name"], patch, meta["namespace"])
+                patch = release_patch(pod, info, release.node)
+                await self._client.at(cluster_of(pod)).patch(r.PODS, meta["name"], patch, meta["namespace"])
             except Exception as error:
                 sent.pop(meta["uid"], None)  # the store will tell whether it happened
                 if not is_not_found(error) and not is_conflict(error):
@@ -195,29 +249,55 @@ class Ungater:
         return True
 
 
-def _may_run(workload: Object) -> bool:
+def release_patch(
+    pod: Object, info: PodSetInfo, node: str | None, gates: tuple[str, ...] = (labels.GATE,)
+) -> dict[str, Any]:
+    """The merge patch that takes ``gates`` off a pod and puts in what its admission adds and it does not have yet."""
+    spec, meta = pod["spec"], pod["metadata"]
+    selector = info.node_selector if node is None else {**info.node_selector, labels.HOSTNAME: node}
+    left = [g for g in spec.get("schedulingGates") or () if g.get("name") not in gates]
+    change: dict[str, Any] = {"schedulingGates": left or None}
+    have = spec.get("nodeSelector") or {}
+    if wanted := {k: v for k, v in selector.items() if have.get(k) != v}:
+        change["nodeSelector"] = wanted
+    missing = [t for t in info.tolerations if t not in (spec.get("tolerations") or ())]
+    if missing:
+        change["tolerations"] = [*(spec.get("tolerations") or ()), *missing]
+    notes: dict[str, Any] = {"resourceVersion": meta["resourceVersion"]}
+    for name, values in (("labels", info.labels), ("annotations", info.annotations)):
+        known = meta.get(name) or {}
+        if new := {k: v for k, v in values.items() if known.get(k) != v}:
+            notes[name] = new
+    return {"metadata": notes, "spec": change}
+
+
+def may_run(workload: Object) -> bool:
+    """Whether pods of the workload may be released now."""
     return (
         convert.holds_quota(workload)
+        and condition_is_true(workload, labels.ADMITTED)
         and convert.is_active(workload)
         and not transitions.is_evicted(workload)
         and not is_deleting(workload)
     )
 
 
-def build(client: Client, informers: Informers, env: Env) -> Controller:
-    """Woken by workloads, by queued jobs and by their pods."""
-    ungater = Ungater(client, informers, env)
+def build(client: Client, informers: Informers, env: Env, kinds: JobKinds | None = None) -> Controller:
+    """Woken by workloads, by queued batch Jobs and by pods."""
+    ungater = Ungater(client, informers, env, kinds)
     controller = Controller("queue-ungate", ungater.reconcile, env, workers=4)
     workloads = informers.get(r.WORKLOADS)
     pods = informers.get(r.PODS)
     by_job: dict[str, ObjectKey] = {}
 
     def own(workload: Object) -> Iterable[ObjectKey]:
-        key = ObjectKey(client.cluster, workload["metadata"]["namespace"], workload["metadata"]["name"])
+        key = key_of(workload, client.cluster)
         by_job[labels_of(workload).get(labels.JOB_UID, "")] = key
         return (key,)
 
     def of_pod(pod: Object) -> Iterable[ObjectKey]:
+        if name := annotations_of(pod).get(labels.WORKLOAD):
+            return (key_of(pod, client.cluster)._replace(name=name),)
         owner = controller_of(pod)
         key = by_job.get(str(owner["uid"])) if owner else None
         return (key,) if key is not None else ()
@@ -234,8 +314,7 @@ def build(client: Client, informers: Informers, env: Env) -> Controller:
     workloads.add_handler(forget)
     controller.watch(pods, of_pod, when=_pod_matters)
     controller.watch(informers.get(r.RESOURCE_FLAVORS), lambda _: ())
-    for integration in integrations.INTEGRATIONS:
-        controller.watch(informers.get(integration.resource), of_job)
+    controller.watch(informers.get(r.JOBS), of_job)
     return controller
 
 

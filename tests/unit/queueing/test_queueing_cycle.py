@@ -19,6 +19,7 @@ from glebe.kube.resources import Resource
 from glebe.kube.transport import ConnectionLost
 from glebe.queueing.cycle import AdmissionCycle
 from glebe.queueing.planner import InlinePlanner, ProcessPlanner, pack
+from glebe.queueing.podsetinfo import PodSetInfo
 from glebe.queueing.snapshot import SnapshotBuilder
 from glebe.queueing.ungate import Release, Ungater
 from glebe.scheduling import decide, forecast
@@ -190,15 +191,17 @@ async def test_a_release_that_was_refused_is_tried_again() -> None:
         async def patch(self, *_: Any, **__: Any) -> Object:
             raise modified("", "pods", "p")
 
+        def at(self, _: str) -> Refusing:
+            return self
+
     pod = named("Pod", "p", {"schedulingGates": [{"name": "kueue.x-k8s.io/topology"}]}, "team")
     pod["metadata"]["labels"] = {"kueue.x-k8s.io/podset": "main"}
-    admitted = {**workload("w"), "status": {"admission": {"clusterQueue": "q"}}}
     client: Any = Refusing()
     client.cluster = ""
     env = Env.seeded(1)
     ungater = Ungater(client, Informers(client, env), env)
     sent: dict[str, str | None] = {"p": "n"}
-    assert not await ungater._release(admitted, Release(pod, "n"), {"main": ({}, [])}, sent)
+    assert not await ungater._release(Release(pod, "n"), PodSetInfo("main", 1), sent)
     assert sent == {}
 
 

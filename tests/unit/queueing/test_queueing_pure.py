@@ -18,7 +18,7 @@ from glebe.kube.resources import WORKLOAD_CLASSES, Resource
 from glebe.queueing import construct, convert, integrations, jobadmission, labels, topology, transitions
 from glebe.queueing.admission import json_patch, review
 from glebe.queueing.construct import Priority, in_sync, priority_of, workload_for, workload_name
-from glebe.queueing.integrations import INTEGRATIONS
+from glebe.queueing.integrations import for_kind
 from glebe.queueing.jobadmission import check, suspend_and_gate
 from glebe.queueing.nodeuse import NodeUse
 from glebe.queueing.runtimes import UNKNOWN, parse_expected, predict
@@ -35,7 +35,8 @@ from glebe.scheduling.model import (
     TopologyRequest,
 )
 
-JOB = INTEGRATIONS[0]
+JOB = for_kind("batch/v1", "Job")
+assert JOB is not None
 
 
 def none(resource: Resource, name: str) -> Object | None:
