@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 
+from glebe.scheduling.model import PreemptionPolicy
 from glebe.scheduling.order import Group, HeadKey, Line, head_key
 from glebe.scheduling.placement import nominate, possible, total_need
 from glebe.scheduling.quota import UNLIMITED, Cell, Need, QuotaState
@@ -92,6 +93,8 @@ def claim(plan: Plan, state: State) -> tuple[int, Need]:
     wants above its nominal quota belongs to others: then it keeps nothing.
     """
     quotas, tree, node = state.quotas, state.quotas.tree, plan.node
+    if plan.queue.preemption.reclaim is PreemptionPolicy.ANY:
+        return 0, ()  # it takes back what others use of its own whenever it needs it
     choice = tuple(s.options[0] for s in plan.sets if s.options)
     if len(choice) < len(plan.sets):
         return 0, ()

@@ -1,24 +1,34 @@
-"""The admission cycle: heads of all queues compete until nobody who fits is left.
+"""The admission cycle: heads of all queues compete until nobody who fits, or may preempt, is left.
 
 One round takes the head of every line: the first workload of a StrictFIFO line, the first that fits of a BestEffortFIFO
-line. Heads are taken by less borrowing, then priority, then age; each sees what the ones before it took. Rounds repeat
-until nothing more is admitted. Whatever does not fit in a pass cannot fit later in it, because room only shrinks;
-so each equivalence class is refused at most once.
+line, or an earlier one that can preempt. Heads are taken by less borrowing, then priority, then age (or, where trees
+share fairly, by shares); each sees what the ones before it took. Rounds repeat until nothing more is admitted. Whatever
+does not fit in a pass cannot fit later in it, because room only shrinks; so each equivalence class is refused at most
+once.
 
-A blocked StrictFIFO head claims quota (see ``claims``) against those who come after it.
+A preemptor ends its line for this run; what it will hold is kept for it, and so is what its victims still hold. A
+blocked StrictFIFO head claims quota (see ``claims``) against those who come after it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
+from glebe.scheduling.assign import Mode
 from glebe.scheduling.claims import NO_CLAIMS, Claim, Claims, claim_key
-from glebe.scheduling.model import Pending
+from glebe.scheduling.model import Pending, Reason, Victim
+from glebe.scheduling.nominations import Nomination, Nominator
+from glebe.scheduling.onecycle import Verdict
 from glebe.scheduling.order import DONE, Group, HeadKey, Line, head_key
 from glebe.scheduling.placement import Choice, Fit, find, nominate, total_need
 from glebe.scheduling.placement import holding as holding_of
+from glebe.scheduling.preemption.roster import Roster
+from glebe.scheduling.projection import Projection, fits
 from glebe.scheduling.quota import UNLIMITED, Cell
+from glebe.scheduling.thorough import Thorough
+from glebe.scheduling.tournament import Contender, Tournament
 from glebe.scheduling.wake import Waker
 from glebe.scheduling.world import Holding, Plan, State, World
 
@@ -42,61 +52,119 @@ class Admission(NamedTuple):
         return self.line.waiting[self.rank]
 
 
+class Preempting(NamedTuple):
+    """One workload for which others must leave, and what it will hold then. Without ``victims``: others' victims."""
+
+    line: Line
+    group: Group
+    rank: int
+    victims: tuple[Victim, ...]
+    holding: Holding
+
+    @property
+    def pending(self) -> Pending:
+        return self.line.waiting[self.rank]
+
+
 class _Entry(NamedTuple):
     key: HeadKey
     line: Line
     group: Group
     choice: Choice
+    nomination: Nomination | None = None  # of the full search
 
 
 _key = attrgetter("key")
 
 
 class Cycle:
-    """Runs passes over lines on one state, which it changes."""
+    """Runs passes over lines on one state, which it changes; with a ``nominator`` that knows a roster, it preempts."""
 
-    def __init__(self, world: World, state: State, lines: list[Line]) -> None:
+    def __init__(self, world: World, state: State, lines: list[Line], nominator: Nominator | None = None) -> None:
         self.world = world
         self.state = state
+        self.preempting: list[Preempting] = []  # in the last run
+        self.verdicts: dict[str, Verdict] = {}  # of the last run, by key, for some who did not start
+        self._nominator = nominator or Nominator(world, Roster(world, (), {}, 0.0), {})
         self._strict: dict[int, list[Line]] = {}  # by root
         for line in lines:
             if line.strict:
                 self._strict.setdefault(line.root, []).append(line)
         self._claims: dict[int, tuple[int, int, Claims]] = {}  # by root: at which version and change of nodes
         self._waker = Waker(world, state, lines)
+        self._thorough = Thorough(self._nominator, state, lines)
+        self._fair = any(world.fair(root) for root in dict.fromkeys(line.root for line in lines))
+        self._projection = Projection(state)
         self._refused: set[Group] = set()  # in this pass
+        self._closed: set[int] = set()  # lines whose head preempts
         self._kept: dict[tuple[int, Cell], int] = {}  # by line and cell: the most that claims have left in this pass
 
-    def run(self) -> list[Admission]:
-        """Admit until nobody fits any more."""
-        self._refused.clear()
-        self._kept.clear()
+    def run(self, nominator: Nominator | None = None) -> list[Admission]:
+        """Admit until nobody fits any more; ``preempting`` says for whom others must leave.
+
+        ``nominator``: to be used from now on, when the roster has changed.
+        """
+        self._begin(nominator)
         admitted: list[Admission] = []
         while True:
-            candidates = self._waker.candidates(anew=not admitted)
-            entries = [e for line, groups in candidates if (e := self._head(line, groups))]
+            entries = self._entries(anew=not admitted)
             if not entries:
-                self._waker.settle()
+                if self._projection.still:
+                    self._waker.settle()
                 return admitted
             claims: list[Claim] = []
             if len(entries) > 1:
-                entries.sort(key=_key)
                 claims = [c for root in dict.fromkeys(e.line.root for e in entries) for c in self.claims(root).listed]
-            now = self._admit(entries, claims)
+            now = self._take(entries, claims)
             admitted += now
             for admission in now:
+                self._thorough.moved(admission.line)
                 if admission.group.head == DONE:
                     self._waker.compact(admission.line)
+
+    def _begin(self, nominator: Nominator | None) -> None:
+        if nominator is not None:
+            self._nominator = nominator
+        self._thorough.begin(nominator)
+        self._projection = Projection(self.state)
+        if self._closed:
+            self._claims.clear()
+        for memory in (self._refused, self._kept, self._closed, self.preempting, self.verdicts):
+            memory.clear()
+
+    def _entries(self, *, anew: bool) -> list[_Entry]:
+        """The heads of a round."""
+        entries: list[_Entry] = []
+        quick: dict[int, _Entry] = {}
+        for line, groups in self._waker.candidates(anew=anew):
+            if id(line) not in self._closed and (entry := self._head(line, groups)):
+                quick[id(line)] = entry
+        for line in self._thorough.lines:
+            if id(line) in self._closed:
+                continue
+            fits = quick.get(id(line))
+            found = self._thorough.head(line, None if fits is None else line.place(fits.group))
+            if found is not None:
+                group, nomination = found
+                a = nomination.assignment
+                key = head_key(a.level, line.waiting[group.head])
+                quick[id(line)] = _Entry(key, line, group, a.choice, nomination)
+        entries += quick.values()
+        return entries
 
     def _head(self, line: Line, groups: list[Group]) -> _Entry | None:
         """Phase 1: the line's first group that fits on the state as it is, out of ``groups``."""
         refused, claims = self._refused, self.claims(line.root)
         if refused:
             groups = [g for g in groups if g not in refused]
+        if line.turns is not None:
+            groups = sorted(groups, key=line.place)
         if claims.listed and groups and not line.strict:
             groups = self._left_by(claims, line, groups)
         standing = (self.state.quotas.version[line.root], claims.nodes)
         for group in groups:
+            if group.careful:
+                continue
             if group.held != standing:
                 choice = nominate(group.plan, self.state, self.world)
                 if choice is not None:
@@ -128,25 +196,96 @@ class Cycle:
         version, changed = self.state.quotas.version[root], len(self.state.nodes.changed)
         known = self._claims.get(root)
         if known is None or known[0] != version or (known[2].by_nodes and known[1] != changed):
-            known = self._claims[root] = (version, changed, Claims(lines, self.state, self.world))
+            still = [line for line in lines if id(line) not in self._closed]
+            known = self._claims[root] = (version, changed, Claims(still, self.state, self.world))
         return known[2]
 
-    def _admit(self, entries: list[_Entry], claims: list[Claim]) -> list[Admission]:
+    def _ordered(self, entries: list[_Entry]) -> Iterable[_Entry]:
+        if not self._fair or len(entries) < 2:
+            return sorted(entries, key=_key)
+        return self._by_shares(entries)
+
+    def _by_shares(self, entries: list[_Entry]) -> Iterator[_Entry]:
+        contenders = [Contender(e.line.node, total_need(e.choice), e.key, e) for e in entries]
+        tournament = Tournament(self.world, self.state.quotas, contenders)
+        while len(tournament):
+            yield tournament.pop().entry
+
+    def _take(self, entries: list[_Entry], claims: list[Claim]) -> list[Admission]:
         """Phase 2: take the heads in order; a head that no longer fits waits for the next round."""
         admitted: list[Admission] = []
         waiting = sorted(claims, key=claim_key, reverse=True)
         made: list[Claim] = []
         quotas = self.state.quotas
-        for entry in entries:
+        for entry in self._ordered(entries):
             while waiting and waiting[-1].key < entry.key:
                 made.append(waiting.pop())
                 quotas.add(made[-1].node, made[-1].need)
-            fit = find(entry.group.plan, self.state, self.world, entry.choice)
-            if fit is not None:
-                holding = holding_of(entry.group.plan, fit)
-                self.state.hold(holding)
-                admitted.append(Admission(entry.line, entry.group, entry.group.head, fit, holding))
-                entry.group.advance()
+            if entry.nomination is not None and entry.nomination.mode is not Mode.FIT:
+                self._preempt(entry, entry.nomination)
+            elif (admission := self._admit(entry)) is not None:
+                admitted.append(admission)
         for claim in reversed(made):
             quotas.remove(claim.node, claim.need)
         return admitted
+
+    def _admit(self, entry: _Entry) -> Admission | None:
+        found = entry.nomination
+        if found is not None:
+            return self._admit_nominated(entry, found)
+        plan, projection = entry.group.plan, self._projection
+        fit = find(plan, self.state, self.world, entry.choice)
+        if fit is None:
+            return None
+        holding = holding_of(plan, fit)
+        if not projection.still and not all(answer := projection.fits_then(holding)):
+            again = find(plan, projection.crowded, self.world, entry.choice) if answer[0] else None
+            if again is None:
+                self._refused.add(entry.group)
+                return None
+            fit, holding = again, holding_of(plan, again)
+        projection.admit(holding)
+        admission = Admission(entry.line, entry.group, entry.group.head, fit, holding)
+        entry.line.passed(entry.group)
+        return admission
+
+    def _admit_nominated(self, entry: _Entry, found: Nomination) -> Admission | None:
+        """As the full search said; anew if that no longer holds."""
+        old = self._nominator.holdings.get(found.pending.replaces) if found.pending.replaces else None
+        projection = self._projection
+        gone = () if old is None else (old,)
+        if not all(fits(self.state, found.holding(), gone)) or not all(projection.fits_then(found.holding(), gone)):
+            found = self._nominator.nominate(found.pending, entry.group.plan, self.state)
+            if found.mode is not Mode.FIT or not all(projection.fits_then(found.holding(), gone)):
+                return None
+        if old is not None:
+            projection.finish(old)
+        holding = found.holding()
+        projection.admit(holding)
+        fewer = found.plan if found.plan is not entry.group.plan else None
+        admission = Admission(entry.line, entry.group, entry.group.head, found.fit, holding, fewer)
+        entry.line.passed(entry.group)
+        return admission
+
+    def _preempt(self, entry: _Entry, found: Nomination) -> None:
+        """Others leave for it, unless they are leaving for somebody else already: then it is nominated anew."""
+        projection, roster = self._projection, self._nominator.roster
+        pending = found.pending
+        gates = self.world.snapshot.gates
+        if pending.gated and (gates.orchestrated_preemption or gates.concurrent_admission):
+            self.verdicts[pending.key] = Verdict(Reason.ADMISSION_GATED)
+            return
+        leaving = [roster.holding(v.key) for v in found.victims]
+        overlaps = any(v.key in projection.leaving for v in found.victims)
+        if overlaps or not all(projection.fits_then(found.holding(), leaving)):
+            rest = roster.without(projection.leaving)
+            found = self._nominator.nominate(pending, entry.group.plan, projection.then, rest)
+            if found.mode is not Mode.FIT and not found.victims:
+                return
+        projection.evict((v, roster.holding(v.key)) for v in found.victims)
+        holding = found.holding()
+        projection.keep(holding)
+        self._closed.add(id(entry.line))
+        self._claims.pop(entry.line.root, None)
+        self.verdicts[pending.key] = Verdict(Reason.WAITING_FOR_PREEMPTED, found.victims)
+        self.preempting.append(Preempting(entry.line, entry.group, entry.group.head, found.victims, holding))

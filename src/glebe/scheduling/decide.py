@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from glebe.scheduling import explain
-from glebe.scheduling.cycle import Admission, Cycle
+from glebe.scheduling.cycle import Admission, Cycle, Preempting
 from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.holders import running
 from glebe.scheduling.model import Decision, Outcome, Pending, Reason, Snapshot
@@ -31,12 +31,15 @@ class Plateau:
     holdings: dict[str, Holding]
     verdicts: dict[str, Verdict] = field(default_factory=dict)  # of the cycle, for some who did not start
     again: list[Decision] = field(default_factory=list)  # about running workloads that were looked at again
+    preempting: list[Preempting] = field(default_factory=list)  # for whom others must leave
 
     def fork(self) -> Plateau:
         """The same standing, to go on from independently."""
         copies = [fork(line) for line in self.lines]
         state = self.state.copy()
-        return Plateau(self.world, state, copies, self.admitted, self.holdings, self.verdicts, self.again)
+        return Plateau(
+            self.world, state, copies, self.admitted, self.holdings, self.verdicts, self.again, self.preempting
+        )
 
 
 def prepare(snapshot: Snapshot) -> Fleet:
@@ -49,9 +52,9 @@ def decide(snapshot: Snapshot, now: float, *, fleet: Fleet | None = None) -> lis
 
     Before them come those about running workloads that are looked at again (``Admitted.second_pass``).
 
-    ``now`` is in seconds since the epoch and only used for what messages say about the future.
+    ``now`` is in seconds since the epoch: for protected minimum run times, lost work, and what messages say.
     """
-    plateau = settle(snapshot, fleet)
+    plateau = settle(snapshot, fleet, now)
     return decisions(plateau, now)
 
 
@@ -60,7 +63,7 @@ def decide_one_cycle(snapshot: Snapshot, now: float, *, fleet: Fleet | None = No
     world = World(snapshot, fleet)
     state, holdings = world.state(snapshot.admitted)
     again = second_pass(world, state, holdings)
-    queue_lines = lines(world, snapshot.pending)
+    queue_lines = lines(world, snapshot.pending, everybody=True)
     nominator = Nominator(world, Roster(world, snapshot.admitted, holdings, now), holdings)
     outcomes = OneCycle(world, state, nominator).run(queue_lines)
     admitted = []
@@ -72,15 +75,16 @@ def decide_one_cycle(snapshot: Snapshot, now: float, *, fleet: Fleet | None = No
     return decisions(Plateau(world, state, queue_lines, admitted, holdings, outcomes.verdicts, again), now)
 
 
-def settle(snapshot: Snapshot, fleet: Fleet | None = None) -> Plateau:
-    """Phases 1-4: prepare, order, and run the admission cycle to its end."""
+def settle(snapshot: Snapshot, fleet: Fleet | None = None, now: float | None = None) -> Plateau:
+    """Phases 1-4: prepare, order, and run the admission cycle to its end; nobody is preempted unless ``now`` is given."""
     world = World(snapshot, fleet)
     state, holdings = world.state(snapshot.admitted)
     again = second_pass(world, state, holdings)
     queue_lines = lines(world, snapshot.pending)
-    cycle = Cycle(world, state, queue_lines)
+    roster = Roster(world, snapshot.admitted if now is not None else (), holdings, now or 0.0)
+    cycle = Cycle(world, state, queue_lines, Nominator(world, roster, holdings))
     admitted = cycle.run()
-    return Plateau(world, state, queue_lines, admitted, holdings, again=again)
+    return Plateau(world, state, queue_lines, admitted, holdings, cycle.verdicts, again, cycle.preempting)
 
 
 def decisions(plateau: Plateau, now: float) -> list[Decision]:
@@ -88,7 +92,7 @@ def decisions(plateau: Plateau, now: float) -> list[Decision]:
     admitted = {a.pending.key: a for a in plateau.admitted}
     result = [*plateau.again, *(admit(a, plateau.world.fleet) for a in plateau.admitted)]
     listed = running(plateau.world, plateau.holdings, plateau.admitted, now)
-    explainer = explain.Explainer(plateau.world, plateau.state, plateau.lines, listed, now)
+    explainer = explain.Explainer(plateau.world, plateau.state, plateau.lines, listed, now, plateau.preempting)
     for pending, why in _others(plateau, admitted, explainer):
         found = plateau.verdicts.get(pending.key)
         if found is None:
@@ -108,9 +112,9 @@ def admit(admission: Admission, fleet: Fleet) -> Decision:
 def _others(
     plateau: Plateau, admitted: dict[str, Admission], explainer: explain.Explainer
 ) -> Iterable[tuple[Pending, Why]]:
-    in_line = {line.queue.name for line in plateau.lines}
+    in_line = {p.key for line in plateau.lines for p in line.waiting}
     for pending in sorted(plateau.world.snapshot.pending, key=lambda p: (p.queue, *queue_key(p))):
-        if pending.queue not in in_line:
+        if pending.key not in in_line:
             yield pending, explainer.unqueued(pending)
     for line in plateau.lines:
         for rank, pending in enumerate(line.waiting):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from glebe.scheduling import slices, words
 from glebe.scheduling.claims import claim
-from glebe.scheduling.cycle import Admission
+from glebe.scheduling.cycle import Admission, Preempting
 from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.holders import Holders, Release, Running
 from glebe.scheduling.model import GPU, Decision, Outcome, Pending, Reason
@@ -29,7 +31,9 @@ def verdict(pending: Pending, found: Verdict, why: Why) -> Decision:
     """For a head that the cycle looked at: ``why`` is what the state alone says of it."""
     outcome = Outcome.WAIT if found.victims or why.outcome is not Outcome.NEVER else why.outcome
     reason, message, remedy = found.reason, why.message, why.remedy
-    if outcome is Outcome.NEVER:
+    if pending.invalid:
+        outcome, message, remedy = Outcome.NEVER, pending.invalid, "correct the workload, or what limits it"
+    elif outcome is Outcome.NEVER:
         reason = why.reason
     elif found.victims:
         leaving = words.names([v.key for v in found.victims], 3)
@@ -43,18 +47,23 @@ def verdict(pending: Pending, found: Verdict, why: Why) -> Decision:
         message, remedy = "it fits as soon as workloads that are being preempted have left", "wait"
     elif reason is Reason.ADMISSION_GATED:
         message, remedy = "others would have to leave for it, and its preemption gate is closed", "open the gate"
-    elif pending.invalid:
-        message, remedy = pending.invalid, "correct the workload"
-    elif pending.failed_checks:
-        message, remedy = "an admission check has failed", "wait until it is tried again"
     return Decision(pending.key, outcome, reason, message, remedy, victims=found.victims, parked=found.parked)
 
 
 class Explainer:
     """Explains on the state after a cycle. Answers are shared by equivalent workloads."""
 
-    def __init__(self, world: World, state: State, lines: list[Line], listed: list[Running], now: float) -> None:
+    def __init__(
+        self,
+        world: World,
+        state: State,
+        lines: list[Line],
+        listed: list[Running],
+        now: float,
+        preempting: Sequence[Preempting] = (),
+    ) -> None:
         self.world, self.state, self.lines, self.now = world, state, lines, now
+        self._preempting = preempting
         self._whys: dict[int, Why] = {}
         self._fronts = {id(line): line.front() for line in lines}
         self._behind: dict[int, Why] = {}
@@ -74,9 +83,14 @@ class Explainer:
         if pending.queue in self.world.misconfigured:
             message = f"queue {queue.name} cannot work: {self.world.misconfigured[pending.queue]}"
             return Why(Outcome.NEVER, Reason.MISCONFIGURED, message, f"correct ClusterQueue {queue.name}")
+        if pending.invalid:
+            return Why(Outcome.NEVER, Reason.MISCONFIGURED, pending.invalid, "correct the workload, or what limits it")
         plan = self.world.plan(queue, pending.pod_sets)
         if not possible(plan, self.world):
             return self.plan(plan)
+        if pending.failed_checks:
+            message, remedy = "an admission check has failed", "wait until it is tried again"
+            return Why(Outcome.WAIT, Reason.PENDING_EVALUATION, message, remedy)
         return Why(
             Outcome.WAIT, Reason.QUEUE_STOPPED, f"queue {queue.name} is stopped", "set the queue's stopPolicy to None"
         )
@@ -120,6 +134,14 @@ class Explainer:
 
     def _kept_for_head(self, plan: Plan) -> Why:
         root = self.world.tree.top[plan.node]
+        for p in self._preempting:
+            if p.line.root == root or p.holding.taken:
+                return Why(
+                    Outcome.WAIT,
+                    Reason.WAITING_FOR_QUOTA,
+                    f"the room is kept for {p.pending.key}, for which others are leaving",
+                    f"wait until {p.pending.key} has started",
+                )
         for line in self.lines:
             front = self._fronts[id(line)]
             if line.strict and line.root == root and front is not None and claim(front.plan, self.state)[1]:

@@ -159,7 +159,7 @@ class OneCycle:
         overlaps = self._overlaps(nomination) and self._gates.recompute_overlapping
         if not overlaps and not (quota and not nodes and self._gates.recompute_placement):
             return quota and nodes
-        state = projection.then if overlaps else projection.crowded()
+        state = projection.then if overlaps else projection.crowded
         roster = self.nominator.roster.without(projection.leaving) if overlaps else self.nominator.roster
         again = self.nominator.nominate(
             nomination.pending,

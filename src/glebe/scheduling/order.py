@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from glebe.scheduling.model import ClusterQueue, Pending, Strategy
+from glebe.scheduling.model import ClusterQueue, Pending, PreemptionPolicy, Strategy, TryNext
+from glebe.scheduling.policies import Preference
+from glebe.scheduling.turns import Turns
 from glebe.scheduling.world import Plan, World
 
 HeadKey = tuple[int, int, float, str]
@@ -23,13 +25,19 @@ def head_key(level: int, pending: Pending) -> HeadKey:
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """Equivalent workloads of one line, by rank (place in the line). ``head`` is the next one's rank, or ``DONE``."""
+    """Equivalent workloads of one line, by rank (place in the line). ``head`` is the next one's rank, or ``DONE``.
+
+    ``careful``: whether it fits is for the full search to say (partial admission, slices, variants, flavors by what
+    preemption could do), not for the quick one.
+    """
 
     plan: Plan
     ranks: list[int] = field(default_factory=list)
     next: int = 0
     head: int = 0
     held: tuple[int, tuple[int, ...]] = (-1, ())  # (quota version, who claims) at which claims left no room for it
+    careful: bool = False
+    local_queue: str = ""  # where local queues take turns
 
     def advance(self) -> None:
         self.next += 1
@@ -50,6 +58,7 @@ class Line:
     waiting: list[Pending]
     groups: list[Group]
     group_of: list[Group]  # by rank
+    turns: Turns | None = None  # its local queues take turns (admission fair sharing)
     strict: bool = field(init=False)
     _front: tuple[Group, int] | None = field(default=None, init=False)
 
@@ -58,6 +67,9 @@ class Line:
 
     def front(self) -> Group | None:
         """The group of the first workload that still waits."""
+        if self.turns is not None:
+            waiting = [g for g in self.groups if g.head != DONE]
+            return min(waiting, key=self.place, default=None)
         known = self._front
         if known is not None and known[0].head == known[1]:
             return known[0]  # the others' heads only move back
@@ -67,6 +79,22 @@ class Line:
         self._front = (best, best.head)
         return best
 
+    def place(self, group: Group) -> tuple[float, int]:
+        """Where the group's head stands: before all others if its local queue has used least."""
+        return (0.0 if self.turns is None else self.turns.use(group.local_queue), group.head)
+
+    def ordered(self) -> list[Group]:
+        """The groups that have anybody left, in order."""
+        waiting = [g for g in self.groups if g.head != DONE]
+        waiting.sort(key=_head if self.turns is None else self.place)
+        return waiting
+
+    def passed(self, group: Group) -> None:
+        """The group's head is admitted."""
+        if self.turns is not None:
+            self.turns.charge(group.local_queue, self.waiting[group.head].pod_sets)
+        group.advance()
+
 
 def _head(group: Group) -> int:
     return group.head
@@ -74,13 +102,21 @@ def _head(group: Group) -> int:
 
 def fork(line: Line) -> Line:
     """The same line, to be worked off independently."""
-    copies = {g: Group(g.plan, g.ranks, g.next, g.head) for g in dict.fromkeys(line.group_of)}
+    copies = {
+        g: Group(g.plan, g.ranks, g.next, g.head, careful=g.careful, local_queue=g.local_queue)
+        for g in dict.fromkeys(line.group_of)
+    }
     group_of = [copies[g] for g in line.group_of]
-    return Line(line.queue, line.node, line.root, line.waiting, [copies[g] for g in line.groups], group_of)
+    groups = [copies[g] for g in line.groups]
+    turns = None if line.turns is None else line.turns.fork()
+    return Line(line.queue, line.node, line.root, line.waiting, groups, group_of, turns)
 
 
-def lines(world: World, pending: Iterable[Pending]) -> list[Line]:
-    """One line per queue that exists, works and is not stopped; by queue name."""
+def lines(world: World, pending: Iterable[Pending], *, everybody: bool = False) -> list[Line]:
+    """One line per queue that exists, works and is not stopped; by queue name.
+
+    ``everybody``: workloads that cannot be admitted as they are written stand in line, too.
+    """
     by_queue: dict[str, list[Pending]] = {}
     for p in pending:
         by_queue.setdefault(p.queue, []).append(p)
@@ -89,16 +125,49 @@ def lines(world: World, pending: Iterable[Pending]) -> list[Line]:
         queue = world.queues.get(name)
         if queue is None or queue.stopped or name in world.misconfigured:
             continue
-        waiting = sorted(by_queue[name], key=queue_key)
-        groups: dict[int, Group] = {}
-        group_of = []
-        for rank, p in enumerate(waiting):
-            plan = world.plan(queue, p.pod_sets)
-            group = groups.get(id(plan))
-            if group is None:
-                group = groups[id(plan)] = Group(plan, head=rank)
-            group.ranks.append(rank)
-            group_of.append(group)
+        waiting = sorted((p for p in by_queue[name] if everybody or startable(p)), key=queue_key)
+        turns = Turns(world.snapshot.afs) if queue.afs and world.snapshot.afs is not None else None
+        groups, group_of = _groups(world, queue, waiting, by_local_queue=turns is not None)
         node = world.tree.queue_index[name]
-        result.append(Line(queue, node, world.tree.root(node), waiting, list(groups.values()), group_of))
+        result.append(Line(queue, node, world.tree.root(node), waiting, groups, group_of, turns))
     return result
+
+
+def startable(pending: Pending) -> bool:
+    """Could it be admitted as it is written? If not it stands in no line."""
+    return not pending.invalid and not pending.failed_checks
+
+
+def _groups(
+    world: World, queue: ClusterQueue, waiting: list[Pending], *, by_local_queue: bool
+) -> tuple[list[Group], list[Group]]:
+    """The classes of a line, and the class of each workload."""
+    groups: dict[object, Group] = {}
+    group_of = []
+    for rank, p in enumerate(waiting):
+        plan = world.plan(queue, p.pod_sets)
+        kind: object = id(plan)
+        if by_local_queue or p.gated or p.replaces or p.flavors or not startable(p):
+            flags = (p.gated, p.replaces, p.flavors, p.variant_of, startable(p))
+            kind = (id(plan), p.local_queue if by_local_queue else "", *flags)
+        group = groups.get(kind)
+        if group is None:
+            group = groups[kind] = Group(plan, head=rank, careful=_careful(plan, p), local_queue=p.local_queue)
+        group.ranks.append(rank)
+        group_of.append(group)
+    return list(groups.values()), group_of
+
+
+def _careful(plan: Plan, pending: Pending) -> bool:
+    if pending.replaces or pending.flavors or any(s.pod_set.min_count is not None for s in plan.sets):
+        return True
+    fungible = plan.queue.fungibility
+    if fungible.when_can_preempt is TryNext.NEXT and fungible.preference is Preference.BORROWING:
+        return False  # whatever fits comes first
+    return preempts(plan.queue) and any(len(s.options) > 1 for s in plan.sets)
+
+
+def preempts(queue: ClusterQueue) -> bool:
+    """May workloads of the queue ever preempt?"""
+    policy = queue.preemption
+    return policy.within is not PreemptionPolicy.NEVER or policy.reclaim is not PreemptionPolicy.NEVER

@@ -19,6 +19,7 @@ class Projection:
     def __init__(self, now: State) -> None:
         self.now = now
         self._then: State | None = None
+        self._crowded: State | None = None
         self.leaving: dict[str, Holding] = {}  # victims, by key
         self.crowd: list[tuple[int, Need]] = []  # what preemptors and claims keep, by queue
 
@@ -36,19 +37,22 @@ class Projection:
 
     def admit(self, holding: Holding) -> None:
         """It starts now."""
-        self.now.hold(holding)
-        if self._then is not None:
-            self._then.hold(holding)
+        for state in self._all():
+            state.hold(holding)
 
     def finish(self, holding: Holding) -> None:
         """It leaves now."""
-        self.now.release(holding)
-        if self._then is not None:
-            self._then.release(holding)
+        for state in self._all():
+            state.release(holding)
+
+    def _all(self) -> list[State]:
+        return [state for state in (self.now, self._then, self._crowded) if state is not None]
 
     def keep(self, holding: Holding) -> None:
         """It is kept for somebody who does not start now."""
         self.then.hold(holding)
+        if self._crowded is not None:
+            self._crowded.hold(holding)
         self.crowd.append((holding.node, holding.need))
 
     def evict(self, victims: Iterable[tuple[Victim, Holding]]) -> None:
@@ -58,25 +62,29 @@ class Projection:
                 self.leaving[victim.key] = holding
                 self.then.release(holding)
 
+    @property
     def crowded(self) -> State:
-        """A copy with everybody in it: those who leave and those who come."""
-        state = self.then.copy()
-        for holding in self.leaving.values():
-            state.hold(holding)
-        return state
+        """With everybody in it: those who leave and those who come."""
+        if self._crowded is None:
+            self._crowded = self.then.copy()
+            for holding in self.leaving.values():
+                self._crowded.hold(holding)
+        return self._crowded
 
     def fits_then(self, holding: Holding, without: Iterable[Holding] = ()) -> tuple[bool, bool]:
         """Do (quota, nodes) suffice then, with the very nodes of ``holding``, once those of ``without`` are gone?"""
-        if self._then is None and not without:
-            return self.now.quotas.fits(holding.node, holding.need), _free(self.now, holding)
-        state = self.then
-        gone = list(without)
-        for other in gone:
-            state.release(other)
-        answer = state.quotas.fits(holding.node, holding.need), _free(state, holding)
-        for other in reversed(gone):
-            state.hold(other)
-        return answer
+        return fits(self.now if self._then is None else self._then, holding, without)
+
+
+def fits(state: State, holding: Holding, without: Iterable[Holding] = ()) -> tuple[bool, bool]:
+    """Do (quota, nodes) suffice in ``state``, which stays as it is, without some holdings?"""
+    gone = list(without)
+    for other in gone:
+        state.release(other)
+    answer = state.quotas.fits(holding.node, holding.need), _free(state, holding)
+    for other in reversed(gone):
+        state.hold(other)
+    return answer
 
 
 def _free(state: State, holding: Holding) -> bool:

@@ -82,3 +82,9 @@ class Turns:
         for resource, amount in entry_penalty(pod_sets, self._afs.half_life, self._afs.sampling).items():
             charged[resource] = charged.get(resource, 0.0) + amount
         self._use.pop(local_queue, None)
+
+    def fork(self) -> Turns:
+        """The same standing, to go on from independently."""
+        other = Turns(self._afs)
+        other._charged = {queue: dict(charged) for queue, charged in self._charged.items()}
+        return other

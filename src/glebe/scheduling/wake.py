@@ -52,10 +52,10 @@ class _Watch:
         line, tree, asks = self.line, self._world.tree, self._world.asks
         line.groups = [g for g in line.groups if g.head != DONE]
         self.simple = all(g.plan.simple for g in line.groups)
-        self._always = [g for g in line.groups if _unfiltered(g)]
+        self._always = [g for g in line.groups if _unfiltered(g) and not g.careful]
         entries: dict[Cell, list[tuple[int, Group, Bits]]] = {}
         for group in line.groups:
-            if line.strict or _unfiltered(group) or group.plan.possible is False:
+            if line.strict or group.careful or _unfiltered(group) or group.plan.possible is False:
                 continue
             only = group.plan.sets[0]
             for option in only.options:
