@@ -208,3 +208,22 @@ async def test_an_agent_that_is_killed_leaves_its_pods_connected_and_in_the_end_
         await until(lambda: undo.read_state(directory) is None)  # nobody came back: the guard
         assert [name for name in links.names() if name.startswith(state.wires) or name == state.sink] == []
         assert undo.known_pods(directory) == []
+
+
+async def test_an_agent_that_is_killed_while_it_tries_the_network_leaves_nothing(tmp_path: Path) -> None:
+    need_namespaces()
+    directory = tmp_path / "nodes" / "local" / "network"
+    async with served() as (_, url):
+        command = [sys.executable, network_agent.__file__, url, str(tmp_path / "nodes"), "1", POD_CIDR]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        agent = await asyncio.create_subprocess_exec(*command, **quiet)
+        try:
+            await until(lambda: undo.read_state(directory) is not None and undo.known_pods(directory))
+        finally:
+            agent.kill()
+            await agent.wait()
+        state = undo.read_state(directory)
+        assert state is not None
+        await until(lambda: undo.read_state(directory) is None)
+        assert [name for name in links.names() if name.startswith(state.wires) or name == state.sink] == []
+        assert undo.known_pods(directory) == []

@@ -21,7 +21,8 @@ _STEP = 1.0  # seconds between looks when there is no agent
 
 
 def post(node_dir: Path, window: float) -> None:
-    """Start the guard of a node."""
+    """Start the guard of a node, whose agent is this process."""
+    (node_dir / "network").mkdir(parents=True, exist_ok=True)
     subprocess.Popen(
         [sys.executable, "-I", "-S", os.path.abspath(__file__), str(node_dir), str(window)],
         stdin=subprocess.DEVNULL,
@@ -78,17 +79,22 @@ def _wait_for_end(file: Path) -> None:
             os.close(pid)
 
 
-def watch(node_dir: Path, window: float) -> None:
-    """Return when nobody needs the network any more."""
-    alone = 0.0
+def watch(node_dir: Path, window: float) -> str:
+    """Return when nobody needs the network any more, with what was in ``state.json``."""
+    alone, said = 0.0, ""
     while True:
+        with contextlib.suppress(OSError):
+            said = (node_dir / "network" / "state.json").read_text()
         if _is_alive(node_dir / "agent"):
-            _wait_for_end(node_dir / "agent")
+            if said:
+                _wait_for_end(node_dir / "agent")
+            else:  # it has not yet begun
+                time.sleep(_STEP)
             alone = 0.0
             continue
         runs = (node_dir / "pods").glob("*/*/*/claim")
         if alone >= window and not any(_is_alive(claim) for claim in runs):
-            return
+            return said
         time.sleep(_STEP)
         alone += _STEP
 
@@ -105,10 +111,7 @@ def main() -> int:
     file.truncate(0)
     file.write(f"{os.getpid()} {start_time(os.getpid())}")
     file.flush()
-    said = ""
-    with contextlib.suppress(FileNotFoundError):
-        said = (node_dir / "network" / "state.json").read_text()
-    watch(node_dir, window)
+    said = watch(node_dir, window)
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # late: it stays small while it waits
     from glebe.node.network import undo
 

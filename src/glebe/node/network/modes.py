@@ -115,12 +115,11 @@ class NamespaceMode:
 
     name = "namespace"
 
-    def __init__(self, routed: Routed, directory: Path, options: NetworkOptions) -> None:
+    def __init__(self, routed: Routed, directory: Path) -> None:
         self.addresses = Addresses(routed.place.pods)
         self.host_ip = routed.place.gateway  # pods and the machine reach it, and nobody from outside
         self._routed = routed
         self._directory = directory
-        self._window = options.window
         self._proxy = KernelProxy(routed.place)
         self._lock = asyncio.Lock()  # one change of the kernel's tables at a time
 
@@ -162,10 +161,6 @@ class NamespaceMode:
             guard.dismiss(self._directory.parent)
             undo.undo(self._directory)
 
-    def post_guard(self) -> None:
-        """From now on somebody cleans up if this process dies."""
-        guard.post(self._directory.parent, self._window)
-
 
 def why_not(options: NetworkOptions, directory: Path) -> str:
     """Why the mode ``namespace`` would not work on this machine, ``""``: it would. Blocking.
@@ -194,11 +189,11 @@ async def choose(
         try:
             if not possible:
                 raise probe.Unsuitable("containers cannot be put into network namespaces here (not root?)")
+            guard.post(directory.parent, options.window)  # from now on somebody cleans up if this process dies
             routed = await asyncio.to_thread(_try_namespaces, options, directory, services)
-            mode = NamespaceMode(routed, directory, options)
-            mode.post_guard()
-            return mode, ""
+            return NamespaceMode(routed, directory), ""
         except probe.Unsuitable as error:
+            await asyncio.to_thread(guard.dismiss, directory.parent)
             if options.mode == "namespace":
                 raise
             why = str(error)
