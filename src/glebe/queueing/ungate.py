@@ -176,6 +176,7 @@ class Ungater:
         self._world = World(client, informers, self._kinds)
         self._workloads = informers.get(r.WORKLOADS).store
         self._pods = informers.get(r.PODS, indexers=INDEXERS).store
+        self._nodes = informers.get(r.NODES).store
         self._gate = asyncio.Semaphore(_PARALLEL_WRITES)
         self._sent: dict[ObjectKey, dict[str, str | None]] = {}
 
@@ -195,14 +196,16 @@ class Ungater:
             added = {info.name: info for info in infos(workload, self._world.flavor)}
         except (FlavorGone, CannotStart):
             return Result(requeue_after=_ASK_AGAIN)  # who starts the job says why
-        releases = self._planned(workload, found, pods, sent)
+        releases, held_back = self._planned(workload, found, pods, sent)
         # All are awaited before the key may be worked on again: a release that fails late must find `sent` as it is.
         writes = (self._release(rel, added[labels_of(rel.pod)[labels.POD_SET]], sent) for rel in releases)
         outcomes = await asyncio.gather(*writes, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-        return None if all(outcomes) else Result(requeue_after=_RETRY)
+        if not all(outcomes):
+            return Result(requeue_after=_RETRY)
+        return Result(requeue_after=_ASK_AGAIN) if held_back else None
 
     def _planned(
         self,
@@ -210,20 +213,32 @@ class Ungater:
         found: tuple[Integration, Object] | None,
         pods: list[Object],
         sent: dict[str, str | None],
-    ) -> list[Release]:
+    ) -> tuple[list[Release], bool]:
+        """Releases, and whether some are held back because their node is down: another one may replace it."""
         requests = {
             p.get("name", labels.DEFAULT_POD_SET): p.get("topologyRequest") for p in workload["spec"]["podSets"]
         }
         releases: list[Release] = []
+        held_back = False
         for assignment in convert.assignments(workload):
             mine = [p for p in pods if labels_of(p).get(labels.POD_SET) == assignment.pod_set]
             expected = 0
             if found is not None and found[0].together:
                 expected = integrations.expected_pods(*found) if found[0].gated else assignment.count
             for release in plan(assignment, mine, expected, sent, requests.get(assignment.pod_set)):
+                if release.node is not None and self._is_down(release.node):
+                    held_back = True
+                    continue
                 sent[release.pod["metadata"]["uid"]] = release.node
                 releases.append(release)
-        return releases
+        return releases, held_back
+
+    def _is_down(self, name: str) -> bool:
+        """Does the node take no pods just now?"""
+        node = self._nodes.get(ObjectKey(self._world.host, "", name))
+        if node is None or not condition_is_true(node, "Ready"):
+            return True
+        return bool((node.get("spec") or {}).get("unschedulable")) or is_deleting(node)
 
     def _settled(self, key: ObjectKey, pods: list[Object]) -> dict[str, str | None]:
         """Releases sent that the store does not show yet."""
