@@ -147,12 +147,13 @@ class QuotaTree:
 class QuotaState:
     """What is in use at every node of a tree."""
 
-    __slots__ = ("_memo", "_memo_version", "tree", "usage", "version")
+    __slots__ = ("_changes", "_memo", "_memo_version", "tree", "usage", "version")
 
     def __init__(self, tree: QuotaTree, usage: list[list[int]] | None = None) -> None:
         self.tree = tree
         self.usage = usage or [[0] * len(tree.cell_names) for _ in tree.names]
-        self.version = [0] * len(tree.names)  # by root node: changes with every change below it
+        self._changes = 0
+        self.version = [0] * len(tree.names)  # by root node: another one after every change below it
         self._memo = [[0] * len(tree.cell_names) for _ in tree.names]
         self._memo_version = [[-1] * len(tree.cell_names) for _ in tree.names]
 
@@ -163,7 +164,7 @@ class QuotaState:
         """A throw-away state with more in use; it shares what does not change, and is valid until this one changes."""
         other = QuotaState.__new__(QuotaState)
         other.tree, other.usage, other.version = self.tree, list(self.usage), list(self.version)
-        other._memo, other._memo_version = [], []
+        other._changes, other._memo, other._memo_version = self._changes, [], []
         for n in {n for node, _ in needs for n in self.tree.paths[node]}:
             other.usage[n] = list(self.usage[n])
         for node, need in needs:
@@ -210,7 +211,8 @@ class QuotaState:
     def add(self, node: int, need: Iterable[tuple[Cell, int]]) -> None:
         guaranteed, usage = self.tree.guaranteed, self.usage
         path = self.tree.paths[node]
-        self.version[path[-1]] += 1
+        self._changes += 1
+        self.version[path[-1]] = self._changes
         for cell, amount in need:
             for n in path:
                 row = usage[n]
@@ -224,7 +226,8 @@ class QuotaState:
     def remove(self, node: int, need: Iterable[tuple[Cell, int]]) -> None:
         guaranteed, usage = self.tree.guaranteed, self.usage
         path = self.tree.paths[node]
-        self.version[path[-1]] += 1
+        self._changes += 1
+        self.version[path[-1]] = self._changes
         for cell, amount in need:
             for n in path:
                 row = usage[n]
@@ -233,6 +236,10 @@ class QuotaState:
                 if in_parent <= 0:
                     break
                 amount = min(amount, in_parent)
+
+    def is_again(self, root: int, version: int) -> None:
+        """Everything below ``root`` is in use again as it was at ``version``: what was concluded then holds."""
+        self.version[root] = version
 
     def borrowing_level(self, node: int, need: Need) -> int:
         """0: within the queue's own quota; else the height of the lowest cohort that carries it without borrowing."""

@@ -154,15 +154,10 @@ def test_without_a_half_life_nothing_is_kept() -> None:
 
 def test_weights_of_queues_and_resources_make_one_figure() -> None:
     past = PastUse(CONFIG)
-    status = {
-        "admissionFairSharingStatus": {
-            "consumedResources": {"cpu": "8", "memory": "9Gi"},
-            "lastUpdate": format_time(T0),
-        }
-    }
-    assert past.figure(local(**status)) == 8
-    assert past.figure(local(weight="2", **status)) == 4
-    assert past.figure(local(weight="0", **status)) == math.inf
+    known = {"consumedResources": {"cpu": "8", "memory": "9Gi"}, "lastUpdate": format_time(T0)}
+    assert past.figure(local(admissionFairSharingStatus=known)) == 8
+    assert past.figure(local(weight="2", admissionFairSharingStatus=known)) == 4
+    assert past.figure(local(weight="0", admissionFairSharingStatus=known)) == math.inf
 
 
 def test_the_cores_entry_penalty_is_the_one_of_the_shell() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import preemptionworlds as p
 import pytest
@@ -45,8 +46,10 @@ SNAPSHOTS = st.builds(
 def test_victims_are_enough_and_minimal_and_the_state_is_restored(snapshot: Snapshot) -> None:
     scene = p.scene(snapshot)
     before = [list(row) for row in scene.state.quotas.usage]
+    available = [scene.state.quotas.available(scene.want.node, c) for c, _ in scene.want.need]
     found = {v.key for v in scene.victims()}
     assert scene.state.quotas.usage == before
+    assert [scene.state.quotas.available(scene.want.node, c) for c, _ in scene.want.need] == available
     if not found:
         return
     assert scene.fits(found)
@@ -97,11 +100,14 @@ def test_nobody_is_preempted_who_could_preempt_in_return(snapshot: Snapshot) -> 
 
 def test_a_corner_in_which_fair_shares_alone_would_go_round_in_circles() -> None:
     """Both holders of ``owner`` would leave for ``guest``, and one alone could take its nominal quota back."""
-    cpu = lambda n: (ResourceGroup(("cpu",), (FlavorQuotas("f", {"cpu": Quota(n)}),)),)  # noqa: E731
+
+    def cpu(n: int) -> tuple[ResourceGroup, ...]:
+        return (ResourceGroup(("cpu",), (FlavorQuotas("f", {"cpu": Quota(n)}),)),)
+
     policy = Preemption(PreemptionPolicy.NEVER, PreemptionPolicy.ANY)
     queues = (
-        ClusterQueue("owner", cpu(2), "all", weight=p.Fraction(0), preemption=policy),
-        ClusterQueue("guest", cpu(0), "all", weight=p.Fraction(3), preemption=policy),
+        ClusterQueue("owner", cpu(2), "all", weight=Fraction(0), preemption=policy),
+        ClusterQueue("guest", cpu(0), "all", weight=Fraction(3), preemption=policy),
         ClusterQueue("idle", cpu(4), "all", preemption=policy),
     )
 
@@ -169,7 +175,7 @@ def test_nodes_are_asked_only_when_the_quota_fits_and_decide() -> None:
         asked.append(state)
         return len(asked) == 3
 
-    want = scene.want._replace(places=places)  # type: ignore[arg-type]
+    want = scene.want._replace(places=places)
     found = victims(scene.world, scene.state, scene.roster, want)
     assert [v.key for v in found] == ["d", "c", "b"], "newest first; nobody can be put back"
     assert victims(scene.world, scene.state, scene.roster, want._replace(places=lambda _: False)) == ()

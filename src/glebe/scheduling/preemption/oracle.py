@@ -35,11 +35,14 @@ def possibility(
     quotas = state.quotas
     found = victims(world, state, roster, Want(pending, node, ((cell, amount),), frozenset((cell,))))
     holdings = [roster.holding(v.key) for v in found]
+    root = world.tree.top[node]
+    version = quotas.version[root]
     for holding in holdings:
         quotas.remove(holding.node, holding.need)
     level = quotas.level(node, cell, amount)
     for holding in holdings:
         quotas.add(holding.node, holding.need)
+    quotas.is_again(root, version)
     if not found:
         return Outlook(Possibility.NO_CANDIDATES, level)
     own = any(holding.node == node for holding in holdings)

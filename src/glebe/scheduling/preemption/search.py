@@ -21,9 +21,12 @@ def victims(world: World, state: State, roster: Roster, want: Want) -> tuple[Vic
 
     Nobody is among them who could preempt this workload in return.
     """
+    quotas, root = state.quotas, world.tree.top[want.node]
+    version = quotas.version[root]
     while True:
         found = _by_rules(world, state, roster, want)
         guilty = returned(world, state, roster, want, found, _by_rules) if found else NOBODY
+        quotas.is_again(root, version)
         if not guilty:
             return found
         roster = roster.without(guilty)
