@@ -9,8 +9,10 @@ from glebe.kube.errors import ApiError
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, key_of
 from glebe.kube.resources import Resource
-from glebe.queueing import cycle, integrations, jobs, lifecycle, queuestatus, ungate
+from glebe.queueing import cycle, grace, integrations, jobs, lifecycle, queuestatus, recovery, ungate
+from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.dryrun import hypothetical
+from glebe.queueing.kindhost import KindHost
 from glebe.queueing.notices import Notices
 from glebe.queueing.planner import Arrays, InlinePlanner, Planner
 from glebe.queueing.publish import ForecastPublisher
@@ -19,27 +21,46 @@ from glebe.scheduling import decide
 from glebe.scheduling.model import Decision, Outcome, Snapshot
 
 
-def controllers(client: Client, informers: Informers, env: Env, planner: Planner | None = None) -> list[Controller]:
+def controllers(
+    client: Client,
+    informers: Informers,
+    env: Env,
+    planner: Planner | None = None,
+    configuration: Configuration = DEFAULT,
+) -> list[Controller | KindHost]:
     """Every controller of the queue; run each until cancelled, next to ``informers.run()``."""
-    return Queueing(client, informers, env, planner).controllers
+    return Queueing(client, informers, env, planner, configuration).controllers
 
 
 class Queueing:
     """The queue of one cluster: its controllers, and the picture of the world that they share."""
 
-    def __init__(self, client: Client, informers: Informers, env: Env, planner: Planner | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        informers: Informers,
+        env: Env,
+        planner: Planner | None = None,
+        configuration: Configuration = DEFAULT,
+    ) -> None:
         planner = planner or InlinePlanner()
-        self.builder = SnapshotBuilder(client.cluster)
+        self.configuration = configuration
+        self.builder = SnapshotBuilder(client.cluster, configuration)
         self.builder.attach(informers)
         self.notices = Notices(client, env)
         self.publisher = ForecastPublisher(client, env, planner, self.builder, self.notices)
         self.cycle = cycle.AdmissionCycle(client, env, planner, self.builder, self.notices, self.publisher.poke)
         self._env = env
-        self.controllers: list[Controller] = [
-            *(jobs.build(k, client, informers, env, self.notices) for k in integrations.switched() if not k.crd),
+        self.kinds = integrations.JobKinds()
+        self.kind_host = KindHost(client, informers, env, self.notices, self.kinds, self._controllers_of)
+        self._wiring = client, informers, env
+        self.controllers: list[Controller | KindHost] = [
+            self.kind_host,
             cycle.build(self.cycle, informers, env, client.cluster),
-            ungate.build(client, informers, env),
-            lifecycle.build(client, informers, env, self.notices),
+            ungate.build(client, informers, env, self.kinds),
+            lifecycle.build(client, informers, env, self.notices, configuration),
+            recovery.build(client, informers, env),
+            grace.build(client, informers, env, self.notices, configuration),
             *queuestatus.build(client, informers, env),
             self.publisher.controller,
             self.notices.controller,
@@ -47,6 +68,17 @@ class Queueing:
         self._verdicts: dict[str, Decision | None] = {}
         self._verdicts_at = -1
         self._arrays = Arrays()
+
+    def _controllers_of(self, kind: integrations.JobKind) -> list[Controller]:
+        """The controllers of one kind of job, made anew."""
+        client, informers, env = self._wiring
+
+        def left(workload: Object, job: Object, now: float) -> float:
+            return grace.left(workload, job, self.configuration, now)
+
+        if kind.suspend:
+            return [jobs.build(kind, client, informers, env, self.notices, self.kinds, left)]
+        return []
 
     def never_starts(self, cluster: str, job: Object) -> Decision | None:
         """For :class:`glebe.queueing.admission.QueueAdmission`: the verdict when ``job`` could not start even alone.

@@ -111,6 +111,14 @@ class WorkloadRetention(_Base, frozen=True):
     after_finished: Duration | None = None
     after_deactivated_by_kueue: Duration | None = None
 
+    @property
+    def after_finished_seconds(self) -> float | None:
+        return None if self.after_finished is None else parse_duration(self.after_finished)
+
+    @property
+    def after_deactivated_seconds(self) -> float | None:
+        return None if self.after_deactivated_by_kueue is None else parse_duration(self.after_deactivated_by_kueue)
+
 
 class ObjectRetentionPolicies(_Base, frozen=True):
     """What is removed by itself."""
@@ -133,6 +141,7 @@ class Own(_Base, frozen=True):
 
     checkpoint_grace: Checkpoint = Checkpoint()
     minimum_run_time: Duration = 0.0
+    victims: Literal["Newest", "LeastLostWork"] = "Newest"
 
 
 class Configuration(_Base, frozen=True):
@@ -239,6 +248,10 @@ def _problems(config: Configuration) -> list[str]:
             transformation.amounts()
         except ValueError as error:
             out.append(f"resources.transformations[{transformation.input}].outputs: {error}")
+    retention = config.object_retention_policies.workloads
+    out += _not_negative("objectRetentionPolicies.workloads.afterFinished", retention.after_finished)
+    gone = retention.after_deactivated_by_kueue
+    out += _not_negative("objectRetentionPolicies.workloads.afterDeactivatedByKueue", gone)
     grace = config.glebe.checkpoint_grace
     out += _not_negative("glebe.checkpointGrace.default", grace.default)
     out += _not_negative("glebe.checkpointGrace.maximum", grace.maximum)

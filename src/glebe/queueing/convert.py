@@ -8,11 +8,14 @@ from fractions import Fraction
 from typing import Any
 
 from glebe.kube.clock import parse_time
+from glebe.kube.duration import parse_duration
 from glebe.kube.objects import Object, annotations_of, condition_is_true, get_condition, labels_of
-from glebe.kube.pods import requests_of
 from glebe.kube.quantity import parse, to_int
-from glebe.queueing import labels, runtimes, topology
+from glebe.queueing import checks, labels, requests, runtimes, topology
+from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.integrations import read
+from glebe.queueing.lonepods import owned_by_pod
+from glebe.queueing.requests import PLAIN, Surroundings
 from glebe.scheduling import model as m
 
 #: Finds a WorkloadClass by name.
@@ -99,8 +102,18 @@ def cluster_queue(obj: Object) -> m.ClusterQueue:
         weight=_weight(spec),
         preemption=preemption(spec.get("preemption")),
         fungibility=fungibility(spec.get("flavorFungibility")),
+        min_run_time=_seconds(annotations_of(obj).get(labels.MINIMUM_RUN_TIME)),
+        checks=tuple(sorted(checks.of_queue(obj).items())),
         afs=(spec.get("admissionScope") or {}).get("admissionMode") == "UsageBasedAdmissionFairSharing",
     )
+
+
+def _seconds(text: str | None) -> float:
+    """A duration in an annotation.
+
+    :raises ValueError: when it is none.
+    """
+    return max(0.0, parse_duration(text)) if text else 0.0
 
 
 def preemption(spec: Mapping[str, Any] | None) -> m.Preemption:
@@ -127,10 +140,14 @@ def fungibility(spec: Mapping[str, Any] | None) -> m.Fungibility:
     )
 
 
+_SWITCH = {"Enabled": True, "Disabled": False}
+
+
 def cohort(obj: Object) -> m.Cohort:
     spec = obj.get("spec") or {}
     groups = resource_groups(spec.get("resourceGroups"))
-    return m.Cohort(obj["metadata"]["name"], spec.get("parentName"), groups, _weight(spec))
+    switch = _SWITCH.get(annotations_of(obj).get(labels.FAIR_SHARING, ""))
+    return m.Cohort(obj["metadata"]["name"], spec.get("parentName"), groups, _weight(spec), switch)
 
 
 def _weight(spec: Mapping[str, Any]) -> Fraction:
@@ -138,18 +155,30 @@ def _weight(spec: Mapping[str, Any]) -> Fraction:
     return m.EVEN if weight is None else parse(weight)
 
 
-def pod_sets(workload: Object) -> tuple[m.PodSet, ...]:
-    return tuple(_pod_set(p) for p in workload["spec"]["podSets"])
+def pod_sets(workload: Object, around: Surroundings = PLAIN) -> tuple[m.PodSet, ...]:
+    """The pods that are still needed: those whose resources were given back (``reclaimablePods``) are left out."""
+    gone = dict(reclaimable(workload))
+    return tuple(_pod_set(p, gone, around) for p in workload["spec"]["podSets"])
 
 
-def _pod_set(item: dict[str, Any]) -> m.PodSet:
+def reclaimable(workload: Object) -> tuple[tuple[str, int], ...]:
+    """Pods that are no longer needed, by pod set."""
+    listed = read(workload, ("status", "reclaimablePods"), ())
+    return tuple((p["name"], int(p.get("count") or 0)) for p in listed if p.get("count"))
+
+
+def _pod_set(item: dict[str, Any], gone: Mapping[str, int], around: Surroundings) -> m.PodSet:
     spec = item["template"].get("spec") or {}
+    name, count = item.get("name", labels.DEFAULT_POD_SET), int(item.get("count", 1))
+    taken, counted = requests.on_node(spec, around), requests.counted(spec, around)
     return m.PodSet(
-        name=item.get("name", labels.DEFAULT_POD_SET),
-        count=int(item.get("count", 1)),
-        requests=requests_of(spec, zeros=True),  # they get a flavor, too
+        name=name,
+        count=count - min(gone.get(name, 0), count),
+        requests=taken,  # zeros, too: they get a flavor
+        charged=None if counted == taken else counted,
         node_selector=spec.get("nodeSelector") or {},
         affinity=_affinity(spec),
+        preferred=_preferred(spec),
         tolerations=tolerations(spec.get("tolerations")),
         topology=_topology_request(item.get("topologyRequest") or {}),
         min_count=item.get("minCount"),
@@ -175,12 +204,22 @@ def _topology_request(request: Mapping[str, Any]) -> m.TopologyRequest | None:
 def _affinity(spec: Mapping[str, Any]) -> tuple[tuple[m.Expression, ...], ...]:
     """The terms of the required node affinity; what a term says of node fields is left to the scheduler of pods."""
     path = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
+    return tuple(_expressions(term) for term in read(spec, path, ()))
+
+
+def _preferred(spec: Mapping[str, Any]) -> tuple[m.Preferred, ...]:
+    """The terms of the preferred node affinity, but for those that speak of node fields."""
+    terms = read(spec, ("affinity", "nodeAffinity", "preferredDuringSchedulingIgnoredDuringExecution"), ())
     return tuple(
-        tuple(
-            m.Expression(e["key"], e["operator"], tuple(e.get("values") or ()))
-            for e in term.get("matchExpressions") or ()
-        )
-        for term in read(spec, path, ())
+        m.Preferred(int(t.get("weight", 1)), _expressions(t["preference"]))
+        for t in terms
+        if not t["preference"].get("matchFields")
+    )
+
+
+def _expressions(term: Mapping[str, Any]) -> tuple[m.Expression, ...]:
+    return tuple(
+        m.Expression(e["key"], e["operator"], tuple(e.get("values") or ())) for e in term.get("matchExpressions") or ()
     )
 
 
@@ -192,51 +231,168 @@ def run_time(workload: Object, class_of: ClassOf) -> m.RunTime:
     return runtimes.predict(expected, known.get("p50Seconds"), known.get("p90Seconds"), bound)
 
 
-def pending(key: str, workload: Object, queue: str, class_of: ClassOf) -> m.Pending:
+def pending(
+    key: str,
+    workload: Object,
+    queue: str,
+    class_of: ClassOf,
+    config: Configuration = DEFAULT,
+    around: Surroundings = PLAIN,
+) -> m.Pending:
+    meta, failed = workload["metadata"], (checks.RETRY, checks.REJECTED)
     return m.Pending(
         key=key,
         queue=queue,
-        priority=int(workload["spec"].get("priority") or 0),
-        queued_at=queued_at(workload),
-        pod_sets=pod_sets(workload),
+        priority=priority(workload, config),
+        queued_at=queued_at(workload, config),
+        pod_sets=pod_sets(workload, around),
         run_time=run_time(workload, class_of),
+        local_queue=local_queue(workload),
+        created_at=_created_at(workload),
+        uid=meta.get("uid", ""),
+        gated=_closed_gate(workload),
+        replaces=_replaced(key, workload),
+        reclaimable=reclaimable(workload),
+        invalid=requests.problem(workload["spec"]["podSets"], around),
+        failed_checks=any(c.get("state") in failed for c in checks.listed(workload)),
     )
 
 
-def admitted(key: str, workload: Object, class_of: ClassOf) -> m.Admitted:
+def admitted(
+    key: str,
+    workload: Object,
+    class_of: ClassOf,
+    config: Configuration = DEFAULT,
+    around: Surroundings = PLAIN,
+) -> m.Admitted:
     admission = workload["status"]["admission"]
+    evicted = condition_is_true(workload, labels.EVICTED)
+    unhealthy = tuple(n["name"] for n in read(workload, ("status", "unhealthyNodes"), ()))
     return m.Admitted(
         key=key,
         queue=admission["clusterQueue"],
-        priority=int(workload["spec"].get("priority") or 0),
+        priority=priority(workload, config),
         started_at=started_at(workload),
-        pod_sets=pod_sets(workload),
+        pod_sets=pod_sets(workload, around),
         assignments=assignments(workload),
         run_time=run_time(workload, class_of),
+        local_queue=local_queue(workload),
+        uid=workload["metadata"].get("uid", ""),
+        created_at=_created_at(workload),
+        queued_at=queued_at(workload, config),
+        reserved_at=since(workload, labels.QUOTA_RESERVED),
+        evicted=evicted,
+        unhealthy=unhealthy,
+        second_pass=not evicted and (_may_be_placed(workload) or _uses(workload, unhealthy)),
+        owned_by_pod=owned_by_pod(workload),
     )
+
+
+def _may_be_placed(workload: Object) -> bool:
+    """Its nodes were left open until its checks have passed, and now they have."""
+    if condition_is_true(workload, labels.ADMITTED) or not (listed := checks.listed(workload)):
+        return False
+    items = read(workload, ("status", "admission", "podSetAssignments"), ())
+    waits = any(a.get("delayedTopologyRequest") == "Pending" and not a.get("topologyAssignment") for a in items)
+    return waits and checks.all_ready(listed)
+
+
+def _uses(workload: Object, nodes: tuple[str, ...]) -> bool:
+    return bool(nodes) and any(name in nodes for a in assignments(workload) for name, _ in a.nodes)
+
+
+def _closed_gate(workload: Object) -> bool:
+    """Whether a preemption gate keeps it from preempting: a gate is closed until somebody opens it."""
+    states = {g["name"]: g.get("position") for g in read(workload, ("status", "preemptionGates"), ())}
+    return any(states.get(g["name"]) != "Open" for g in read(workload, ("spec", "preemptionGates"), ()))
+
+
+def _replaced(key: str, workload: Object) -> str:
+    """The key of the slice that it replaces (``namespace/name`` in the annotation)."""
+    name = annotations_of(workload).get(labels.REPLACEMENT_FOR, "")
+    return f"{key.rpartition('/')[0]}/{name.rpartition('/')[2]}" if name else ""
+
+
+def local_queue(workload: Object) -> str:
+    queue = workload["spec"].get("queueName") or labels.DEFAULT_QUEUE
+    return f"{workload['metadata'].get('namespace', '')}/{queue}"
+
+
+def priority(workload: Object, config: Configuration = DEFAULT) -> int:
+    """Its priority, boost included."""
+    return int(workload["spec"].get("priority") or 0) + priority_boost(workload, config)
+
+
+def priority_boost(workload: Object, config: Configuration = DEFAULT) -> int:
+    """What is added to its priority by annotation, where the feature gate PriorityBoost is on."""
+    text = annotations_of(workload).get(labels.PRIORITY_BOOST, "")
+    if not text or not config.gate("PriorityBoost", False):
+        return 0
+    with contextlib.suppress(ValueError):
+        return int(text)
+    return 0
 
 
 def assignments(workload: Object) -> tuple[m.PodSetAssignment, ...]:
-    return tuple(
-        m.PodSetAssignment(
-            pod_set=a.get("name", labels.DEFAULT_POD_SET),
-            count=int(a.get("count", 0)),
-            flavors=a.get("flavors") or {},
-            usage=amounts(a.get("resourceUsage")),
-            nodes=topology.decode(a.get("topologyAssignment")),
-            delayed=a.get("delayedTopologyRequest") or "",
-        )
-        for a in workload["status"]["admission"].get("podSetAssignments") or ()
+    """What it was given; what it has given back since (``reclaimablePods``) is out of the usage."""
+    gone = dict(reclaimable(workload))
+    listed = read(workload, ("spec", "podSets"), ())
+    wanted = {p.get("name", labels.DEFAULT_POD_SET): int(p.get("count", 1)) for p in listed}
+    items = workload["status"]["admission"].get("podSetAssignments") or ()
+    return tuple(_assigned(a, wanted, gone) for a in items)
+
+
+def _assigned(item: Mapping[str, Any], wanted: Mapping[str, int], gone: Mapping[str, int]) -> m.PodSetAssignment:
+    name = item.get("name", labels.DEFAULT_POD_SET)
+    given = int(item["count"]) if item.get("count") is not None else wanted.get(name, 0)
+    usage = amounts(item.get("resourceUsage"))
+    left = max(0, wanted.get(name, given) - gone.get(name, 0))
+    if left < given:
+        usage = {resource: amount // given * left for resource, amount in usage.items()}
+    return m.PodSetAssignment(
+        pod_set=name,
+        count=min(left, given),
+        flavors=item.get("flavors") or {},
+        usage=usage,
+        nodes=topology.decode(item.get("topologyAssignment")),
+        delayed=item.get("delayedTopologyRequest") or "",
     )
 
 
-def queued_at(workload: Object) -> float:
-    """When the workload joined its queue: its own note of it (microseconds) or its creation (seconds)."""
+def queued_at(workload: Object, config: Configuration = DEFAULT) -> float:
+    """What orders it among workloads of its priority.
+
+    When it joined its queue: its own note of it (microseconds) or its creation (seconds). After an eviction by an
+    admission check, or because its pods were not ready in time, the time of that.
+    """
+    condition = get_condition(workload, labels.EVICTED)
+    if condition is not None and condition["status"] == "True":
+        ready = config.wait_for_pods_ready
+        late = condition["reason"] == "PodsReadyTimeout"
+        if condition["reason"] == "AdmissionCheck" or (
+            late and ready is not None and ready.requeuing_strategy.timestamp == "Eviction"
+        ):
+            return parse_time(condition["lastTransitionTime"])
     note = annotations_of(workload).get(labels.SUBMITTED_AT)
     if note:
         with contextlib.suppress(ValueError):
             return parse_time(note)
+    return _created_at(workload)
+
+
+def _created_at(workload: Object) -> float:
     return parse_time(workload["metadata"].get("creationTimestamp", "1970-01-01T00:00:00Z"))
+
+
+def queued_since(workload: Object) -> float:
+    """Since when it has waited this time: for messages and metrics."""
+    return since(workload, labels.REQUEUED) or queued_at(workload)
+
+
+def since(workload: Object, kind: str) -> float:
+    """When a condition last changed; 0 without it."""
+    condition = get_condition(workload, kind)
+    return parse_time(condition["lastTransitionTime"]) if condition is not None else 0.0
 
 
 def started_at(workload: Object) -> float:
@@ -255,6 +411,11 @@ def holds_quota(workload: Object) -> bool:
 
 def is_finished(workload: Object) -> bool:
     return condition_is_true(workload, labels.FINISHED)
+
+
+def may_run(workload: Object) -> bool:
+    """It has quota, its checks have passed, and nothing has stopped it since."""
+    return holds_quota(workload) and condition_is_true(workload, labels.ADMITTED)
 
 
 def is_active(workload: Object) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from glebe.kube import resources as r
 from glebe.kube.client import Client
@@ -18,15 +19,17 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, controller_of, get_condition
+from glebe.kube.objects import Object, ObjectKey, condition_is_true, controller_of, get_condition
 from glebe.kube.pods import has_ended
 from glebe.kube.transport import ConnectionLost
 from glebe.queueing import convert, labels, transitions
 from glebe.queueing.notices import Notices, in_full
 from glebe.queueing.parallel import in_parallel
 from glebe.queueing.planner import Planner
+from glebe.queueing.preempting import Preemptions
 from glebe.queueing.snapshot import WATCHED, SnapshotBuilder
-from glebe.scheduling.model import Decision, Outcome, Pending
+from glebe.queueing.steps import admitted_event
+from glebe.scheduling.model import Admitted, Decision, Outcome, Pending, Snapshot
 
 log = logging.getLogger("glebe.queueing.cycle")
 
@@ -45,6 +48,7 @@ class Stats:
 
     cycles: int = 0
     admitted: int = 0
+    placed: int = 0
     rolled_back: int = 0
     last_pending: int = 0
     uncertain: int = field(default=0)
@@ -69,6 +73,7 @@ class AdmissionCycle:
         self._notices = notices
         self._after = after
         self._uncertain: dict[ObjectKey, Object] = {}  # admissions whose write may or may not have happened
+        self.preemptions = Preemptions(client, env, builder, notices)
         self._thought = 0.0  # seconds that the last cycle took to decide
         self.stats = Stats()
 
@@ -82,31 +87,56 @@ class AdmissionCycle:
         snapshot = self._builder.snapshot()
         barred = dict(self._builder.barred())
         # 3. decide
-        decisions = await self._planner.decide(snapshot, self._env.clock.now()) if snapshot.pending else []
+        now = self._env.clock.now()
+        decisions = await self._planner.decide(snapshot, now) if _asks(snapshot) else []
         self._thought = self._env.clock.now() - began
         keys = {str(k): k for k in self._builder.objects[r.WORKLOADS]} if decisions else {}
-        asked = {p.key: p for p in snapshot.pending} if decisions else {}
-        # 4. write admissions, 5. write reasons that cannot wait for the forecast
-        admissions = [(keys[d.key], d) for d in decisions if d.outcome is Outcome.ADMIT and d.key in keys]
-        refusals = [(keys[d.key], d) for d in decisions if d.outcome is Outcome.NEVER and d.key in keys]
+        known = [d for d in decisions if d.key in keys]
+        asked = {p.key: p for p in snapshot.pending} if known else {}
+        running = {a.key: a for a in snapshot.admitted if a.second_pass} if known else {}
+        # 4. write admissions, evictions, and reasons that cannot wait for the forecast
+        admit = [d for d in known if d.outcome is Outcome.ADMIT]
+        writes = chain(
+            (self._admit(keys[d.key], asked[d.key], d) for d in admit if d.key in asked),
+            (self._place(keys[d.key], running[d.key], d) for d in admit if d.key in running),
+            (self.preemptions.evict(keys[d.key], d) for d in known if d.outcome is Outcome.EVICT),
+        )
+        done = await in_parallel(writes, _PARALLEL_WRITES)
+        # 5. stop who must make room, when those who start are written: a crash here starts nobody in vain
+        victims = {v.key: (d, v) for d in reversed(known) if d.key in asked for v in d.victims if v.key in keys}
+        stops = (self.preemptions.issue(keys[k], keys[d.key], v) for k, (d, v) in sorted(victims.items()))
+        done += await in_parallel(stops, _PARALLEL_WRITES)
+        refusals = [(keys[d.key], d) for d in known if d.outcome is Outcome.NEVER or d.victims]
         refusals += list(barred.items())
-        done = await in_parallel((self._admit(k, asked[d.key], d) for k, d in admissions), _PARALLEL_WRITES)
-        said = await in_parallel((self._refuse(k, d) for k, d in refusals), _PARALLEL_WRITES)
+        done += await in_parallel((self._refuse(k, d) for k, d in refusals), _PARALLEL_WRITES)
         # 6. requeue
         self.stats.cycles += 1
-        self.stats.last_pending = len(snapshot.pending) - sum(done)
+        self.stats.last_pending = len(snapshot.pending) - len(admit)
         self.stats.uncertain = len(self._uncertain)
         self._after()
-        return Result(requeue_after=_RETRY) if not all((*done, *said)) or self._uncertain else None
+        return Result(requeue_after=_RETRY) if not all(done) or self._uncertain else None
 
     async def _admit(self, key: ObjectKey, asked: Pending, decision: Decision) -> bool:
         """Write one admission; whether it is known to be written."""
         workload = self._builder.objects[r.WORKLOADS].get(key)
         if workload is None or self._builder.entry(key, workload).pending != asked:
             return False  # changed while the core was thinking: the next cycle sees it
-        wanted = transitions.admit(workload, asked.queue, decision, self._env.clock.now())
+        needed = self._builder.checks_of(workload, decision)
+        wanted = transitions.admit(workload, asked.queue, decision, self._env.clock.now(), needed)
         self._builder.assume(wanted)
         return await self._write_admission(key, wanted)
+
+    async def _place(self, key: ObjectKey, asked: Admitted, decision: Decision) -> bool:
+        """Write the nodes of a workload that has its quota; whether they are known to be written."""
+        workload = self._builder.workload(key)
+        if workload is None or self._builder.entry(key, workload).admitted != asked:
+            return False
+        wanted = transitions.place(workload, decision, self._env.clock.now())
+        self._builder.assume(wanted)
+        if not await self._write_admission(key, wanted):
+            return False
+        self.stats.placed += 1
+        return True
 
     async def _write_admission(self, key: ObjectKey, wanted: Object) -> bool:
         try:
@@ -131,9 +161,19 @@ class AdmissionCycle:
         ):
             self._builder.assume(written)
         self.stats.admitted += 1
-        message = (get_condition(written, labels.ADMITTED) or {}).get("message", "")
-        self._notices.say(written, "Normal", "QuotaReserved", message)
-        self._notices.say(written, "Normal", "Admitted", message)
+        self._say_admitted(written)
+
+    def _say_admitted(self, written: Object) -> None:
+        """Quota is reserved, and, without checks that are open, the workload may run: where, says the sentence."""
+        now = self._env.clock.now()
+        where = ((written.get("status") or {}).get("forecast") or {}).get("message", "")
+        queue = written["status"]["admission"]["clusterQueue"]
+        waited = max(0.0, now - convert.queued_since(written))
+        text = f"Quota reserved in ClusterQueue {queue}, wait time since queued was {waited:.0f}s"
+        self._notices.say(written, "Normal", "QuotaReserved", f"{text}; {where}" if where else text)
+        if condition_is_true(written, labels.ADMITTED):
+            kind, reason, text = admitted_event(written, now)
+            self._notices.say(written, kind, reason, f"{text}; {where}" if where else text)
 
     def _roll_back(self, key: ObjectKey, error: Exception) -> None:
         log.debug("admission of %s was not written: %s", key, error)
@@ -178,8 +218,19 @@ class AdmissionCycle:
         except (ApiError, ConnectionLost) as error:
             log.debug("the reason of %s was not written: %s", key, error)
             return False
-        self._notices.say(written, "Warning", str(decision.reason), in_full(decision))
+        hopeless = decision.outcome is Outcome.NEVER
+        self._notices.say(
+            written,
+            "Warning" if hopeless else "Normal",
+            str(decision.reason) if hopeless else "Pending",
+            in_full(decision),
+        )
         return True
+
+
+def _asks(snapshot: Snapshot) -> bool:
+    """Whether there is anything to decide: somebody waits, or a running workload needs (other) nodes."""
+    return bool(snapshot.pending) or any(a.second_pass for a in snapshot.admitted)
 
 
 def build(cycle: AdmissionCycle, informers: Informers, env: Env, cluster: str) -> Controller:
@@ -210,9 +261,13 @@ def _workload_matters(old: Object | None, new: Object | None) -> bool:
     return _facts(old) != _facts(new)
 
 
+_MARKS = frozenset({labels.REQUEUED, labels.EVICTED, labels.ADMITTED})
+
+
 def _facts(workload: Object) -> tuple[object, ...]:
     meta, status = workload["metadata"], workload.get("status") or {}
     finished = convert.is_finished(workload)
+    marks = [(c["type"], c["status"]) for c in status.get("conditions") or () if c["type"] in _MARKS]
     return (
         meta["uid"],
         meta.get("generation"),
@@ -221,6 +276,12 @@ def _facts(workload: Object) -> tuple[object, ...]:
         "deletionTimestamp" in meta,
         bool(status.get("admission")),
         finished,
+        marks,
+        (status.get("requeueState") or {}).get("requeueAt"),
+        [(c["name"], c.get("state")) for c in status.get("admissionChecks") or ()],
+        [(p["name"], p.get("count")) for p in status.get("reclaimablePods") or ()],
+        status.get("unhealthyNodes"),
+        status.get("preemptionGates"),
         workload["spec"] if "generation" not in meta else None,
     )
 

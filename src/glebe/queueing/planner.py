@@ -165,10 +165,10 @@ _arrays = Arrays()
 
 
 def decide_work(packed: bytes, now: float) -> list[bytes]:
-    """Decisions but those to wait, packed in pieces."""
+    """Decisions but those to wait for nothing in particular, packed in pieces."""
     snapshot = _receive(packed)
     decisions = decide(snapshot, now, fleet=_arrays.of(snapshot))
-    return _pieces([d for d in decisions if d.outcome is not Outcome.WAIT])
+    return _pieces([d for d in decisions if d.outcome is not Outcome.WAIT or d.victims])
 
 
 def forecast_work(packed: bytes, now: float) -> list[bytes]:

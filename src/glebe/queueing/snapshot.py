@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from glebe.kube import resources as r
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, annotations_of, is_deleting, key_of, labels_of
+from glebe.kube.objects import Object, ObjectKey, annotations_of, get_condition, is_deleting, key_of, labels_of
 from glebe.kube.resources import Resource
 from glebe.kube.selectors import LabelSelector
-from glebe.queueing import convert, labels
-from glebe.queueing.nodeuse import NodeUse
+from glebe.queueing import barriers, checks, convert, labels
+from glebe.queueing.configuration import DEFAULT, Configuration
+from glebe.queueing.corepolicies import policies, with_checks
+from glebe.queueing.heads import Heads
+from glebe.queueing.localshares import PastUse
+from glebe.queueing.nodeuse import NodeUse, workload_owner
+from glebe.queueing.requests import Surroundings, summarize
+from glebe.queueing.steps import class_names
 from glebe.scheduling import model as m
 
 T = TypeVar("T")
+
+_CLASS_KINDS = {found.kind: found for found in (r.WORKLOAD_CLASSES, r.WORKLOAD_PRIORITY_CLASSES)}
 
 #: Everything a decision may depend on.
 WATCHED: tuple[Resource, ...] = (
@@ -27,7 +35,11 @@ WATCHED: tuple[Resource, ...] = (
     r.COHORTS,
     r.CLUSTER_QUEUES,
     r.LOCAL_QUEUES,
+    r.ADMISSION_CHECKS,
+    r.LIMIT_RANGES,
+    r.RUNTIME_CLASSES,
     r.WORKLOAD_CLASSES,
+    r.WORKLOAD_PRIORITY_CLASSES,
     r.WORKLOADS,
 )
 
@@ -39,6 +51,9 @@ class Entry:
     pending: m.Pending | None = None
     admitted: m.Admitted | None = None
     barred: m.Decision | None = None
+
+
+_NOTHING = Entry()
 
 
 class _Table:
@@ -74,8 +89,12 @@ class SnapshotBuilder:
     quota is given twice in between.
     """
 
-    def __init__(self, cluster: str = "") -> None:
+    def __init__(self, cluster: str = "", config: Configuration = DEFAULT) -> None:
         self.cluster = cluster
+        self.config = config
+        self._policies = policies(config)
+        self._past = PastUse(config.admission_fair_sharing)
+        self._surroundings: dict[str, Surroundings] = {}  # by namespace
         self.objects: dict[Resource, dict[ObjectKey, Object]] = {resource: {} for resource in WATCHED}
         self._tables = {
             r.TOPOLOGIES: _Table(convert.topology_levels),
@@ -86,12 +105,15 @@ class SnapshotBuilder:
         self._use = NodeUse()
         self._nodes: dict[str, m.Node] = {}
         self._node_tuple: tuple[m.Node, ...] = ()
-        self._job_uids: dict[ObjectKey, str] = {}  # of placed workloads
+        self._owners: dict[ObjectKey, tuple[str, ...]] = {}  # of placed workloads: whose pods are theirs
         self._pending: dict[ObjectKey, m.Pending] = {}
         self._admitted: dict[ObjectKey, m.Admitted] = {}
         self._barred: dict[ObjectKey, m.Decision] = {}
+        self._queue_tuple: tuple[m.ClusterQueue, ...] | None = None
         self._pending_tuple: tuple[m.Pending, ...] | None = ()
         self._admitted_tuple: tuple[m.Admitted, ...] | None = ()
+        self._heads = Heads()
+        self.keys: dict[str, ObjectKey] = {}  # of what waits, runs or is barred, by the core's names
         self._dirty: dict[ObjectKey, None] = {}
         self._assumed: dict[ObjectKey, Object] = {}
         self.fleet_version = 0  # moves with anything but workloads and pods
@@ -131,10 +153,16 @@ class SnapshotBuilder:
             self._use.dirty[key.name] = None
             self.fleet_version += 1
         else:
+            if resource == r.LOCAL_QUEUES:
+                self._past.touch()
             if old is not None and new is not None and _matters(old) == _matters(new):
                 return  # a status: queues write theirs with every workload
             if resource in self._tables:
                 self._tables[resource].change(key.name, new)
+            if resource in (r.CLUSTER_QUEUES, r.ADMISSION_CHECKS):
+                self._queue_tuple = None
+            if resource in (r.LIMIT_RANGES, r.RUNTIME_CLASSES):
+                self._surroundings.clear()
             if resource not in (r.TOPOLOGIES, r.RESOURCE_FLAVORS, r.COHORTS):
                 self._dirty.update(dict.fromkeys(self.objects[r.WORKLOADS]))
             self.fleet_version += 1
@@ -173,20 +201,44 @@ class SnapshotBuilder:
     def snapshot(self) -> m.Snapshot:
         """The world now. Equal parts of successive snapshots are the same objects."""
         self._refresh_workloads()
-        self._refresh_nodes()
         if self._pending_tuple is None:
             self._pending_tuple = tuple(self._pending.values())
+        return self._with(self._pending_tuple)
+
+    def heads(self, each: int) -> tuple[m.Snapshot, frozenset[str]]:
+        """The world now with the first ``each`` of every class of equals that wait; the rest as :meth:`Heads.first`."""
+        self._refresh_workloads()
+        pending, last = self._heads.first(each)
+        return self._with(pending), last
+
+    @property
+    def waiting(self) -> int:
+        """How many wait; valid after :meth:`snapshot` or :meth:`heads`."""
+        return len(self._pending)
+
+    def _with(self, pending: tuple[m.Pending, ...]) -> m.Snapshot:
+        self._refresh_nodes()
         if self._admitted_tuple is None:
             self._admitted_tuple = tuple(self._admitted.values())
         return m.Snapshot(
             nodes=self._node_tuple,
             topologies=self._tables[r.TOPOLOGIES].items(),  # type: ignore[arg-type]
             flavors=self._tables[r.RESOURCE_FLAVORS].items(),  # type: ignore[arg-type]
-            queues=self._tables[r.CLUSTER_QUEUES].items(),  # type: ignore[arg-type]
+            queues=self._queues(),
             cohorts=self._tables[r.COHORTS].items(),  # type: ignore[arg-type]
             admitted=self._admitted_tuple,
-            pending=self._pending_tuple,
+            pending=pending,
+            afs=self._past.afs(self.objects[r.LOCAL_QUEUES].values),
+            **self._policies,
         )
+
+    def _queues(self) -> tuple[m.ClusterQueue, ...]:
+        """Queues whose checks are not all there and active take nothing; flavors that a check provisions come late."""
+        if self._queue_tuple is None:
+            found = self._tables[r.CLUSTER_QUEUES].items()
+            all_checks = {key.name: check for key, check in self.objects[r.ADMISSION_CHECKS].items()}
+            self._queue_tuple = tuple(with_checks(queue, all_checks) for queue in found)  # type: ignore[arg-type]
+        return self._queue_tuple
 
     def problems(self) -> dict[str, str]:
         """Objects that could not be understood, by ``kind/name``."""
@@ -220,45 +272,82 @@ class SnapshotBuilder:
         dirty, self._dirty = self._dirty, {}
         for key in dirty:
             workload = self.workload(key)
+            self._past.see(key, workload)
             entry = Entry() if workload is None else self.entry(key, workload)
             self._replace(key, entry)
             self._placed(key, workload, entry)
 
     def _placed(self, key: ObjectKey, workload: Object | None, entry: Entry) -> None:
         """Keep track of whose pods the core places."""
-        before = self._job_uids.pop(key, "")
-        after = ""
+        before = self._owners.pop(key, ())
+        after: tuple[str, ...] = ()
         if workload is not None and entry.admitted is not None and any(a.nodes for a in entry.admitted.assignments):
-            after = self._job_uids[key] = labels_of(workload).get(labels.JOB_UID, "")
+            uid = labels_of(workload).get(labels.JOB_UID, "")
+            after = self._owners[key] = (uid, workload_owner(workload, workload["metadata"]["name"]))
         if before != after:
-            self._use.set_placed(before, False)
-            self._use.set_placed(after, True)
+            for owner in before:
+                self._use.set_placed(owner, False)
+            for owner in after:
+                self._use.set_placed(owner, True)
 
     def _replace(self, key: ObjectKey, entry: Entry) -> None:
+        before = self._pending.get(key)
         if _swap(self._pending, key, entry.pending):
             self._pending_tuple = None
+            self._heads.change(before, entry.pending)
         if _swap(self._admitted, key, entry.admitted):
             self._admitted_tuple = None
         _swap(self._barred, key, entry.barred)
+        if entry == _NOTHING:
+            self.keys.pop(str(key), None)
+        else:
+            self.keys[str(key)] = key
 
     def entry(self, key: ObjectKey, workload: Object) -> Entry:
         """What a workload is to the queue."""
         if convert.is_finished(workload):
             return Entry()
+        around = self.surroundings(workload["metadata"]["namespace"])
         if convert.holds_quota(workload):
-            return Entry(admitted=convert.admitted(str(key), workload, self._class))
+            return Entry(admitted=convert.admitted(str(key), workload, self._class, self.config, around))
         if is_deleting(workload) or not convert.is_active(workload):
             return Entry()
+        if (outside := barriers.kept_out(str(key), workload)) is not None:
+            return Entry(barred=outside)
         if missing := annotations_of(workload).get(labels.MISSING_CLASS):
             return Entry(barred=_without_class(str(key), missing))
         queue, why = self._cluster_queue_of(str(key), workload)
         if why is not None:
             return Entry(barred=why)
         try:
-            return Entry(pending=convert.pending(str(key), workload, queue, self._class))
+            found = convert.pending(str(key), workload, queue, self._class, self.config, around)
         except (ValueError, KeyError, TypeError) as error:
             message = f"the pod template cannot be understood: {error}"
             return Entry(barred=m.Decision(str(key), m.Outcome.NEVER, m.Reason.MISCONFIGURED, message))
+        return Entry(barred=barriers.invalid(found)) if found.invalid else Entry(pending=found)
+
+    def surroundings(self, namespace: str) -> Surroundings:
+        """What of a namespace matters to what its pods ask for."""
+        if namespace not in self._surroundings:
+            ranges = [o for key, o in self.objects[r.LIMIT_RANGES].items() if key.namespace == namespace]
+            self._surroundings[namespace] = Surroundings(
+                summarize(ranges, "Container"), summarize(ranges, "Pod"), self._overhead, self.config.resources
+            )
+        return self._surroundings[namespace]
+
+    def _overhead(self, name: str) -> dict[str, Any]:
+        found = self.objects[r.RUNTIME_CLASSES].get(ObjectKey(self.cluster, "", name)) or {}
+        return (found.get("overhead") or {}).get("podFixed") or {}
+
+    def checks_of(self, workload: Object, decision: m.Decision) -> tuple[str, ...]:
+        """The admission checks that ``workload`` needs with what ``decision`` gives it."""
+        queue = ObjectKey(self.cluster, "", self.cluster_queue(workload))
+        classes = (
+            self.objects[_CLASS_KINDS[kind]].get(ObjectKey(self.cluster, "", name))
+            for kind, name in class_names(workload)
+        )
+        given = [{"flavors": a.flavors} for a in decision.assignments]
+        return checks.required(self.objects[r.CLUSTER_QUEUES].get(queue), classes, given)
 
     def _class(self, name: str) -> Object | None:
         return self.objects[r.WORKLOAD_CLASSES].get(ObjectKey(self.cluster, "", name))
@@ -331,7 +420,10 @@ def _swap(table: dict[ObjectKey, T], key: ObjectKey, value: T | None) -> bool:
 
 def _matters(obj: Object) -> tuple[object, ...]:
     """What of an object other than a workload, pod or node decides anything."""
-    return obj["metadata"].get("uid"), labels_of(obj), is_deleting(obj), obj.get("spec")
+    meta, active = obj["metadata"], get_condition(obj, "Active") if obj.get("kind") == "AdmissionCheck" else None
+    told = {k: v for k, v in annotations_of(obj).items() if k.startswith("glebe.dev/")}
+    body = obj.get("spec"), obj.get("overhead"), (active or {}).get("status")
+    return meta.get("uid"), labels_of(obj), told, is_deleting(obj), *body
 
 
 def _revision(obj: Object) -> int:

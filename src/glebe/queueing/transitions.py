@@ -5,12 +5,13 @@ waiting -> admitted -> (evicted -> waiting)* -> finished
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from glebe.kube.clock import format_time, parse_time
 from glebe.kube.objects import Object, condition_is_true, get_condition, set_condition
 from glebe.kube.quantity import from_int
-from glebe.queueing import labels, topology
+from glebe.queueing import checks, labels, topology
 from glebe.queueing.integrations import read
 from glebe.scheduling.model import Decision, Forecast, PodSetAssignment, Reason
 
@@ -20,13 +21,14 @@ _NO_PLACE = (Reason.QUEUE_NOT_FOUND, Reason.QUEUE_STOPPED, Reason.MISCONFIGURED)
 _FRONT = 20  # places whose sentences are always up to date
 Condition = tuple[str, bool, str, str]  # type, status, reason, message
 
-#: Reason of the eviction of a workload whose ``spec.active`` is false.
+#: Reason of the eviction of a workload whose ``spec.active`` is false; the cause follows where the queue did it.
 DEACTIVATED = "Deactivated"
-#: The same where the platform did it, by its cause.
-DUE_TO = {"MaximumExecutionTimeExceeded": "DeactivatedDueToMaximumExecutionTimeExceeded"}
+TIME_LIMIT = "MaximumExecutionTimeExceeded"
+#: Evictions after which a workload waits in its line at once; after any other something must happen first.
+_COMES_BACK = ("Preempted", "NodeFailures")
 
 
-def _with(workload: Object, now: float, *conditions: Condition, **fields: Any) -> Object:
+def with_status(workload: Object, now: float, *conditions: Condition, **fields: Any) -> Object:
     """A copy with conditions set and status fields replaced (None removes)."""
     status = dict(workload.get("status") or {})
     listed = list(status.get("conditions") or [])
@@ -52,20 +54,56 @@ def _with(workload: Object, now: float, *conditions: Condition, **fields: Any) -
     return {**workload, "status": status}
 
 
-def admit(workload: Object, queue: str, decision: Decision, now: float) -> Object:
-    """Quota and nodes are given, all in one write."""
-    was_evicted = get_condition(workload, labels.EVICTED)
-    conditions: list[Condition] = [
-        (labels.QUOTA_RESERVED, True, "QuotaReserved", decision.message),
-        (labels.ADMITTED, True, "Admitted", decision.message),
-    ]
-    if was_evicted is not None and was_evicted["status"] == "True":
-        conditions.append((labels.EVICTED, False, "QuotaReserved", f"previously: {was_evicted['message']}"))
+def admit(workload: Object, queue: str, decision: Decision, now: float, needed: Iterable[str] = ()) -> Object:
+    """Quota and nodes are given, all in one write; with all checks Ready it may run, else it waits for them.
+
+    :param needed: names of the admission checks that it must pass.
+    """
+    message = f"Quota reserved in ClusterQueue {queue}"
+    conditions: list[Condition] = [(labels.QUOTA_RESERVED, True, "QuotaReserved", message)]
+    for kind in (labels.EVICTED, labels.PREEMPTED, labels.BLOCKED_ON_GATES):
+        before = get_condition(workload, kind)
+        if before is not None and before["status"] == "True":
+            conditions.append((kind, False, "QuotaReserved", f"Previously: {before['message']}"))
     if get_condition(workload, labels.PODS_READY) is not None:
-        conditions.append((labels.PODS_READY, False, "WaitForStart", "the pods are being started"))
+        conditions.append((labels.PODS_READY, False, "WaitForStart", NOT_READY))
     admission = {"clusterQueue": queue, "podSetAssignments": [_assignment(a) for a in decision.assignments]}
+    asked = checks.synced(checks.listed(workload), needed, now) or None
     forecast = _last_forecast(workload, "Admitted", decision.message)
-    return _with(workload, now, *conditions, admission=admission, forecast=forecast)
+    reserved = with_status(workload, now, *conditions, admission=admission, admissionChecks=asked, forecast=forecast)
+    return settle(reserved, now)
+
+
+def place(workload: Object, decision: Decision, now: float) -> Object:
+    """A second look at a workload that has its quota: nodes for what was left open, or in place of failed ones."""
+    admission = {**workload["status"]["admission"], "podSetAssignments": [_assignment(a) for a in decision.assignments]}
+    return settle(with_status(workload, now, admission=admission, unhealthyNodes=None), now)
+
+
+def settle(workload: Object, now: float) -> Object:
+    """The condition Admitted as quota, checks and nodes have it; the time of a run that ends here is added up."""
+    was = condition_is_true(workload, labels.ADMITTED)
+    if condition_is_true(workload, labels.QUOTA_RESERVED):
+        if not checks.all_ready(checks.listed(workload)):
+            condition = (labels.ADMITTED, False, "UnsatisfiedAdmissionChecks", "The workload has not all checks ready")
+        elif awaits_nodes(workload):
+            text = "There are pending delayed topology requests"
+            condition = (labels.ADMITTED, False, "PendingDelayedTopologyRequests", text)
+        else:
+            condition = (labels.ADMITTED, True, "Admitted", "The workload is admitted")
+    else:
+        condition = (labels.ADMITTED, False, "NoReservation", "The workload has no reservation")
+    if was and not condition[1]:
+        past = int(read(workload, ("status", "accumulatedPastExecutionTimeSeconds"), 0))
+        past += admitted_seconds(workload, now)
+        return with_status(workload, now, condition, accumulatedPastExecutionTimeSeconds=past or None)
+    return with_status(workload, now, condition)
+
+
+def awaits_nodes(workload: Object) -> bool:
+    """Whether nodes of some pod set are chosen only now that the checks have passed."""
+    assignments = read(workload, ("status", "admission", "podSetAssignments"), ())
+    return any(a.get("delayedTopologyRequest") == "Pending" and not a.get("topologyAssignment") for a in assignments)
 
 
 def _last_forecast(workload: Object, reason: str, message: str) -> dict[str, Any]:
@@ -84,6 +122,8 @@ def _assignment(a: PodSetAssignment) -> dict[str, Any]:
     }
     if a.nodes:
         out["topologyAssignment"] = topology.encode(a.nodes)
+    if a.delayed:
+        out["delayedTopologyRequest"] = a.delayed
     return out
 
 
@@ -109,80 +149,54 @@ def wait(workload: Object, decision: Decision, forecast: Forecast | None, now: f
     if decision.remedy:
         published["remedy"] = decision.remedy[:_MESSAGE_LIMIT]
     conditions: list[Condition] = [(labels.QUOTA_RESERVED, False, str(decision.reason), decision.message)]
-    if condition_is_true(workload, labels.ADMITTED):
-        conditions.append((labels.ADMITTED, False, "NoReservation", "the workload has no reservation"))
-    return _with(workload, now, *conditions, forecast=published)
+    waiting = with_status(workload, now, *conditions, forecast=published)
+    return settle(waiting, now) if condition_is_true(workload, labels.ADMITTED) else waiting
 
 
 def deactivate(workload: Object, now: float) -> Object:
     """It waited and was switched off: it has no place in the queue any more."""
-    message = "the workload is deactivated (spec.active is false)"
-    return _with(workload, now, (labels.QUOTA_RESERVED, False, "Deactivated", message), forecast=None)
-
-
-def intend_deactivation(workload: Object, cause: str, message: str, now: float) -> Object:
-    """It is to be switched off, and why: written before ``spec.active``, so that no crash in between loses the cause.
-
-    The time it has run is forgotten: switched on again by hand, it has all of its time.
-    """
-    target = (labels.DEACTIVATION_TARGET, True, cause, message)
-    return _with(workload, now, target, accumulatedPastExecutionTimeSeconds=None)
-
-
-def deactivation(workload: Object) -> tuple[str, str]:
-    """Reason and message of the eviction of a workload whose ``spec.active`` is false."""
-    target = get_condition(workload, labels.DEACTIVATION_TARGET)
-    if target is None or target["status"] != "True":
-        return DEACTIVATED, "the workload is deactivated (spec.active is false)"
-    return DUE_TO.get(target["reason"], DEACTIVATED), target["message"]
-
-
-def evict(workload: Object, reason: str, message: str, now: float) -> Object:
-    """It must stop; it keeps its quota until its pods are gone."""
-    stats = dict(read(workload, ("status", "schedulingStats"), {}))
-    counts = [dict(e) for e in stats.get("evictions") or ()]
-    cause = next((cause for cause, full in DUE_TO.items() if full == reason), "")
-    counted = DEACTIVATED if cause else reason
-    for entry in counts:
-        if (entry["reason"], entry["underlyingCause"]) == (counted, cause):
-            entry["count"] += 1
-            break
-    else:
-        counts.append({"reason": counted, "underlyingCause": cause, "count": 1})
-    conditions: list[Condition] = [(labels.EVICTED, True, reason, message)]
-    if condition_is_true(workload, labels.DEACTIVATION_TARGET):
-        conditions.append((labels.DEACTIVATION_TARGET, False, "Deactivated", message))
-    return _with(workload, now, *conditions, schedulingStats={"evictions": counts})
+    message = "The workload is deactivated"
+    return with_status(workload, now, (labels.QUOTA_RESERVED, False, DEACTIVATED, message), forecast=None)
 
 
 def release(workload: Object, now: float) -> Object:
-    """Its pods are gone: the quota is free and the workload waits again."""
-    evicted = get_condition(workload, labels.EVICTED) or {"reason": "Pending", "message": "the workload was evicted"}
-    past = int(read(workload, ("status", "accumulatedPastExecutionTimeSeconds"), 0)) + admitted_seconds(workload, now)
-    if evicted["reason"] in DUE_TO.values():
-        past = 0
-    again = workload["spec"].get("active") is not False
+    """Its pods are gone: the quota is free. It waits again, unless something must happen first."""
+    evicted = get_condition(workload, labels.EVICTED) or {"reason": "Pending", "message": "The workload was evicted"}
+    reason, message = evicted["reason"], evicted["message"]
     conditions: list[Condition] = [
-        (labels.QUOTA_RESERVED, False, "Pending", evicted["message"]),
-        (labels.ADMITTED, False, "NoReservation", "the workload has no reservation"),
-        (labels.REQUEUED, again, evicted["reason"], evicted["message"]),
+        (labels.QUOTA_RESERVED, False, "PendingEvaluation", message),
+        (labels.REQUEUED, reason in _COMES_BACK, reason, message),
     ]
     if get_condition(workload, labels.PODS_READY) is not None:
-        conditions.append((labels.PODS_READY, False, "WaitForStart", "the workload waits to be admitted again"))
-    return _with(
-        workload, now, *conditions, admission=None, forecast=None, accumulatedPastExecutionTimeSeconds=past or None
-    )
+        conditions.append((labels.PODS_READY, False, "WaitForStart", NOT_READY))
+    freed = settle(with_status(workload, now, *conditions, admission=None, forecast=None), now)
+    if reason.endswith(TIME_LIMIT):  # switched on again by hand, it has all of its time
+        freed["status"].pop("accumulatedPastExecutionTimeSeconds", None)
+    return freed
+
+
+NOT_READY = "Not all pods are ready or succeeded"
 
 
 def pods_ready(workload: Object, ready: bool, now: float) -> Object:
-    text = "all pods are ready or have succeeded" if ready else "not all pods are ready yet"
-    return _with(workload, now, (labels.PODS_READY, ready, "Started" if ready else "WaitForStart", text))
+    """All pods are there, or one is missing: at the start, or again later."""
+    before = get_condition(workload, labels.PODS_READY) or {}
+    lost = before.get("reason") in ("WaitForRecovery", "Recovered")
+    if ready:
+        message = "All pods reached readiness and the workload is running"
+        condition = (labels.PODS_READY, True, "Recovered" if lost else "Started", message)
+    elif before.get("status") == "True" or before.get("reason") == "WaitForRecovery":
+        message = "At least one pod has failed, waiting for recovery"
+        condition = (labels.PODS_READY, False, "WaitForRecovery", message)
+    else:
+        condition = (labels.PODS_READY, False, "WaitForStart", NOT_READY)
+    return with_status(workload, now, condition)
 
 
 def finish(workload: Object, reason: str, message: str, now: float) -> Object:
     """It ended; its quota is free."""
     forecast = _last_forecast(workload, reason, message)  # kubectl's columns Reason and Message read it
-    return _with(workload, now, (labels.FINISHED, True, reason, message), forecast=forecast)
+    return with_status(workload, now, (labels.FINISHED, True, reason, message), forecast=forecast)
 
 
 def admitted_seconds(workload: Object, now: float) -> int:

@@ -15,7 +15,7 @@ from glebe.apiserver.patch import json_patch as apply_patch
 from glebe.kube.objects import Object, condition_is_true, get_condition
 from glebe.kube.pods import requests_of
 from glebe.kube.resources import WORKLOAD_CLASSES, Resource
-from glebe.queueing import construct, convert, integrations, jobadmission, labels, topology, transitions
+from glebe.queueing import construct, convert, evictions, integrations, jobadmission, labels, topology, transitions
 from glebe.queueing.admission import json_patch, review
 from glebe.queueing.construct import Priority, in_sync, priority_of, workload_for, workload_name
 from glebe.queueing.integrations import for_kind
@@ -314,7 +314,7 @@ def test_evicted_and_released_and_admitted_again() -> None:
     decision = Decision("ns/w", Outcome.ADMIT, Reason.ADMITTED, "Admitted.", assignments=(GANG,))
     running = transitions.admit(workload, "q", decision, 100)
     assert topology.decode(running["status"]["admission"]["podSetAssignments"][0]["topologyAssignment"]) == GANG.nodes
-    stopped = transitions.evict(running, "NodeFailures", "Node a is gone.", 160)
+    stopped = evictions.evict(running, "NodeFailures", "Node a is gone.", 160)
     waiting = transitions.release(stopped, 170)
     assert "admission" not in waiting["status"]
     assert waiting["status"]["accumulatedPastExecutionTimeSeconds"] == 70

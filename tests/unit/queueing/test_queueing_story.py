@@ -25,7 +25,7 @@ from glebe.kube.objects import Object, condition_is_true, get_condition, set_con
 from glebe.node.simulated.nodes import SimulatedNodes
 from glebe.node.spec import NodeSpec
 from glebe.platform.views import State, job_view
-from glebe.queueing import labels, transitions
+from glebe.queueing import evictions, labels
 from glebe.queueing.admission import QueueAdmission
 from glebe.queueing.dryrun import evaluate
 
@@ -408,7 +408,7 @@ async def test_time_limit_deactivates() -> None:
         assert (get_condition(workload, "Evicted") or {})["reason"] == "DeactivatedDueToMaximumExecutionTimeExceeded"
         for kind in ("Evicted", "QuotaReserved", "Requeued"):
             message = (get_condition(workload, kind) or {})["message"]
-            assert message == "the workload ran for its maximum execution time of 20 s", kind
+            assert message == "The workload is deactivated due to exceeding the maximum execution time", kind
         assert (get_condition(workload, "Requeued") or {})["status"] == "False"
         assert workload["status"]["schedulingStats"]["evictions"] == [
             {"reason": "Deactivated", "underlyingCause": "MaximumExecutionTimeExceeded", "count": 1}
@@ -417,7 +417,7 @@ async def test_time_limit_deactivates() -> None:
         assert stopped["spec"]["suspend"] is True
         view = job_view(stopped, workload)
         assert (view.state, view.reason) == (State.STOPPED, "MaximumExecutionTimeExceeded")
-        assert view.message == "the workload ran for its maximum execution time of 20 s"
+        assert view.message == "The workload is deactivated due to exceeding the maximum execution time"
 
 
 async def test_a_crash_while_the_time_limit_is_enforced_does_not_lose_the_cause() -> None:
@@ -426,11 +426,11 @@ async def test_a_crash_while_the_time_limit_is_enforced_does_not_lose_the_cause(
         await c.client.create(r.JOBS, limited)
         workload = await c.wait_workload("long", "team-a", lambda w: condition_is_true(w, "PodsReady"))
         await c.client.update_status(
-            r.WORKLOADS, transitions.intend_deactivation(workload, "MaximumExecutionTimeExceeded", "over", 0)
+            r.WORKLOADS, evictions.intend_deactivation(workload, "MaximumExecutionTimeExceeded", "over", 0)
         )  # as one that ended here left it
         workload = await c.wait_workload("long", "team-a", lambda w: not w["status"].get("admission"))
         assert workload["spec"]["active"] is False
-        assert (get_condition(workload, "Evicted") or {})["message"] == "over"
+        assert (get_condition(workload, "Evicted") or {})["message"] == "The workload is deactivated due to over"
         workload["spec"]["active"] = True
         await c.client.update(r.WORKLOADS, workload)
         again = await c.wait_workload("long", "team-a", lambda w: condition_is_true(w, "PodsReady"))

@@ -1,0 +1,63 @@
+"""What the configuration and the admission checks mean to the scheduling core."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from glebe.kube.objects import Object, condition_is_true, is_deleting
+from glebe.queueing.configuration import Configuration
+from glebe.scheduling import model as m
+
+#: Controller of checks that bring nodes: only when they are there can pods be placed on them.
+PROVISIONING = "kueue.x-k8s.io/provisioning-request"
+
+#: Kueue's feature gates by the core's names.
+_GATES = {
+    "concurrent_admission": "ConcurrentAdmission",
+    "elastic_with_topology": "ElasticJobsViaWorkloadSlicesWithTAS",
+    "orchestrated_preemption": "MultiKueueOrchestratedPreemption",
+    "recompute_overlapping": "RecomputeAssignmentUponPreemptionTargetsOverlap",
+    "skip_reassignment_of_pods": "SkipReassignmentForPodOwnedWorkloads",
+    "balanced_placement": "TASBalancedPlacement",
+    "fail_fast": "TASFailedNodeReplacementFailFast",
+    "recompute_placement": "TASRecomputeAssignmentWithinSchedulingCycle",
+    "preferred_affinity": "TASRespectNodeAffinityPreferred",
+    "topology_aware": "TopologyAwareScheduling",
+}
+
+
+def policies(config: Configuration) -> dict[str, Any]:
+    """Fields of the Snapshot that the configuration decides."""
+    shares = config.fair_sharing
+    fair = None
+    if shares is not None and shares.enable:
+        fair = m.FairSharing(tuple(m.FairStrategy(s) for s in shares.preemption_strategies))
+    defaults = m.DEFAULT_GATES
+    gates = replace(defaults, **{ours: config.gate(theirs, getattr(defaults, ours)) for ours, theirs in _GATES.items()})
+    return {
+        "fair_sharing": fair,
+        "least_lost": config.glebe.victims == "LeastLostWork",
+        "quota_check": m.QuotaCheck(config.resources.quota_check_strategy),
+        "gates": gates,
+    }
+
+
+def with_checks(queue: m.ClusterQueue, checks: Mapping[str, Object]) -> m.ClusterQueue:
+    """A queue one of whose checks is not there, or not active, takes nothing. Flavors of a check that brings nodes
+    are placed in a second pass, when it has passed."""
+    if not queue.checks:
+        return queue
+    broken = any(not usable(checks.get(name)) for name, _ in queue.checks)
+    every = tuple(dict.fromkeys(f.flavor for group in queue.resource_groups for f in group.flavors))
+    late: dict[str, None] = {}
+    for name, flavors in queue.checks:
+        if ((checks.get(name) or {}).get("spec") or {}).get("controllerName") == PROVISIONING:
+            late.update(dict.fromkeys(flavors or every))
+    return replace(queue, stopped=queue.stopped or broken, delays_topology=tuple(late))
+
+
+def usable(check: Object | None) -> bool:
+    """Whether somebody works on this check."""
+    return check is not None and not is_deleting(check) and condition_is_true(check, "Active")
