@@ -94,5 +94,6 @@ def test_shares(tree: QuotaTree, use: list[tuple[int, int, int]]) -> None:
         weight = tree.weight[node]
         assert found.borrowing
         assert found.resource == ("cpu" if lendable else "")
-        assert found.weighted == (ratio / weight if weight else INFINITE)
-        assert found.rounded == (-(-ratio // weight) if weight else MOST)
+        endless = not weight and ratio > 0
+        assert found.weighted == (INFINITE if endless else ratio / (weight or 1))
+        assert found.rounded == (MOST if endless else -(-ratio // (weight or 1)))
