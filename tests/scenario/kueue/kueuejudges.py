@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import kueueworlds as k
 from glebe.scheduling.assign import Mode, Rank, Standing
 from glebe.scheduling.decide import decide_one_cycle
 from glebe.scheduling.model import (
+    Admitted,
     Decision,
     Node,
     Outcome,
@@ -32,16 +34,14 @@ from glebe.scheduling.preemption.roster import Roster
 from glebe.scheduling.preemption.trial import Want
 from glebe.scheduling.quota import QuotaState, QuotaTree
 from glebe.scheduling.shares import MOST, share
+from glebe.scheduling.turns import entry_penalty
 from glebe.scheduling.world import World
 
 sys.path.append(str(Path(__file__).parents[1] / "kueue_topology"))
 import topologycases
 
 #: Tags of worlds that the model cannot say yet.
-UNSAID = (
-    "admissionFairSharing",
-    "injectedError",
-)
+UNSAID = ("injectedError",)
 
 
 def judge(case: k.Case) -> str:
@@ -54,13 +54,49 @@ def judge(case: k.Case) -> str:
 
 def cycle(case: k.Case) -> str:
     snapshot = k.cycle_snapshot(case)
-    decisions = decide_one_cycle(snapshot, k.time(case["now"]))
+    decisions = cycles(snapshot, k.time(case["now"]), case.get("cycles", 1))
     return (
         _reserved(case, snapshot, decisions)
         or _evictions(case, decisions)
         or _finished(case, decisions)
         or _waiting(case, snapshot, decisions)
     )
+
+
+def cycles(snapshot: Snapshot, now: float, count: int) -> list[Decision]:
+    """So many cycles, one after the other; who is parked in one is not looked at in the next."""
+    started: list[Decision] = []
+    parked: list[Decision] = []
+    decisions: list[Decision] = []
+    for _ in range(count):
+        decisions = decide_one_cycle(snapshot, now)
+        started += [d for d in decisions if d.outcome is not Outcome.WAIT and d.outcome is not Outcome.NEVER]
+        parked += [d for d in decisions if d.parked]
+        snapshot = after(snapshot, decisions, now)
+    rest = [d for d in decisions if d not in started and d not in parked]
+    return [*started, *parked, *rest]
+
+
+def after(snapshot: Snapshot, decisions: list[Decision], now: float) -> Snapshot:
+    """What the next cycle sees: admissions stand, with what they cost their local queues at once."""
+    by_key = {d.key: d for d in decisions}
+    admitted, waiting = list(snapshot.admitted), []
+    used = {} if snapshot.afs is None else {queue: dict(use) for queue, use in snapshot.afs.usage.items()}
+    for p in snapshot.pending:
+        d = by_key[p.key]
+        if d.outcome is Outcome.ADMIT:
+            held = Admitted(
+                p.key, p.queue, p.priority, now, p.pod_sets, d.assignments, p.run_time, p.local_queue, p.uid
+            )
+            admitted.append(held)
+            if snapshot.afs is not None:
+                mine = used.setdefault(p.local_queue, {})
+                for r, n in entry_penalty(p.pod_sets, snapshot.afs.half_life, snapshot.afs.sampling).items():
+                    mine[r] = mine.get(r, 0.0) + n
+        elif not d.parked:
+            waiting.append(p)
+    afs = None if snapshot.afs is None else replace(snapshot.afs, usage=used)
+    return replace(snapshot, admitted=tuple(admitted), pending=tuple(waiting), afs=afs)
 
 
 def _reserved(case: k.Case, snapshot: Snapshot, decisions: list[Decision]) -> str:

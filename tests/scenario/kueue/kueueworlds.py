@@ -15,8 +15,10 @@ from typing import Any
 
 from glebe.kube.quantity import parse
 from glebe.queueing import convert, topology
+from glebe.queueing.configuration import parsed
 from glebe.queueing.corepolicies import with_checks
 from glebe.queueing.lonepods import owned_by_pod
+from glebe.queueing.requests import PLAIN, Surroundings, problem, summarize
 from glebe.scheduling.model import (
     Admitted,
     Afs,
@@ -147,10 +149,20 @@ def node(obj: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> Node:
     )
 
 
-def pod_set(p: Mapping[str, Any]) -> PodSet:
+def pod_set(p: Mapping[str, Any], around: Surroundings = PLAIN) -> PodSet:
     """By the queue's own conversion."""
-    (found,) = convert.pod_sets({"spec": {"podSets": [p]}})
+    (found,) = convert.pod_sets({"spec": {"podSets": [p]}}, around)
     return found
+
+
+def surroundings(case: Case, namespace: str) -> Surroundings:
+    """What of a namespace and of the configuration matters to requests, by the queue's own reading."""
+    ranges = [r for r in objects(case, "limitRanges") if r["metadata"].get("namespace") == namespace]
+    resources = parsed(
+        {"resources": {"transformations": case["config"].get("resourceTransformations") or []}}
+    ).resources
+    limits = [summarize(ranges, kind) for kind in ("Container", "Pod")]
+    return Surroundings(*limits, resources=resources)
 
 
 def time(text: str | None) -> float:
@@ -294,7 +306,7 @@ def holder(key: str, w: Mapping[str, Any], hosts: Mapping[str, str], second_pass
     )
 
 
-def waiter(key: str, w: Mapping[str, Any], queue: str) -> Pending:
+def waiter(key: str, w: Mapping[str, Any], queue: str, around: Surroundings = PLAIN) -> Pending:
     """A workload that waits for quota."""
     meta, spec, status = w["metadata"], w["spec"], w.get("status", {})
     open_gates = {g["name"] for g in status.get("preemptionGates", []) if g.get("position", g.get("state")) == "Open"}
@@ -303,7 +315,7 @@ def waiter(key: str, w: Mapping[str, Any], queue: str) -> Pending:
         queue,
         spec.get("priority", 0),
         queued_at(w),
-        tuple(pod_set(p) for p in spec["podSets"]),
+        tuple(pod_set(p, around) for p in spec["podSets"]),
         RunTime(1, 1),
         f"{meta.get('namespace', '')}/{spec.get('queueName', '')}",
         time(meta.get("creationTimestamp")),
@@ -312,6 +324,7 @@ def waiter(key: str, w: Mapping[str, Any], queue: str) -> Pending:
         meta.get("annotations", {}).get("kueue.x-k8s.io/workload-slice-replacement-for", ""),
         flavors=allowed_flavors(meta),
         variant_of=parent(meta, "Workload"),
+        invalid=problem(spec["podSets"], around),
         failed_checks=any(c["state"] in ("Retry", "Rejected") for c in status.get("admissionChecks", [])),
     )
 
@@ -333,7 +346,7 @@ def cycle_snapshot(case: Case) -> Snapshot:
             continue
         queue = local.get((meta["namespace"], spec.get("queueName", "")))
         if queue and spec.get("active", True) and condition(w, "Finished") is None:
-            waiting.append(waiter(key, w, queue))
+            waiting.append(waiter(key, w, queue, surroundings(case, meta["namespace"])))
     known = {c["metadata"]["name"]: c for c in objects(case, "admissionChecks")}
     queues = tuple(with_checks(q, known) for q in base.queues)
     return replace(base, queues=queues, admitted=tuple(admitted), pending=tuple(waiting), **policies(case))
