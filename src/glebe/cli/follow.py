@@ -134,7 +134,7 @@ def _line(view: JobView, now: float) -> str:
     if view.state in (State.WAITING, State.NEVER):
         return f"{view.state}: {answer_line(view, now)}"
     if view.state is State.RUNNING:
-        return f"{view.state}: {count(view.pods, 'pod')} with {view.gpus} GPUs on {', '.join(view.nodes)}"
+        return f"{view.state}: {count(view.pods, 'pod')} with {count(view.gpus, 'GPU')} on {', '.join(view.nodes)}"
     return f"{view.state}: {view.message}" if view.message else str(view.state)
 
 

@@ -71,7 +71,7 @@ def answer_line(view: JobView, now: float) -> str:
     if view.position:
         parts.append(f"position {view.position}")
     if view.gpus_ahead is not None:
-        parts.append(f"{view.gpus_ahead} GPUs ahead")
+        parts.append(f"{count(view.gpus_ahead, 'GPU')} ahead")
     start = start_of(view, now)
     if start and start != "never":
         parts.append(f"starts {start} (P50..P90)" if ".." in start else f"starts {start}")

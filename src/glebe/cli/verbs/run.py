@@ -126,7 +126,7 @@ async def _follow(session: Session, client: Client, request: JobRequest, detach:
         else:
             out.document(job)
         return Exit.OK
-    what = f"{count(request.nodes, 'pod')}, {request.nodes * request.gpus_per_node} GPUs"
+    what = f"{count(request.nodes, 'pod')}, {count(request.nodes * request.gpus_per_node, 'GPU')}"
     out.line(f"{request.name} is submitted to queue {request.queue} of {request.namespace}: {what}, together")
     if detach:
         out.line(f"follow it with: {again}")
