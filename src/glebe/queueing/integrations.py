@@ -17,7 +17,7 @@ from glebe.queueing.jobkinds.model import JobKind, PodSetView, any_holds
 from glebe.queueing.jobkinds.paths import every, number, read
 from glebe.queueing.jobkinds.registry import JobKinds, shipped
 
-__all__ = ["Find", "Integration", "JobKinds", "PodSetView", "read"]
+__all__ = ["Find", "Integration", "JobKind", "JobKinds", "PodSetView", "read"]
 
 Integration = JobKind
 #: Finds an object by kind, name and, for those in namespaces, its namespace.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from glebe.kube.objects import Object, controller_of, is_deleting
+from glebe.kube.objects import Object, annotations_of, cluster_of, controller_of, is_deleting
 from glebe.kube.pods import has_ended, requests_of
 from glebe.kube.quantity import QuantityError
+from glebe.queueing import labels
 from glebe.scheduling.fleet import PODS
 
 
@@ -67,13 +68,26 @@ class NodeUse:
 
 
 def _hold(pod: Object) -> tuple[str, str, dict[str, int]] | None:
-    """(node, owner uid, requests) of a pod that holds resources. A pod on its way out counts for nobody's workload."""
+    """(node, owner, requests) of a pod that holds resources. A pod on its way out counts for nobody's workload."""
     node = pod["spec"].get("nodeName")
     if not node or has_ended(pod):
         return None
-    owner = controller_of(pod)
-    uid = "" if owner is None or is_deleting(pod) else str(owner["uid"])
     try:
-        return node, uid, {**requests_of(pod["spec"]), PODS: 1}
+        return node, _owner(pod), {**requests_of(pod["spec"]), PODS: 1}
     except QuantityError:
         return None
+
+
+def _owner(pod: Object) -> str:
+    """Whose the pod is: the workload that it names, else its controller's uid."""
+    if is_deleting(pod):
+        return ""
+    if name := annotations_of(pod).get(labels.WORKLOAD):
+        return workload_owner(pod, name)
+    owner = controller_of(pod)
+    return str(owner["uid"]) if owner is not None else ""
+
+
+def workload_owner(obj: Object, name: str) -> str:
+    """By what pods of the workload ``name`` beside ``obj`` are known to :class:`NodeUse`."""
+    return f"{cluster_of(obj)}/{obj['metadata']['namespace']}/{name}"

@@ -70,12 +70,7 @@ def test_what_happens_anyway_is_not_spoken_of(spec: dict[str, Any]) -> None:
 def test_jobs_are_looked_at_with_their_pods() -> None:
     integration = for_kind("batch/v1", "Job")
     assert integration is not None
-    meta = {
-        "annotations": {
-            "kueue.x-k8s.io/job-completions-equal-parallelism": "true",
-            "kueue.x-k8s.io/elastic-job": "false",
-        }
-    }
+    notes = {"kueue.x-k8s.io/job-completions-equal-parallelism": "true", "kueue.x-k8s.io/elastic-job": "false"}
     pods = {"metadata": {"annotations": {"kueue.x-k8s.io/podset-group-name": "g"}}}  # acted on
     assert job_findings(integration, {"metadata": {"annotations": notes}, "spec": {"template": pods}}) == [
         "metadata.annotations[kueue.x-k8s.io/job-completions-equal-parallelism]: true is accepted but not acted on yet",
