@@ -15,34 +15,37 @@ Shape = tuple[int, ...]  # per-pod needs by the fleet's resource columns
 Spot = tuple[int, int]  # (node, pods there)
 Rooms = list[int] | Ints  # pods that fit, by domain: a list if there are few
 SHORT = 64  # up to so many numbers, lists are faster than arrays
+MOST_TABLES = 1024  # of one state; the one that was made first goes first
 BULK = 48  # more changed nodes than this are recomputed with numpy
 
 
 class SlotTable:
     """Pods of one shape that fit in each domain of each level; the last level is single nodes. Call ``sync`` first.
 
+    With ``beside``, those that fit on a node beside one pod of that shape.
+
     Single nodes are kept as an array, the few domains above them as lists, which change one by one at less cost.
     """
 
     __slots__ = ("_climb", "_columns", "_most", "_nodes", "_state", "_upper", "arrangement", "at", "levels", "total")
 
-    def __init__(self, state: NodeState, arrangement: Arrangement, shape: Shape) -> None:
+    def __init__(self, state: NodeState, arrangement: Arrangement, shape: Shape, beside: Shape = ()) -> None:
         self.arrangement = arrangement
         self._state = state
-        self._columns = tuple((c, amount) for c, amount in enumerate(shape) if amount > 0)
+        less = beside or (0,) * len(shape)
+        self._columns = tuple((c, amount, less[c]) for c, amount in enumerate(shape) if amount > 0)
         self._rebuild()
 
     def _slots(self, rows: Ints) -> Ints:
         slots = np.full(len(rows), PLENTY, dtype=np.int64)
-        for column, amount in self._columns:
-            np.minimum(slots, rows[:, column] // amount, out=slots)
+        for column, amount, less in self._columns:
+            have = rows[:, column]
+            np.minimum(slots, (have - less if less else have) // amount, out=slots)
         return np.maximum(slots, 0)
 
     def _rebuild(self) -> None:
         state, arrangement = self._state, self.arrangement
-        nodes = arrangement.nodes.tolist()
-        rows = np.array([state.free[n] for n in nodes], dtype=np.int64).reshape(len(nodes), state.width)
-        slots = self._slots(rows)
+        slots = self._slots(state.rows(arrangement.nodes))
         self._nodes = slots
         self._upper: list[list[int]] = [
             np.add.reduceat(slots, first).tolist() if len(first) else [] for first in arrangement.first[:-1]
@@ -79,8 +82,8 @@ class SlotTable:
                 continue
             row = free[node]
             slots = PLENTY
-            for column, amount in columns:
-                fit = row[column] // amount
+            for column, amount, less in columns:
+                fit = (row[column] - less) // amount
                 if fit < slots:
                     slots = fit
             if slots < 0:
@@ -99,9 +102,7 @@ class SlotTable:
         at = at[keep]
         if not len(at):
             return
-        free = self._state.free
-        rows = np.array([free[n] for n, k in zip(nodes, keep.tolist(), strict=True) if k], dtype=np.int64)
-        slots = self._slots(rows)
+        slots = self._slots(self._state.rows(np.array(nodes, dtype=np.int64)[keep]))
         delta = slots - self._nodes[at]
         self._nodes[at] = slots
         self.total += int(delta.sum())
@@ -137,7 +138,7 @@ class SlotTable:
 class NodeState:
     """Free amounts per node; ``take`` and ``give`` are the only ways to change them."""
 
-    __slots__ = ("_tables", "answers", "changed", "fleet", "free", "freed", "width")
+    __slots__ = ("_rows", "_rows_at", "_tables", "answers", "changed", "fleet", "free", "freed", "width")
 
     def __init__(self, fleet: Fleet, free: list[list[int]]) -> None:
         self.fleet = fleet
@@ -145,6 +146,8 @@ class NodeState:
         self.width = len(fleet.resources)
         self.changed: list[int] = []  # log of touched nodes; tables remember how far they have read
         self._tables: dict[int, SlotTable] = {}
+        self._rows: Ints | None = None  # ``free`` as an array, as it was when ``changed`` was so long:
+        self._rows_at = 0
         self.freed = 0  # length of the log when something was last given back: what did not fit since, does not fit
         self.answers: dict[int, tuple[int, bool]] = {}  # by ask number: when asked (length of the log), did it fit?
 
@@ -162,11 +165,23 @@ class NodeState:
     def copy(self) -> NodeState:
         return NodeState(self.fleet, [list(row) for row in self.free])
 
-    def table(self, slot: int, kind: PodKind, shape: Shape) -> SlotTable:
-        """The up-to-date table of a pod kind and shape, whose number in the fleet is ``slot``."""
+    def rows(self, nodes: Ints) -> Ints:
+        """What is free on these nodes."""
+        if self._rows is None:
+            self._rows = np.array(self.free, dtype=np.int64).reshape(len(self.free), self.width)
+        elif self._rows_at < len(self.changed):
+            recent = list(dict.fromkeys(self.changed[self._rows_at :]))
+            self._rows[recent] = [self.free[n] for n in recent]
+        self._rows_at = len(self.changed)
+        return self._rows[nodes]
+
+    def table(self, slot: int, kind: PodKind, shape: Shape, beside: Shape = ()) -> SlotTable:
+        """The up-to-date table of a pod kind and shape (``beside`` another), whose number in the fleet is ``slot``."""
         found = self._tables.get(slot)
         if found is None:
-            found = self._tables[slot] = SlotTable(self, self.fleet.arrangement(kind), shape)
+            if len(self._tables) >= MOST_TABLES:
+                del self._tables[next(iter(self._tables))]
+            found = self._tables[slot] = SlotTable(self, self.fleet.arrangement(kind), shape, beside)
         elif found.at != len(self.changed):
             found.sync()
         return found

@@ -143,8 +143,7 @@ def _group(choice: Choice, nodes: NodeState, unit: tuple[int, ...], counts: tupl
     if mine.ask is None or mine.shape is None or its.shape is None:
         return None
     table = nodes.table(mine.slot, mine.kind, mine.shape)
-    allowed = nodes.fleet.arrangement(its.kind)
-    lead = slices.lead(nodes, table.arrangement, mine.shape, its.shape, allowed)
+    lead = slices.lead(nodes, mine.kind, mine.shape, its.kind, its.shape)
     found = slices.choose(table, mine.ask, counts[0], lead)
     return None if found is None else (found.spots, ((found.leader, counts[1]),))
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from glebe.scheduling.capacity import NodeState, Shape, SlotTable
-from glebe.scheduling.fleet import PLENTY, Arrangement, Ints
+from glebe.scheduling.fleet import Ints, PodKind
 from glebe.scheduling.topology import NOTHING, Ask
 
 
@@ -41,22 +41,17 @@ class Level(NamedTuple):
     scores: Ints | None = None  # how much the pods prefer a domain
 
 
-def lead(nodes: NodeState, arrangement: Arrangement, workers: Shape, leader: Shape, allowed: Arrangement) -> Lead:
-    """Room for a leader of shape ``leader``, which may run on the nodes of ``allowed``, beside ``workers``."""
-    at = arrangement.nodes.tolist()
-    rows = np.array([nodes.free[n] for n in at], dtype=np.int64).reshape(len(at), nodes.width)
-    may = allowed.position[arrangement.nodes] >= 0
-    fits = may & (_room(rows, leader) > 0)
-    rest = rows - np.where(fits[:, None], np.array(leader, dtype=np.int64)[None, :], 0)
-    return Lead(fits.astype(np.int64), _room(rest, workers))
-
-
-def _room(rows: Ints, shape: Shape) -> Ints:
-    room = np.full(len(rows), PLENTY, dtype=np.int64)
-    for column, amount in enumerate(shape):
-        if amount > 0:
-            np.minimum(room, rows[:, column] // amount, out=room)
-    return np.maximum(room, 0)
+def lead(nodes: NodeState, workers: PodKind, shape: Shape, leader: PodKind, its: Shape) -> Lead:
+    """Room for a leader of kind ``leader`` and shape ``its`` on the nodes of ``workers``, of shape ``shape``."""
+    fleet = nodes.fleet
+    beside = nodes.table(fleet.number((workers, shape, its)), workers, shape, its)
+    alone = nodes.table(fleet.number((workers, its)), workers, its)
+    plain = nodes.table(fleet.number((workers, shape)), workers, shape)
+    last = plain.levels - 1
+    fits = np.asarray(alone.rooms(last)) > 0
+    if leader != workers:
+        fits &= fleet.arrangement(leader).position[plain.arrangement.nodes] >= 0
+    return Lead(fits.astype(np.int64), np.where(fits, beside.rooms(last), plain.rooms(last)))
 
 
 def cut_of(ask: Ask, levels: int) -> Cut:

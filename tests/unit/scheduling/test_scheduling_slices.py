@@ -61,7 +61,7 @@ def table_of(nodes: tuple[Node, ...], gpus: int = 1) -> tuple[NodeState, SlotTab
     state = NodeState.of(fleet)
     shape = fleet.vector({GPU: gpus})
     assert shape is not None
-    return state, state.table(0, KIND, shape)
+    return state, state.table(fleet.number((KIND, shape)), KIND, shape)
 
 
 def domain(node: Node, level: int) -> tuple[str, ...]:
@@ -128,7 +128,7 @@ def test_a_leader_has_room_beside_its_workers(
     shape, its = fleet.vector({GPU: worker}), fleet.vector({GPU: leader})
     assert shape is not None
     assert its is not None
-    lead = slices.lead(state, table.arrangement, shape, its, table.arrangement)
+    lead = slices.lead(state, KIND, shape, KIND, its)
     placed = slices.choose(table, ask, count, lead)
     gpus = [n.allocatable[GPU] for n in nodes]
 
@@ -174,7 +174,7 @@ def test_a_failed_nodes_pods_move_and_the_rest_stays(
     shape = state.fleet.vector({GPU: 1})
     assert shape is not None
     state.take(shape, kept)
-    moved = replacement(state.table(0, KIND, shape), ask, placed.spots, failed)
+    moved = replacement(state.table(state.fleet.number((KIND, shape)), KIND, shape), ask, placed.spots, failed)
     if moved is None:
         return
     pods: Counter[int] = Counter()
