@@ -89,6 +89,14 @@ async def ensure_namespaces(client: Client) -> None:
         await _ensure(client, r.NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
 
+async def ensure_roles(client: Client) -> None:
+    """Kueue's roles for people; one that is there is left as it is."""
+    from glebe.queueing.roles import CLUSTER_ROLES, objects
+
+    for role in objects():
+        await _ensure(client, CLUSTER_ROLES, role)
+
+
 async def remove_departed_nodes(client: Client, nodes: Sequence[NodeSpec]) -> list[str]:
     """Delete the Nodes of an earlier fleet file that this one has no more; returns their names.
 

@@ -40,11 +40,13 @@ from glebe.node.spec import NodeSpec
 from glebe.platform import bootstrap
 from glebe.platform.metricsapi import MetricsApi
 from glebe.platform.parts import Part, Parts, Runnable, Wiring
+from glebe.platform.visibilityapi import VisibilityApi
 from glebe.queueing import versions
 from glebe.queueing.admission import QueueAdmission
 from glebe.queueing.assembly import Queueing
 from glebe.queueing.kinds import conversion_service
 from glebe.queueing.planner import InlinePlanner, Planner
+from glebe.queueing.visibility import Visibility
 from glebe.workloads import identity
 
 #: Puts something between a part and the server: ``(part, transport) -> transport``.
@@ -109,6 +111,8 @@ class Platform:
         self.server.converters[conversion_service()] = versions.convert
         self._metrics = MetricsApi()
         self._metrics.serve(self.server)
+        self._visibility = VisibilityApi()
+        self._visibility.serve(self.server)
         self.server.own_address = self._address_of
         self.server.clusters.root_ca = config.root_ca
         self._identity = secure(self.server) if secure is not None else None
@@ -131,6 +135,8 @@ class Platform:
         try:
             await bootstrap.install_crds(self.client)
             await bootstrap.ensure_namespaces(self.client)
+            if self._identity is not None:
+                await bootstrap.ensure_roles(self.client)
             self.first_start = await bootstrap.create_defaults(self.client, self._node_specs())
             await bootstrap.remove_departed_nodes(self.client, self._node_specs())
             for name in self.parts.names:
@@ -223,6 +229,7 @@ class Platform:
     def _queueing(self, wiring: Wiring) -> Sequence[Runnable]:
         made = Queueing(wiring.client, wiring.informers, wiring.env, self.planner)
         self._admission.oracle = made.never_starts
+        self._visibility.visibility = Visibility(made.builder)
         return made.controllers
 
     def _simulated_nodes(self, wiring: Wiring) -> Sequence[Runnable]:

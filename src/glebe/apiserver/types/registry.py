@@ -241,13 +241,14 @@ class TypeRegistry:
         return (group, plural) in _builtin_names()
 
     def resources(self, cluster: str) -> Iterable[ResourceInfo]:
-        """Everything served in ``cluster``: built-ins in discovery's order, then custom ones by group and name."""
+        """Everything served in ``cluster``: built-ins in discovery's order, then custom ones by group and name, then
+        those that somebody answers: where two groups have one name, it means the custom one."""
         yield from builtins()
-        yield from self._attached.values()
         if (own := self._clusters.get(cluster)) is not None:
             yield from own.infos
         elif cluster == EVERY:
             yield from self._every().values()
+        yield from self._attached.values()
 
     def custom_kinds(self, cluster: str) -> tuple[CustomKind, ...]:
         """The established definitions of a cluster, by name."""
