@@ -58,9 +58,12 @@ SEVERITY = {
 
 
 class Pick(NamedTuple):
+    """``more``: flavors after the last one that was looked at are left."""
+
     flavor: str
     mode: Mode
     level: int
+    more: bool = False
 
 
 @dataclass(slots=True)
@@ -85,6 +88,11 @@ class Assignment:
             for resource, pick in by_resource.items()
             if pick.mode is Mode.PREEMPT and (pick.flavor, resource) in cells
         )
+
+    @property
+    def unfinished(self) -> bool:
+        """Were flavors left that have not been looked at?"""
+        return any(p.more for by_resource in self.picks for p in by_resource.values())
 
     @property
     def placed(self) -> bool:
@@ -185,7 +193,7 @@ def _group(
     best: dict[str, Pick] | None = None
     best_rank = WORST
     reason: Reason | None = None
-    for row in group.rows:
+    for at, row in enumerate(group.rows, start=1):
         if allowed is not None and not any(allowed(i, r, row.flavor) for i in unit.sets for r in group.resources):
             why: Reason | None = Reason.NO_MATCHING_FLAVOR
         elif row.refused:
@@ -193,7 +201,8 @@ def _group(
         else:
             rank, picks, why = _judge(plan, row, quotas, oracle, used)
             if not goes_on(rank, policy):
-                return picks
+                more = at < len(group.rows)
+                return {r: p._replace(more=more) for r, p in picks.items()} if more else picks
             if preferred(rank, best_rank, policy):
                 best, best_rank = picks, rank
         if why is not None and (reason is None or SEVERITY[why] < SEVERITY[reason]):

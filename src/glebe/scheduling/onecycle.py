@@ -92,11 +92,11 @@ class OneCycle:
         fits = self._refresh(head)
         nomination = head.nomination
         if nomination.mode is Mode.NO_FIT:
-            self._say(head, nomination.assignment.reason, parked=not head.line.strict)
+            self._park(head, nomination.assignment.reason, equals=True)
         elif nomination.mode is Mode.PREEMPT and not nomination.victims:
             self._no_candidates(head)
         elif nomination.mode is Mode.PREEMPT and pending.gated and self._heeds_gates:
-            self._say(head, Reason.ADMISSION_GATED)
+            self._park(head, Reason.ADMISSION_GATED)
         elif nomination.mode is Mode.DEFERRED_FIT:
             self.projection.keep(nomination.holding())
             self._say(head, Reason.WAITING_FOR_PREEMPTED)
@@ -111,8 +111,23 @@ class OneCycle:
     def _heeds_gates(self) -> bool:
         return self._gates.concurrent_admission or self._gates.orchestrated_preemption
 
-    def _say(self, head: Head, reason: Reason, *, parked: bool = False) -> None:
-        self.outcomes.verdicts[head.nomination.pending.key] = Verdict(reason, (), parked)
+    def _say(self, head: Head, reason: Reason) -> None:
+        self.outcomes.verdicts[head.nomination.pending.key] = Verdict(reason)
+
+    def _park(self, head: Head, reason: Reason, *, equals: bool = False) -> None:
+        """It is not looked at until something changes; nor, with ``equals``, are those like it.
+
+        A strict head stays where it is, and so does who has flavors left to try.
+        """
+        line, group = head.line, head.group
+        parked = not line.strict and not head.nomination.assignment.unfinished
+        pending = head.nomination.pending
+        self.outcomes.verdicts[pending.key] = Verdict(reason, (), parked)
+        if parked and equals:
+            for rank in group.ranks[group.next + 1 :]:
+                other = line.waiting[rank]
+                if other.priority == pending.priority:
+                    self.outcomes.verdicts[other.key] = Verdict(reason, (), parked)
 
     def _no_candidates(self, head: Head) -> None:
         """It keeps what it waits for in this cycle, unless its queue can take that back from anybody at any time."""
@@ -120,7 +135,7 @@ class OneCycle:
         if head.line.queue.preemption.reclaim is not PreemptionPolicy.ANY:
             holding = nomination.holding()
             self.projection.keep(Holding(holding.node, reserve(nomination, self.projection.now), holding.taken))
-        self._say(head, Reason.WAITING_FOR_QUOTA, parked=not head.line.strict)
+        self._park(head, Reason.WAITING_FOR_QUOTA, equals=True)
 
     def _preempt(self, head: Head) -> None:
         nomination = head.nomination
@@ -138,7 +153,7 @@ class OneCycle:
             if variants.may_migrate(head.line.queue, pending):
                 self.outcomes.verdicts[pending.key] = Verdict(Reason.WAITING_FOR_PREEMPTED, (worse,))
             else:
-                self._say(head, Reason.PENDING_EVALUATION)
+                self._park(head, Reason.PENDING_EVALUATION)
             return
         old = self.nominator.holdings.get(pending.replaces) if pending.replaces else None
         if old is not None:

@@ -1,8 +1,7 @@
 """Runs one of Kueue's cases through the production core and says what differs from Kueue's outcome ("" = nothing).
 
-What must be equal is what the data's README says under "How to judge"; for cycles its weaker grade: reservations in
-full, evictions, and who waits in which queue (not whether a waiting workload is parked). A case whose world the model
-cannot say counts as failed.
+What must be equal is what the data's README says under "How to judge"; for cycles also the reasons for which heads
+wait. A case whose world the model cannot say counts as failed.
 """
 
 from __future__ import annotations
@@ -60,6 +59,7 @@ def cycle(case: k.Case) -> str:
         or _evictions(case, decisions)
         or _finished(case, decisions)
         or _waiting(case, snapshot, decisions)
+        or _reasons(case, decisions)
     )
 
 
@@ -153,16 +153,22 @@ def _finished(case: k.Case, decisions: list[Decision]) -> str:
 
 def _waiting(case: k.Case, snapshot: Snapshot, decisions: list[Decision]) -> str:
     queues = {p.key: p.queue for p in snapshot.pending}
-    have: dict[str, set[str]] = {}
+    have: dict[str, dict[str, set[str]]] = {"active": {}, "inadmissible": {}}
     for d in decisions:
         if d.key in queues and d.outcome is not Outcome.ADMIT and d.reason is not Reason.QUEUE_NOT_FOUND:
-            have.setdefault(queues[d.key], set()).add(d.key)
-    want: dict[str, set[str]] = {}
-    for listed in case["expect"].get("pending", {}).values():
-        for queue, keys in (listed or {}).items():
-            if keys:
-                want.setdefault(queue, set()).update(keys)
+            have["inadmissible" if d.parked else "active"].setdefault(queues[d.key], set()).add(d.key)
+    want: dict[str, dict[str, set[str]]] = {"active": {}, "inadmissible": {}}
+    for kind, listed in case["expect"].get("pending", {}).items():
+        want[kind] = {queue: set(keys) for queue, keys in (listed or {}).items() if keys}
     return "" if have == want else f"waiting {have} instead of {want}"
+
+
+def _reasons(case: k.Case, decisions: list[Decision]) -> str:
+    """Why heads that were looked at wait. That the fleet is too small even when it is empty, Kueue does not say."""
+    finer = {Reason.EXCEEDS_CAPACITY: Reason.TOPOLOGY_PLACEMENT_FAILED}
+    have = {d.key: finer.get(d.reason, d.reason).value for d in decisions}
+    want = {key: said["reason"] for key, said in case["expect"].get("pendingReasons", {}).items()}
+    return "" if all(have.get(key) == reason for key, reason in want.items()) else f"reasons {have} instead of {want}"
 
 
 def same_topology(expected: Mapping[str, Any] | None, assigned: PodSetAssignment, nodes: Mapping[str, Node]) -> bool:
