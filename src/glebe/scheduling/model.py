@@ -258,13 +258,15 @@ class RunTime:
     """How long the workload is predicted to run, in seconds from its start.
 
     ``curve``: run times at the levels (i + 0.5) / len, ascending, where history says more than two quantiles.
-    ``bound``: when the platform ends it (maximumExecutionTimeSeconds), if it does.
+    ``bound``: when the platform ends it (maximumExecutionTimeSeconds), if it does. ``kin``: run times with the same
+    kin are likely to be long or short together.
     """
 
     p50: float
     p90: float
     curve: tuple[float, ...] = ()
     bound: float | None = None
+    kin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +289,7 @@ class Pending:
     variant_of: str = ""  # the parent of a variant
     invalid: str = ""  # cannot be admitted as it is (limit range, limits, namespace), in words
     failed_checks: bool = False  # an admission check says Retry or Rejected: not looked at
+    preempting: bool = False  # others were told to leave for it: it goes first when they are gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +367,7 @@ class Reason(StrEnum):
     NO_MATCHING_FLAVOR = "NoMatchingFlavor"
     TOPOLOGY_PLACEMENT_FAILED = "TopologyPlacementFailed"  # waits: capacity exists but is in use or fragmented
     EXCEEDS_CAPACITY = "ExceedsCapacity"  # never: the fleet, or one topology domain, is too small
+    WAITING_FOR_PODS_READY = "WaitingForPodsReady"  # blockAdmission: pods of somebody admitted are not ready yet
     WAITING_FOR_PREEMPTED = "WaitingForPreemptedWorkloads"
     ADMISSION_GATED = "AdmissionGated"  # it would have to preempt, and its preemption gate is closed
     PENDING_EVALUATION = "PendingEvaluation"  # skipped: failed checks, or a better variant goes first

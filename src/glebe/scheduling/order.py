@@ -13,14 +13,22 @@ from glebe.scheduling.world import Plan, World
 HeadKey = tuple[int, int, float, str]
 
 
-def queue_key(pending: Pending) -> tuple[int, float, str]:
-    """Order within a queue: priority, then age, then key."""
+def queue_key(pending: Pending) -> tuple[bool, int, float, str]:
+    """Order within a queue: for whom others leave, priority, age, key."""
+    return (not pending.preempting, -pending.priority, pending.queued_at, pending.key)
+
+
+def strict_key(pending: Pending) -> tuple[int, float, str]:
+    """The same in a StrictFIFO queue: nobody is first but by priority and age."""
     return (-pending.priority, pending.queued_at, pending.key)
 
 
+FIRST = -1  # level of borrowing of those for whom others leave: what they were promised is not taken by somebody else
+
+
 def head_key(level: int, pending: Pending) -> HeadKey:
-    """Order between heads of queues: less borrowing, higher priority, older."""
-    return (level, -pending.priority, pending.queued_at, pending.key)
+    """Order between heads of queues: for whom others leave, less borrowing, higher priority, older."""
+    return (FIRST if pending.preempting else level, -pending.priority, pending.queued_at, pending.key)
 
 
 @dataclass(slots=True, eq=False)
@@ -125,7 +133,8 @@ def lines(world: World, pending: Iterable[Pending], *, everybody: bool = False) 
         queue = world.queues.get(name)
         if queue is None or queue.stopped or name in world.misconfigured:
             continue
-        waiting = sorted((p for p in by_queue[name] if everybody or startable(p)), key=queue_key)
+        place = strict_key if queue.strategy is Strategy.STRICT_FIFO else queue_key
+        waiting = sorted((p for p in by_queue[name] if everybody or startable(p)), key=place)
         turns = Turns(world.snapshot.afs) if queue.afs and world.snapshot.afs is not None else None
         groups, group_of = _groups(world, queue, waiting, by_local_queue=turns is not None)
         node = world.tree.queue_index[name]

@@ -2,7 +2,8 @@
 
 Under classical rules the order is fixed: less borrowing, then priority, then age. Under fair sharing it is a
 tournament over the tree of cohorts (Kueue KEP-1714, KEP-4136): in each cohort that child wins whose share, with its
-head admitted, is least, after those that need not borrow for what the head asks; between equals priority and age.
+head admitted, is least, after those that need not borrow for what the head asks; between equals priority and age. A
+head with a level below 0 (others leave for it) goes before all others.
 Trees are independent of one another; between their winners the classical order decides.
 """
 
@@ -20,7 +21,7 @@ from glebe.scheduling.world import World
 
 T = TypeVar("T")
 HeadKey = tuple[int, int, float, str]
-LevelKey = tuple[bool, Rank, int, float, str]
+LevelKey = tuple[bool, bool, Rank, int, float, str]
 
 
 class Contender(NamedTuple, Generic[T]):
@@ -131,7 +132,7 @@ class Tournament(Generic[T]):
         more = self._reaching(c, node)
         used, quota = self._quotas.usage[node], self._tree.subtree[node]
         borrows = any(amount > 0 and used[cell] + more[cell] > quota[cell] for cell, amount in c.need)
-        return (borrows, share(self._quotas, node, more).rank, *c.key[1:])
+        return (c.key[0] >= 0, borrows, share(self._quotas, node, more).rank, *c.key[1:])
 
     def _reaching(self, c: Contender[T], node: int) -> dict[Cell, int]:
         """What of the need counts in ``node``: what is guaranteed below it stays there."""
