@@ -1,0 +1,51 @@
+"""Production decisions with preemption over time: books balance, and the driving out comes to an end."""
+
+from __future__ import annotations
+
+import random
+
+import preemptingcourse as c
+import pytest
+
+SEEDS = range(60)
+
+
+@pytest.mark.parametrize("nodes", [False, True])
+@pytest.mark.parametrize("fair", [False, True])
+def test_books_balance_while_work_comes_and_goes(fair: bool, nodes: bool) -> None:
+    evictions = 0
+    for seed in SEEDS:
+        rng = random.Random(seed)
+        course = c.Course(c.world(rng, fair=fair, nodes=nodes, shield=rng.choice((0.0, 0.0, 6.0))), rng)
+        number = 0
+        for _ in range(20):
+            for _ in range(rng.randint(0, 2)):
+                course.arrive(c.workload(rng, number, course.now, nodes=nodes))
+                number += 1
+            if course.snapshot.admitted and rng.random() < 0.3:
+                course.end(rng.choice(course.snapshot.admitted).key)
+            course.step()
+        evictions += course.evictions
+    assert evictions > 20  # else nothing was tested
+
+
+@pytest.mark.parametrize("nodes", [False, True])
+@pytest.mark.parametrize("fair", [False, True])
+def test_without_arrivals_and_ends_it_comes_to_rest(fair: bool, nodes: bool) -> None:
+    """No preemption cycles: with everything running for ever, evictions and admissions come to an end."""
+    for seed in SEEDS:
+        rng = random.Random(1000 + seed)
+        course = c.Course(c.world(rng, fair=fair, nodes=nodes), rng)
+        for number in range(14):
+            course.arrive(c.workload(rng, number, float(number), nodes=nodes))
+            if number % 3 == 0:
+                course.step()
+        before = -1
+        for _ in range(60):
+            course.step()
+            moved = course.admissions + course.evictions
+            if moved == before and course.quiet:
+                break
+            before = moved
+        else:
+            pytest.fail(f"seed {seed}: still {course.admissions} admissions, {course.evictions} evictions")
