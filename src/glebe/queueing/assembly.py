@@ -9,7 +9,7 @@ from glebe.kube.errors import ApiError
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, key_of
 from glebe.kube.resources import Resource
-from glebe.queueing import cycle, grace, integrations, jobs, lifecycle, queuestatus, recovery, ungate
+from glebe.queueing import checkpoints, cycle, grace, integrations, jobs, lifecycle, queuestatus, recovery, ungate
 from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.dryrun import hypothetical
 from glebe.queueing.kindhost import KindHost
@@ -60,7 +60,7 @@ class Queueing:
             ungate.build(client, informers, env, self.kinds),
             lifecycle.build(client, informers, env, self.notices, configuration),
             recovery.build(client, informers, env),
-            grace.build(client, informers, env, self.notices, configuration),
+            checkpoints.build(client, informers, env, self.notices, configuration, self.kinds),
             *queuestatus.build(client, informers, env),
             self.publisher.controller,
             self.notices.controller,

@@ -15,6 +15,9 @@ from glebe.queueing.integrations import Find, Integration, PodSetView, read
 from glebe.queueing.jobkinds.shapes import Unreadable
 from glebe.queueing.runtimes import seconds_label
 
+#: Annotations of a job that its waiting workload follows.
+FOLLOWED = (labels.EXPECTED_RUN_TIME, labels.CHECKPOINT_GRACE, labels.ADMISSION_GATED_BY)
+
 
 @dataclass(frozen=True, slots=True)
 class Priority:
@@ -70,7 +73,7 @@ def workload_of(job: Object, name: str, spec: dict[str, Any], priority: Priority
         "spec": spec,
     }
     notes = annotations_of(job)
-    copied = {k: notes[k] for k in (labels.EXPECTED_RUN_TIME, labels.SUBMITTED_BY) if k in notes}
+    copied = {k: notes[k] for k in (*FOLLOWED, labels.SUBMITTED_BY) if k in notes}
     if priority.missing:
         copied[labels.MISSING_CLASS] = priority.missing
     if copied:
@@ -189,7 +192,7 @@ def in_sync(workload: Object, desired: Object) -> bool:
     have, want = workload["spec"], desired["spec"]
     return all(have.get(f) == want.get(f) for f in ("podSets", "queueName", "maximumExecutionTimeSeconds")) and all(
         (workload["metadata"].get("annotations") or {}).get(a) == (desired["metadata"].get("annotations") or {}).get(a)
-        for a in (labels.EXPECTED_RUN_TIME, labels.MISSING_CLASS)
+        for a in (*FOLLOWED, labels.MISSING_CLASS)
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from glebe.kube.duration import parse_duration
 from glebe.kube.objects import Object, condition_is_true, is_deleting
 from glebe.queueing.configuration import Configuration
 from glebe.scheduling import model as m
@@ -44,9 +45,11 @@ def policies(config: Configuration) -> dict[str, Any]:
     }
 
 
-def with_checks(queue: m.ClusterQueue, checks: Mapping[str, Object]) -> m.ClusterQueue:
+def configured(queue: m.ClusterQueue, checks: Mapping[str, Object], config: Configuration) -> m.ClusterQueue:
     """A queue one of whose checks is not there, or not active, takes nothing. Flavors of a check that brings nodes
     are placed in a second pass, when it has passed."""
+    if not queue.min_run_time and (shield := parse_duration(config.glebe.minimum_run_time)):
+        queue = replace(queue, min_run_time=shield)
     if not queue.checks:
         return queue
     broken = any(not usable(checks.get(name)) for name, _ in queue.checks)

@@ -22,7 +22,8 @@ from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, condition_is_true, controller_of, get_condition
 from glebe.kube.pods import has_ended
 from glebe.kube.transport import ConnectionLost
-from glebe.queueing import convert, labels, transitions
+from glebe.queueing import convert, labels, pacing, transitions
+from glebe.queueing.configuration import Configuration
 from glebe.queueing.notices import Notices, in_full
 from glebe.queueing.parallel import in_parallel
 from glebe.queueing.planner import Planner
@@ -77,6 +78,10 @@ class AdmissionCycle:
         self._thought = 0.0  # seconds that the last cycle took to decide
         self.stats = Stats()
 
+    @property
+    def config(self) -> Configuration:
+        return self._builder.config
+
     async def reconcile(self, key: ObjectKey) -> Result | None:
         """One cycle."""
         await asyncio.sleep(max(DEBOUNCE, min(_REST * self._thought, _MAX_DEBOUNCE)))
@@ -95,7 +100,7 @@ class AdmissionCycle:
         asked = {p.key: p for p in snapshot.pending} if known else {}
         running = {a.key: a for a in snapshot.admitted if a.second_pass} if known else {}
         # 4. write admissions, evictions, and reasons that cannot wait for the forecast
-        admit = [d for d in known if d.outcome is Outcome.ADMIT]
+        admit, held = pacing.one_by_one(self._builder, [d for d in known if d.outcome is Outcome.ADMIT])
         writes = chain(
             (self._admit(keys[d.key], asked[d.key], d) for d in admit if d.key in asked),
             (self._place(keys[d.key], running[d.key], d) for d in admit if d.key in running),
@@ -106,7 +111,7 @@ class AdmissionCycle:
         victims = {v.key: (d, v) for d in reversed(known) if d.key in asked for v in d.victims if v.key in keys}
         stops = (self.preemptions.issue(keys[k], keys[d.key], v) for k, (d, v) in sorted(victims.items()))
         done += await in_parallel(stops, _PARALLEL_WRITES)
-        refusals = [(keys[d.key], d) for d in known if d.outcome is Outcome.NEVER or d.victims]
+        refusals = [(keys[d.key], d) for d in (*held, *known) if d.outcome is Outcome.NEVER or d.victims or d in held]
         refusals += list(barred.items())
         done += await in_parallel((self._refuse(k, d) for k, d in refusals), _PARALLEL_WRITES)
         # 6. requeue
@@ -114,7 +119,10 @@ class AdmissionCycle:
         self.stats.last_pending = len(snapshot.pending) - len(admit)
         self.stats.uncertain = len(self._uncertain)
         self._after()
-        return Result(requeue_after=_RETRY) if not all(done) or self._uncertain else None
+        if not all(done) or self._uncertain:
+            return Result(requeue_after=_RETRY)
+        left = pacing.protection_ends(snapshot, now)
+        return Result(requeue_after=left) if left is not None else None
 
     async def _admit(self, key: ObjectKey, asked: Pending, decision: Decision) -> bool:
         """Write one admission; whether it is known to be written."""
@@ -236,9 +244,14 @@ def _asks(snapshot: Snapshot) -> bool:
 def build(cycle: AdmissionCycle, informers: Informers, env: Env, cluster: str) -> Controller:
     """The cycle as a controller with a single key, triggered by every change that may matter."""
     key = ObjectKey(cluster, "", "cycle")
+    marks = _MARKS | {labels.PODS_READY} if pacing.blocks(cycle.config) else _MARKS
+
+    def workload_matters(old: Object | None, new: Object | None) -> bool:
+        return old is None or new is None or _facts(old, marks) != _facts(new, marks)
+
     controller = Controller("admission-cycle", cycle.reconcile, env)
     for resource in WATCHED:
-        when = _WHEN.get(resource)
+        when = workload_matters if resource == r.WORKLOADS else _WHEN.get(resource)
         controller.watch(informers.get(resource), lambda _: (key,), when=when)
     return controller
 
@@ -255,19 +268,13 @@ def _pod_matters(old: Object | None, new: Object | None) -> bool:
     return True
 
 
-def _workload_matters(old: Object | None, new: Object | None) -> bool:
-    if old is None or new is None:
-        return True
-    return _facts(old) != _facts(new)
-
-
 _MARKS = frozenset({labels.REQUEUED, labels.EVICTED, labels.ADMITTED})
 
 
-def _facts(workload: Object) -> tuple[object, ...]:
+def _facts(workload: Object, marks: frozenset[str]) -> tuple[object, ...]:
     meta, status = workload["metadata"], workload.get("status") or {}
     finished = convert.is_finished(workload)
-    marks = [(c["type"], c["status"]) for c in status.get("conditions") or () if c["type"] in _MARKS]
+    told = [(c["type"], c["status"]) for c in status.get("conditions") or () if c["type"] in marks]
     return (
         meta["uid"],
         meta.get("generation"),
@@ -276,7 +283,7 @@ def _facts(workload: Object) -> tuple[object, ...]:
         "deletionTimestamp" in meta,
         bool(status.get("admission")),
         finished,
-        marks,
+        told,
         (status.get("requeueState") or {}).get("requeueAt"),
         [(c["name"], c.get("state")) for c in status.get("admissionChecks") or ()],
         [(p["name"], p.get("count")) for p in status.get("reclaimablePods") or ()],
@@ -286,4 +293,4 @@ def _facts(workload: Object) -> tuple[object, ...]:
     )
 
 
-_WHEN = {r.NODES: _node_matters, r.PODS: _pod_matters, r.WORKLOADS: _workload_matters}
+_WHEN = {r.NODES: _node_matters, r.PODS: _pod_matters}

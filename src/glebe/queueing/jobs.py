@@ -30,6 +30,7 @@ from glebe.kube.objects import (
 )
 from glebe.queueing import convert, integrations, labels, startstop, transitions
 from glebe.queueing.construct import (
+    FOLLOWED,
     Priority,
     class_text,
     in_sync,
@@ -212,7 +213,7 @@ class JobReconciler:
                     spec.pop(field, None)
             meta = {**workload["metadata"], "labels": desired["metadata"]["labels"]}
             notes = {**annotations_of(workload), **annotations_of(desired)}
-            for note in (labels.MISSING_CLASS, labels.EXPECTED_RUN_TIME):
+            for note in (labels.MISSING_CLASS, *FOLLOWED):
                 if note not in annotations_of(desired):
                     notes.pop(note, None)
             await self._client.update(

@@ -13,7 +13,7 @@ from glebe.kube.resources import Resource
 from glebe.kube.selectors import LabelSelector
 from glebe.queueing import barriers, checks, convert, labels
 from glebe.queueing.configuration import DEFAULT, Configuration
-from glebe.queueing.corepolicies import policies, with_checks
+from glebe.queueing.corepolicies import configured, policies
 from glebe.queueing.heads import Heads
 from glebe.queueing.localshares import PastUse
 from glebe.queueing.nodeuse import NodeUse, workload_owner
@@ -237,7 +237,7 @@ class SnapshotBuilder:
         if self._queue_tuple is None:
             found = self._tables[r.CLUSTER_QUEUES].items()
             all_checks = {key.name: check for key, check in self.objects[r.ADMISSION_CHECKS].items()}
-            self._queue_tuple = tuple(with_checks(queue, all_checks) for queue in found)  # type: ignore[arg-type]
+            self._queue_tuple = tuple(configured(queue, all_checks, self.config) for queue in found)  # type: ignore[arg-type]
         return self._queue_tuple
 
     def problems(self) -> dict[str, str]:
