@@ -158,7 +158,8 @@ def _order(level: Level, led: int, ats: list[int] | None = None) -> list[int]:
     if led:
         columns.append(-level.leader)
     if ats is None:
-        return [int(at) for at in np.lexsort(columns)]
+        found: list[int] = np.lexsort(columns).tolist()
+        return found
     return [ats[i] for i in np.lexsort([column[ats] for column in columns]).tolist()]
 
 
@@ -221,7 +222,8 @@ def _by_evenness(level: Level, group: _Group) -> list[int]:
     share = below / np.maximum(1, np.repeat(total, np.diff(np.append(starts, len(below)))))
     terms = np.where(below > 0, -share * np.log2(np.where(below > 0, share, 1.0)), 0.0)
     entropy = np.add.reduceat(terms, starts)
-    return [int(at) for at in np.lexsort((-entropy, -level.slices_beside, -level.leader))]
+    found: list[int] = np.lexsort((-entropy, -level.slices_beside, -level.leader)).tolist()
+    return found
 
 
 def _shares(level: Level, ats: list[int], slices: int, led: int, size: int, threshold: int) -> list[Allotment] | None:

@@ -7,6 +7,7 @@ that take over stand in the failed node's place, so that no other pod changes it
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -20,48 +21,71 @@ Range = tuple[int, int]
 Layers = tuple[tuple[int, int], ...]
 
 
-def replacement(table: SlotTable, ask: Ask, held: tuple[Spot, ...], failed: int) -> tuple[Spot, ...] | None:
+def replacement(table: SlotTable, ask: Ask, held: tuple[Spot, ...], *failed: int) -> tuple[Spot, ...] | None:
     """Where all pods of the gang are afterwards, in rank order; ``None`` if no nodes can take those of ``failed``.
 
     :param table: room beside everything that stays.
     :param held: where the gang's pods were.
     """
-    kept = tuple(spot for spot in held if spot[0] != failed)
-    missing = sum(pods for node, pods in held if node == failed)
+    kept = tuple(spot for spot in held if spot[0] not in failed)
+    missing = sum(pods for node, pods in held if node in failed)
     position = table.arrangement.position_list
     if any(node >= len(position) or position[node] < 0 for node, _ in kept):
         return None  # another of its nodes is gone as well
+    if len(failed) > 1 and not _whole(table, ask, kept):
+        return None  # which of the missing pods belong to which slice is not known
     within, layers = _confined(table, ask, kept, missing)
     start = 0 if within is not None and not ask.required else ask.level
     wish = replace(ask, level=start, layers=layers, balanced=False)
     placed = slices.choose(table, wish, missing, inside=_inside(table, within, failed))
-    return None if placed is None else _in_its_place(held, failed, placed.spots)
+    return None if placed is None else _in_their_place(held, failed, placed.spots)
 
 
-def _inside(table: SlotTable, within: Range | None, failed: int) -> Ints:
-    """By position: where replacements may be, which is never the failed node."""
+def _inside(table: SlotTable, within: Range | None, failed: tuple[int, ...]) -> Ints:
+    """By position: where replacements may be, which is never a failed node."""
     position, count = table.arrangement.position_list, len(table.arrangement.nodes)
     inside = np.ones(count, dtype=np.int64)
     if within is not None:
         inside[: within[0]] = 0
         inside[within[1] :] = 0
-    if failed < len(position) and position[failed] >= 0:
-        inside[position[failed]] = 0
+    for node in failed:
+        if node < len(position) and position[node] >= 0:
+            inside[position[node]] = 0
     return inside
 
 
-def _in_its_place(held: tuple[Spot, ...], failed: int, found: tuple[Spot, ...]) -> tuple[Spot, ...]:
+def _in_their_place(held: tuple[Spot, ...], failed: tuple[int, ...], found: tuple[Spot, ...]) -> tuple[Spot, ...]:
     """Ranks in the order of before; neighbours of one node are one."""
+    fresh = list(reversed(found))
     out: list[Spot] = []
-    for spot in held:
-        for node, pods in found if spot[0] == failed else (spot,):
-            if out and out[-1][0] == node:
-                out[-1] = (node, out[-1][1] + pods)
-            else:
-                out.append((node, pods))
-        if spot[0] == failed:
-            found = ()
+
+    def put(node: int, pods: int) -> None:
+        if out and out[-1][0] == node:
+            pods += out.pop()[1]
+        out.append((node, pods))
+
+    for node, pods in held:
+        if node not in failed:
+            put(node, pods)
+            continue
+        while pods > 0:
+            new, room = fresh.pop()
+            put(new, min(room, pods))
+            if room > pods:
+                fresh.append((new, room - pods))
+            pods -= room
     return tuple(out)
+
+
+def _whole(table: SlotTable, ask: Ask, kept: tuple[Spot, ...]) -> bool:
+    """Are the pods that stay in whole slices?"""
+    for level, size in ask.layers:
+        pods: Counter[Range] = Counter()
+        for node, count in kept:
+            pods[_domain(table, level, node)] += count
+        if any(count % size for count in pods.values()):
+            return False
+    return True
 
 
 def _confined(table: SlotTable, ask: Ask, kept: tuple[Spot, ...], missing: int) -> tuple[Range | None, Layers]:

@@ -77,6 +77,7 @@ def _placed(admitted: Admitted, queue: ClusterQueue, world: World, state: State)
 
 def _replaced(admitted: Admitted, plan: Plan, world: World, state: State) -> Decision:
     """Other nodes for the pods of failed ones, all of them or none."""
+    admitted = replace(admitted, unhealthy=_with_those_gone(admitted, world.fleet))
     names = ", ".join(admitted.unhealthy)
     if admitted.owned_by_pod and world.snapshot.gates.skip_reassignment_of_pods:
         return _admits(admitted, {}, f"{names} failed; a single pod cannot move")
@@ -98,6 +99,13 @@ def _replaced(admitted: Admitted, plan: Plan, world: World, state: State) -> Dec
         message = f"Workload was evicted as there was no replacement for a failed node: {names}"
         return Decision(admitted.key, Outcome.EVICT, Reason.NODE_FAILURES, message)
     return _waits(admitted, f"{names} failed, and no other node can take over its pods yet")
+
+
+def _with_those_gone(admitted: Admitted, fleet: Fleet) -> tuple[str, ...]:
+    """The failed nodes that are named, and those that are gone and will be named next."""
+    used = (node for a in admitted.assignments for node, _ in a.nodes)
+    gone = (node for node in used if node not in fleet.index)
+    return tuple(dict.fromkeys((*admitted.unhealthy, *gone)))
 
 
 def _give(state: State, given: list[tuple[Shape, tuple[Spot, ...]]]) -> None:
@@ -127,20 +135,15 @@ def _other_nodes(
         return None
     nodes = state.nodes
     index = _Numbers(world.fleet, assignment)
-    held = index.held
-    for name in admitted.unhealthy:
-        failed = index.number.get(name)
-        if failed is None:
-            continue
-        table = nodes.table(option.slot, option.kind, option.shape)
-        now = replacement(table, option.ask, held, failed)
-        if now is None:
-            return None
-        taken = _difference(held, now)
-        nodes.take(option.shape, taken)
-        given.append((option.shape, taken))
-        held = now
-    return tuple((index.name(node), pods) for node, pods in held)
+    failed = tuple(index.number[name] for name in admitted.unhealthy if name in index.number)
+    table = nodes.table(option.slot, option.kind, option.shape)
+    now = replacement(table, option.ask, index.held, *failed)
+    if now is None:
+        return None
+    taken = _difference(index.held, now)
+    nodes.take(option.shape, taken)
+    given.append((option.shape, taken))
+    return tuple((index.name(node), pods) for node, pods in now)
 
 
 class _Numbers:

@@ -366,39 +366,6 @@ async def test_a_class_that_vanishes_later_stops_nothing() -> None:
         assert condition_is_true(await c.workload("first", "team-a"), "PodsReady")
 
 
-async def test_a_dead_node_sends_the_gang_back_to_the_queue_and_it_starts_whole_again() -> None:
-    async with cluster() as c:
-        await c.client.create(r.JOBS, job("gang", "team-a", 2, 8, 120))
-        workload = await c.wait_workload("gang", "team-a", lambda w: condition_is_true(w, "PodsReady"))
-        c.nodes.fail_node("gpu-00")
-        await c.mark_not_ready("gpu-00")
-        evicted = await c.wait_workload("gang", "team-a", lambda w: "schedulingStats" in w["status"], 600)
-        assert [e["reason"] for e in evicted["status"]["schedulingStats"]["evictions"]] == ["NodeFailures"]
-        workload = await c.wait_workload(
-            "gang", "team-a", lambda w: admitted(w) and condition_is_true(w, "PodsReady"), 600
-        )
-        assert (get_condition(workload, "Evicted") or {})["status"] == "False"
-        running = [p for p in await c.pods("team-a", "gang") if p["status"].get("phase") == "Running"]
-        nodes = {p["spec"]["nodeName"] for p in running if "deletionTimestamp" not in p["metadata"]}
-        assert "gpu-00" not in nodes
-        assert len(nodes) == 2
-
-
-async def test_a_pod_that_was_drained_from_a_cordoned_node_takes_its_gang_elsewhere() -> None:
-    async with cluster() as c:
-        await c.client.create(r.JOBS, job("gang", "team-a", 2, 8, 2000))
-        await c.wait_workload("gang", "team-a", lambda w: condition_is_true(w, "PodsReady"))
-        await c.client.patch(r.NODES, "gpu-00", {"spec": {"unschedulable": True}})
-        await asyncio.sleep(100)
-        assert "schedulingStats" not in (await c.workload("gang", "team-a"))["status"]  # who runs there is left alone
-        drained = next(p for p in await c.pods("team-a", "gang") if p["spec"]["nodeName"] == "gpu-00")
-        await c.client.delete(r.PODS, drained["metadata"]["name"], "team-a")
-        await c.wait_workload("gang", "team-a", lambda w: "schedulingStats" in w["status"], 600)
-        await c.wait_workload("gang", "team-a", lambda w: admitted(w) and condition_is_true(w, "PodsReady"), 600)
-        pods = [p for p in await c.pods("team-a", "gang") if "deletionTimestamp" not in p["metadata"]]
-        assert len({p["spec"]["nodeName"] for p in pods} - {"gpu-00"}) == 2
-
-
 async def test_time_limit_deactivates() -> None:
     async with cluster() as c:
         limited = job("long", "team-a", 1, 8, 500, **{"kueue.x-k8s.io/max-exec-time-seconds": "20"})
