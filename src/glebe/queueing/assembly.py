@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.controller import Controller
@@ -18,7 +20,7 @@ from glebe.queueing.planner import Arrays, InlinePlanner, Planner
 from glebe.queueing.publish import ForecastPublisher
 from glebe.queueing.snapshot import SnapshotBuilder
 from glebe.scheduling import decide
-from glebe.scheduling.model import Decision, Outcome, Snapshot
+from glebe.scheduling.model import Decision, Outcome
 
 
 def controllers(
@@ -61,7 +63,7 @@ class Queueing:
             lifecycle.build(client, informers, env, self.notices, configuration),
             recovery.build(client, informers, env),
             checkpoints.build(client, informers, env, self.notices, configuration, self.kinds),
-            *queuestatus.build(client, informers, env),
+            *queuestatus.build(client, informers, env, configuration),
             self.publisher.controller,
             self.notices.controller,
         ]
@@ -102,10 +104,7 @@ class Queueing:
             return barred if barred is not None and barred.outcome is Outcome.NEVER else None
         shape = repr((entry.pending.queue, entry.pending.pod_sets))
         if shape not in self._verdicts:
-            world = self.builder.snapshot()
-            alone = Snapshot(
-                world.nodes, world.topologies, world.flavors, world.queues, world.cohorts, (), (entry.pending,)
-            )
+            alone = replace(self.builder.snapshot(), admitted=(), pending=(entry.pending,))
             decision = decide(alone, self._env.clock.now(), fleet=self._arrays.of(alone))[0]
             self._verdicts[shape] = decision if decision.outcome is Outcome.NEVER else None
         return self._verdicts[shape]

@@ -7,13 +7,15 @@ them is comparing identities. With thousands waiting, packing everything would c
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from glebe.scheduling.model import Admitted, Pending, Snapshot
 
-#: In the order of the fields of ``Snapshot``.
-_SMALL = ("topologies", "flavors", "queues", "cohorts")
+#: Sent whole: every field of ``Snapshot`` but what waits and runs.
+_WHOLE = tuple(f.name for f in fields(Snapshot) if f.name not in ("pending", "admitted"))
+#: Of these the big one, which is compared by identity alone.
+_BIG = "nodes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +39,19 @@ class Sender:
 
     def update(self, snapshot: Snapshot) -> Update:
         parts = {}
-        for name in ("nodes", *_SMALL):
+        for name in _WHOLE:
             value = getattr(snapshot, name)
-            if name not in self._parts or self._parts[name] is not value:
-                parts[name] = self._parts[name] = value
+            if name in self._parts:
+                known = self._parts[name]
+                if known is value or (name != _BIG and known == value):
+                    continue
+            parts[name] = self._parts[name] = value
         items: dict[str, Pending | Admitted] = {p.key: p for p in snapshot.pending}
         items.update((a.key, a) for a in snapshot.admitted)
-        known, self._items = self._items, items
-        gone = tuple(key for key in known if key not in items)
-        pending = tuple(p for p in snapshot.pending if known.get(p.key) is not p)
-        admitted = tuple(a for a in snapshot.admitted if known.get(a.key) is not a)
+        before, self._items = self._items, items
+        gone = tuple(key for key in before if key not in items)
+        pending = tuple(p for p in snapshot.pending if before.get(p.key) is not p)
+        admitted = tuple(a for a in snapshot.admitted if before.get(a.key) is not a)
         fresh, self._fresh = self._fresh, False
         return Update(fresh, parts, gone, pending, admitted)
 

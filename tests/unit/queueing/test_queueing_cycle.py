@@ -18,12 +18,13 @@ from glebe.kube.objects import Object, ObjectKey, get_condition
 from glebe.kube.resources import Resource
 from glebe.kube.transport import ConnectionLost
 from glebe.queueing.cycle import AdmissionCycle
+from glebe.queueing.delta import Receiver, Sender
 from glebe.queueing.planner import InlinePlanner, ProcessPlanner, pack
 from glebe.queueing.podsetinfo import PodSetInfo
 from glebe.queueing.snapshot import SnapshotBuilder
 from glebe.queueing.ungate import Release, Ungater
 from glebe.scheduling import decide, forecast
-from glebe.scheduling.model import Outcome
+from glebe.scheduling.model import FairSharing, Outcome
 
 KEY = ObjectKey("", "", "cycle")
 SECOND = "2026-01-01T00:00:00Z"
@@ -265,3 +266,13 @@ async def test_decisions_of_the_worker_process_follow_the_queue() -> None:
 
 def test_snapshots_can_be_packed() -> None:
     assert len(pack(World("a").builder.snapshot())) > 0
+
+
+def test_policies_reach_the_worker_and_only_when_they_change() -> None:
+    snapshot = World("a").builder.snapshot()
+    sender, receiver = Sender(), Receiver()
+    assert receiver.apply(sender.update(snapshot)) == snapshot
+    fair = replace(snapshot, fair_sharing=FairSharing(), gates=replace(snapshot.gates, concurrent_admission=True))
+    update = sender.update(fair)
+    assert sorted(update.parts) == ["fair_sharing", "gates"]
+    assert receiver.apply(update) == fair
