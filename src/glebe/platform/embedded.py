@@ -45,6 +45,7 @@ from glebe.queueing import versions
 from glebe.queueing.admission import QueueAdmission
 from glebe.queueing.assembly import Queueing
 from glebe.queueing.kinds import conversion_service
+from glebe.queueing.measures.assembly import Measures
 from glebe.queueing.planner import InlinePlanner, Planner
 from glebe.queueing.visibility import Visibility
 from glebe.workloads import identity
@@ -111,6 +112,8 @@ class Platform:
         self.server.converters[conversion_service()] = versions.convert
         self._metrics = MetricsApi()
         self._metrics.serve(self.server)
+        metrics = self.server.metrics
+        self._measures = Measures(metrics.families) if metrics is not None else None
         self._visibility = VisibilityApi()
         self._visibility.serve(self.server)
         self.server.own_address = self._address_of
@@ -227,10 +230,16 @@ class Platform:
         )
 
     def _queueing(self, wiring: Wiring) -> Sequence[Runnable]:
-        made = Queueing(wiring.client, wiring.informers, wiring.env, self.planner)
+        made = Queueing(wiring.client, wiring.informers, wiring.env, self._planner())
+        if self._measures is not None:
+            self._measures.observe(wiring.informers, wiring.env, made.builder.cluster_queue)
+            made.publisher.compare = self._measures.indicators.compare
         self._admission.oracle = made.never_starts
         self._visibility.visibility = Visibility(made.builder)
         return made.controllers
+
+    def _planner(self) -> Planner:
+        return self.planner if self._measures is None else self._measures.around(self.planner)
 
     def _simulated_nodes(self, wiring: Wiring) -> Sequence[Runnable]:
         self._simulated = SimulatedNodes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from glebe.kube import resources as r
 from glebe.kube.client import Client
@@ -59,6 +59,8 @@ class ForecastPublisher:
         self._took = 0.0  # seconds of the last pass: a long queue's forecasts may keep this process half busy, not more
         self._key = ObjectKey(client.cluster, "", "forecast")
         self.controller = Controller("queue-forecast", self._reconcile, env)
+        self.compare: Callable[[Object, Forecast], None] | None = None
+        """Told what a waiting workload shows and the verdict that is new (for the reasons' accuracy)."""
         self.passes = 0
         self.written = 0
 
@@ -91,7 +93,11 @@ class ForecastPublisher:
         for forecast in forecasts:
             key = known.get(forecast.key)
             workload = self._builder.workload(key) if key is not None else None
-            if key is None or workload is None or not self._due(workload, forecast, now):
+            if key is None or workload is None:
+                continue
+            if self.compare is not None and not convert.holds_quota(workload):
+                self.compare(workload, forecast)
+            if not self._due(workload, forecast, now):
                 continue
             if self._moving and forecast.start_p50 is not None and forecast.start_p50 - now < _SOON:
                 continue
