@@ -24,20 +24,21 @@ from glebe.kube.pods import has_ended
 from glebe.kube.transport import ConnectionLost
 from glebe.queueing import convert, labels, pacing, transitions
 from glebe.queueing.configuration import Configuration
+from glebe.queueing.deciding import Deciding
 from glebe.queueing.notices import Notices, in_full
 from glebe.queueing.parallel import in_parallel
 from glebe.queueing.planner import Planner
 from glebe.queueing.preempting import Preemptions
 from glebe.queueing.snapshot import WATCHED, SnapshotBuilder
 from glebe.queueing.steps import admitted_event
-from glebe.scheduling.model import Admitted, Decision, Outcome, Pending, Snapshot
+from glebe.scheduling.model import Admitted, Decision, Outcome, Pending
 
 log = logging.getLogger("glebe.queueing.cycle")
 
 #: Changes that come this close together are decided together.
-DEBOUNCE = 0.02
-#: A cycle over a long queue costs more: the next one waits this many times as long as the last one thought.
-_REST = 2.0
+DEBOUNCE = 0.004
+#: A cycle over many classes costs more: the next one waits for this part of the time that the last one thought.
+_REST = 0.5
 _MAX_DEBOUNCE = 1.0
 _PARALLEL_WRITES = 16
 _RETRY = 0.5
@@ -69,7 +70,7 @@ class AdmissionCycle:
     ) -> None:
         self._client = client
         self._env = env
-        self._planner = planner
+        self._deciding = Deciding(builder, planner)
         self._builder = builder
         self._notices = notices
         self._after = after
@@ -87,16 +88,13 @@ class AdmissionCycle:
         await asyncio.sleep(max(DEBOUNCE, min(_REST * self._thought, _MAX_DEBOUNCE)))
         # 1. settle: admissions of earlier cycles whose outcome is unknown
         await self._settle()
-        # 2. snapshot
-        began = self._env.clock.now()
-        snapshot = self._builder.snapshot()
-        barred = dict(self._builder.barred())
-        # 3. decide
+        # 2. snapshot, 3. decide
         now = self._env.clock.now()
-        decisions = await self._planner.decide(snapshot, now) if _asks(snapshot) else []
-        self._thought = self._env.clock.now() - began
-        keys = {str(k): k for k in self._builder.objects[r.WORKLOADS]} if decisions else {}
-        known = [d for d in decisions if d.key in keys]
+        answer = await self._deciding.decide(now)
+        snapshot, keys = answer.snapshot, self._builder.keys
+        barred = dict(self._builder.barred())
+        self._thought = self._env.clock.now() - now
+        known = [d for d in answer.decisions if d.key in keys]
         asked = {p.key: p for p in snapshot.pending} if known else {}
         running = {a.key: a for a in snapshot.admitted if a.second_pass} if known else {}
         # 4. write admissions, evictions, and reasons that cannot wait for the forecast
@@ -116,11 +114,13 @@ class AdmissionCycle:
         done += await in_parallel((self._refuse(k, d) for k, d in refusals), _PARALLEL_WRITES)
         # 6. requeue
         self.stats.cycles += 1
-        self.stats.last_pending = len(snapshot.pending) - len(admit)
+        self.stats.last_pending = self._builder.waiting - len(admit)
         self.stats.uncertain = len(self._uncertain)
         self._after()
         if not all(done) or self._uncertain:
             return Result(requeue_after=_RETRY)
+        if answer.again:
+            return Result(requeue_after=0.0)
         left = pacing.protection_ends(snapshot, now)
         return Result(requeue_after=left) if left is not None else None
 
@@ -234,11 +234,6 @@ class AdmissionCycle:
             in_full(decision),
         )
         return True
-
-
-def _asks(snapshot: Snapshot) -> bool:
-    """Whether there is anything to decide: somebody waits, or a running workload needs (other) nodes."""
-    return bool(snapshot.pending) or any(a.second_pass for a in snapshot.admitted)
 
 
 def build(cycle: AdmissionCycle, informers: Informers, env: Env, cluster: str) -> Controller:
