@@ -17,6 +17,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glebe.kube import resources as r
 from glebe.kube.client import Client
@@ -29,6 +31,9 @@ from glebe.kube.lease import FencedTransport, LeaderElector, LeadershipLost
 from glebe.kube.transport import ConnectionLost
 from glebe.platform import bootstrap
 from glebe.platform.door import Door, open_door, point_conversion
+
+if TYPE_CHECKING:
+    from glebe.queueing.configuration import Configuration
 
 log = logging.getLogger("glebe.platform")
 
@@ -54,6 +59,7 @@ class ControllerConfig:
     identity: str = ""
     webhook_listen: str = ""
     ledger: str = "glebe-ledger.db"
+    queue_config: Path | None = None
     install_only: bool = False
     verbose: bool = False
 
@@ -68,6 +74,7 @@ def main(config: ControllerConfig) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    _queue_config(config)  # a wrong file is told before the cluster is asked anything
     connection = _connection(config)
     try:
         return asyncio.run(_main(config, connection))
@@ -77,6 +84,16 @@ def main(config: ControllerConfig) -> int:
         raise StartError(
             f"{connection.server} refused: {error.message}", "the user of the kubeconfig needs cluster-admin"
         ) from error
+
+
+def _queue_config(config: ControllerConfig) -> Configuration:
+    from glebe.queueing.configuration import DEFAULT, ConfigurationError, read
+
+    try:
+        return read(config.queue_config) if config.queue_config is not None else DEFAULT
+    except ConfigurationError as error:
+        remedy = "the fields are those of Kueue's Configuration, see docs/queue-configuration.md"
+        raise StartError(str(error), remedy) from error
 
 
 def _connection(config: ControllerConfig) -> ClientConfig:
@@ -218,7 +235,7 @@ def _leading(
         informers = Informers(client, env)
         planner = ProcessPlanner()
         controllers = [
-            *Queueing(client, informers, env, planner).controllers,
+            *Queueing(client, informers, env, planner, _queue_config(config)).controllers,
             *metering(client, informers, env, config.ledger),
         ]
         try:

@@ -44,6 +44,7 @@ from glebe.platform.visibilityapi import VisibilityApi
 from glebe.queueing import versions
 from glebe.queueing.admission import QueueAdmission
 from glebe.queueing.assembly import Queueing
+from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.kinds import conversion_service
 from glebe.queueing.measures.assembly import Measures
 from glebe.queueing.planner import InlinePlanner, Planner
@@ -63,6 +64,7 @@ class PlatformConfig:
     ``root_ca`` (PEM) is published in every namespace. ``network``: how the process node connects its
     pods; on this machine's loopback unless given.
     ``shared_cache`` lets all parts read from one cache: less memory, but a part is then no longer alone in a crash.
+    ``queue``: the queue's configuration.
     """
 
     fleet: Fleet
@@ -72,6 +74,7 @@ class PlatformConfig:
     root_ca: str = ""
     scenario: Scenario = NO_SCENARIO
     network: NetworkOptions | None = None
+    queue: Configuration = DEFAULT
 
 
 class Platform:
@@ -230,7 +233,7 @@ class Platform:
         )
 
     def _queueing(self, wiring: Wiring) -> Sequence[Runnable]:
-        made = Queueing(wiring.client, wiring.informers, wiring.env, self._planner())
+        made = Queueing(wiring.client, wiring.informers, wiring.env, self._planner(), self.config.queue)
         if self._measures is not None:
             self._measures.observe(wiring.informers, wiring.env, made.builder.cluster_queue)
             made.publisher.compare = self._measures.indicators.compare

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from glebe.node.network.options import NetworkOptions
     from glebe.node.simulated.scenario import Scenario
     from glebe.platform.embedded import Platform
+    from glebe.queueing.configuration import Configuration
 
 log = logging.getLogger("glebe.platform")
 
@@ -48,6 +49,7 @@ async def open_platform(
     flags: ServerFlags | None = None,
     network: NetworkOptions | None = None,
     scenario: Scenario | None = None,
+    queue: Configuration | None = None,
 ) -> AsyncIterator[tuple[str, Platform]]:
     """Run the platform of a data directory; yields its URL when its API is ready and its kubeconfig written.
 
@@ -56,6 +58,7 @@ async def open_platform(
     """
     from glebe.node.simulated.scenario import NO_SCENARIO
     from glebe.platform.embedded import Platform, PlatformConfig  # late: a server alone has neither queue nor nodes
+    from glebe.queueing.configuration import DEFAULT
     from glebe.queueing.planner import ProcessPlanner
 
     flags = flags or ServerFlags()
@@ -70,6 +73,7 @@ async def open_platform(
         root_ca=pki.ca_pem.decode(),
         network=network,
         scenario=scenario or NO_SCENARIO,
+        queue=queue or DEFAULT,
     )
     platform = Platform(
         config,

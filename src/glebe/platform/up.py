@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from glebe.node.simulated.scenario import Scenario
     from glebe.platform.embedded import Platform
     from glebe.platform.serverflags import ServerFlags
+    from glebe.queueing.configuration import Configuration
 
 log = logging.getLogger("glebe.platform")
 
+CONFIG_REMEDY = "the fields are those of Kueue's Configuration, see docs/queue-configuration.md"
 _PATIENCE = 5.0  # seconds to find out what this machine allows
 
 Say = Callable[[str], None]
@@ -56,6 +58,7 @@ class UpConfig:
     data_dir: Path
     fleet: Path | None = None
     scenario: Path | None = None
+    queue_config: Path | None = None
     listen: str = "127.0.0.1:0"
     quiet: bool = False
     verbose: bool = False
@@ -78,10 +81,11 @@ def main(config: UpConfig) -> int:
         flags = read_flags(config.flags)
         fleet = read_fleet(config.fleet, data)
         scenario = read_scenario(config.scenario)
+        queue = read_queue_config(config.queue_config)
         check_ledger(data.ledger)
         network = read_network(config)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(_serve(config, data, fleet, scenario, host, port, flags, network))
+            return runner.run(_serve(config, data, fleet, scenario, queue, host, port, flags, network))
 
 
 def log_to_stderr(verbose: bool) -> None:
@@ -231,6 +235,19 @@ def read_scenario(path: Path | None) -> Scenario:
         raise _bad_file(error) from error
 
 
+def read_queue_config(path: Path | None) -> Configuration:
+    """The queue's configuration.
+
+    :raises StartError: when the file cannot be used.
+    """
+    from glebe.queueing.configuration import DEFAULT, ConfigurationError, read
+
+    try:
+        return read(path) if path is not None else DEFAULT
+    except ConfigurationError as error:
+        raise StartError(str(error), CONFIG_REMEDY) from error
+
+
 def _bad_file(error: FleetError) -> StartError:
     where = f"{error.file}: {error.field}" if error.field else error.file
     return StartError(f"{where}: {error.problem}", error.remedy)
@@ -256,6 +273,7 @@ async def _serve(
     data: DataDir,
     fleet: Fleet,
     scenario: Scenario,
+    queue: Configuration,
     host: str,
     port: int,
     flags: ServerFlags,
@@ -270,7 +288,7 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         url, platform = await stack.enter_async_context(
-            open_platform(data, fleet, host, port, config.storage, flags, network, scenario)
+            open_platform(data, fleet, host, port, config.storage, flags, network, scenario, queue)
         )
         say(f"Glebe is up at {url} after {process_age():.1f} s")
         isolation = await isolation_of(platform)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,6 +26,9 @@ def controller(
         str, typer.Option("--webhook-listen", help="HOST:PORT of the admission webhook where policies are not served.")
     ] = "",
     ledger: Annotated[str, typer.Option("--ledger", help="File of the allocation ledger.")] = "glebe-ledger.db",
+    queue_config: Annotated[
+        str, typer.Option("--queue-config", help="Configuration of the queue, with Kueue's fields.")
+    ] = "",
     install_only: Annotated[
         bool, typer.Option("--install-only", help="Install CRDs and admission policy, then exit.")
     ] = False,
@@ -40,6 +44,7 @@ def controller(
         identity=identity,
         webhook_listen=webhook,
         ledger=ledger,
+        queue_config=Path(queue_config) if queue_config else None,
         install_only=install_only,
         verbose=verbose,
     )

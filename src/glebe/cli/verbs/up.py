@@ -24,6 +24,9 @@ def up(
     scenario: Annotated[
         str, typer.Option("--scenario", help="Scenario file: what befalls simulated nodes and their pods.")
     ] = "",
+    queue_config: Annotated[
+        str, typer.Option("--queue-config", help="Configuration of the queue, with Kueue's fields.")
+    ] = "",
     listen: serving.Listen = "127.0.0.1:0",
     etcd_servers: storage.EtcdServers = "",
     etcd_cafile: storage.EtcdCa = "",
@@ -52,6 +55,7 @@ def up(
         data_dir=Path(data_dir) if data_dir else default_data_dir(),
         fleet=Path(fleet) if fleet else None,
         scenario=Path(scenario) if scenario else None,
+        queue_config=Path(queue_config) if queue_config else None,
         listen=listen,
         storage=StorageOptions(etcd_servers, etcd_cafile, etcd_certfile, etcd_keyfile, etcd_prefix, encryption),
         pod_network=pod_network,
