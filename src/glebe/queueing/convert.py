@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
@@ -44,10 +45,15 @@ def tolerations(items: list[dict[str, Any]] | None) -> tuple[m.Toleration, ...]:
     )
 
 
+def host_of(node: Object) -> str:
+    """What assignments and node selectors call a node: its label, which may differ from its name."""
+    return labels_of(node).get(labels.HOSTNAME) or str(node["metadata"]["name"])
+
+
 def node(obj: Object, other_use: Mapping[str, int]) -> m.Node:
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
     return m.Node(
-        name=obj["metadata"]["name"],
+        name=host_of(obj),
         labels=labels_of(obj),
         allocatable=amounts(status.get("allocatable")),
         taints=taints(spec.get("taints")),
@@ -140,6 +146,7 @@ def fungibility(spec: Mapping[str, Any] | None) -> m.Fungibility:
     )
 
 
+_PREEMPTOR = re.compile(r"\(UID: ([^,)]+)")
 _SWITCH = {"Enabled": True, "Disabled": False}
 
 
@@ -255,6 +262,8 @@ def pending(
         reclaimable=reclaimable(workload),
         invalid=requests.problem(workload["spec"]["podSets"], around),
         failed_checks=any(c.get("state") in failed for c in checks.listed(workload)),
+        preempting=is_preempting(workload),
+        preempted_by=preempted_by(workload),
     )
 
 
@@ -285,7 +294,21 @@ def admitted(
         unhealthy=unhealthy,
         second_pass=not evicted and (_may_be_placed(workload) or _uses(workload, unhealthy)),
         owned_by_pod=owned_by_pod(workload),
+        preempted_by=preempted_by(workload),
     )
+
+
+def is_preempting(workload: Object) -> bool:
+    """Whether others were told to leave for it."""
+    condition = get_condition(workload, labels.QUOTA_RESERVED) or {}
+    return condition.get("status") == "False" and condition.get("reason") == m.Reason.WAITING_FOR_PREEMPTED
+
+
+def preempted_by(workload: Object) -> tuple[tuple[str, float], ...]:
+    """For whom it had to leave last, as the condition ``Preempted`` says (also after it has started again)."""
+    condition = get_condition(workload, labels.PREEMPTED)
+    found = _PREEMPTOR.search(condition["message"]) if condition is not None else None
+    return ((found[1], since(workload, labels.PREEMPTED)),) if found is not None else ()
 
 
 def _may_be_placed(workload: Object) -> bool:

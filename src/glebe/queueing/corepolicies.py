@@ -42,7 +42,6 @@ def policies(config: Configuration) -> dict[str, Any]:
         "least_lost": config.glebe.victims == "LeastLostWork",
         "quota_check": m.QuotaCheck(config.resources.quota_check_strategy),
         "gates": gates,
-        "least_lost": config.glebe.victims == "LeastLostWork",
     }
 
 

@@ -290,6 +290,7 @@ class Pending:
     invalid: str = ""  # cannot be admitted as it is (limit range, limits, namespace), in words
     failed_checks: bool = False  # an admission check says Retry or Rejected: not looked at
     preempting: bool = False  # others were told to leave for it: it goes first when they are gone
+    preempted_by: tuple[tuple[str, float], ...] = ()  # for whom it had to leave: uid, and since when it is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +332,7 @@ class Admitted:
     flavors: tuple[str, ...] = ()  # as in ``Pending``
     variant_of: str = ""
     owned_by_pod: bool = False  # a plain pod: it cannot move to another node
+    preempted_by: tuple[tuple[str, float], ...] = ()  # as in ``Pending``
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from glebe.scheduling.turns import Turns
 from glebe.scheduling.world import Holding, World
 
 Rank = tuple[bool, bool, int, float, float, str]
+REMEMBERED = 3600.0  # seconds for which nobody preempts those for whom it had to leave
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +53,7 @@ class Roster:
         self._holders: dict[int, list[Holder]] = {}
         self._known: dict[str, Holder] = {}  # by key, as far as queues were listed
         self._added: tuple[Holder, ...] = ()
+        self._lineage: dict[str, tuple[tuple[str, float], ...]] | None = None
         self.turns = Turns(world.snapshot.afs)
         self._least_lost = world.snapshot.least_lost
 
@@ -72,7 +74,7 @@ class Roster:
         other.world, other.now, other._holdings = self.world, self.now, self._holdings
         other._by_queue, other._holders, other._known = self._by_queue, self._holders, self._known
         other.turns, other._least_lost = self.turns, self._least_lost
-        other._absent, other._added = self._absent, self._added
+        other._absent, other._added, other._lineage = self._absent, self._added, self._lineage
         return other
 
     def holding(self, key: str) -> Holding:
@@ -115,6 +117,26 @@ class Roster:
             lost=gpus * max(0.0, self.now - a.started_at) if gpus else 0.0,
             local_queue=a.local_queue,
         )
+
+    def preemptors_of(self, pending: Pending) -> list[str]:
+        """Keys of holders for whom the workload had to leave lately, or for whom those had to leave, and so on.
+
+        None of them leaves for it while that is remembered: so no chain of preemptions closes.
+        """
+        if not pending.preempted_by:
+            return []
+        if self._lineage is None:
+            snapshot = self.world.snapshot
+            known: tuple[Pending | Admitted, ...] = (*snapshot.pending, *snapshot.admitted)
+            self._lineage = {w.uid or w.key: w.preempted_by for w in known if w.preempted_by}
+        found: dict[str, None] = {}
+        ahead = list(pending.preempted_by)
+        while ahead:
+            uid, at = ahead.pop()
+            if uid not in found and self.now - at < REMEMBERED:
+                found[uid] = None
+                ahead += self._lineage.get(uid, ())
+        return [a.key for held in self._by_queue.values() for a in held if (a.uid or a.key) in found and not a.evicted]
 
     @property
     def protected_until(self) -> float | None:

@@ -21,6 +21,8 @@ def victims(world: World, state: State, roster: Roster, want: Want) -> tuple[Vic
 
     Nobody is among them who could preempt this workload in return.
     """
+    if ahead := roster.preemptors_of(want.pending):
+        roster = roster.without(ahead)
     quotas, root = state.quotas, world.tree.top[want.node]
     version = quotas.version[root]
     while True:
