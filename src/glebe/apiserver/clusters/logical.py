@@ -64,6 +64,32 @@ def read(entry: Entry) -> LogicalCluster:
     return made
 
 
+def full(entry: Entry) -> Object:
+    """The object that an entry of the register stands for. What is the same for all clusters is not kept in it: there
+    may be very many. (Releases before 0.2 kept everything.)"""
+    obj, revision = entry.load(), str(entry.revision)
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {**obj["metadata"], "resourceVersion": revision},
+        "spec": obj.get("spec") or {},
+        "status": obj.get("status") or {"phase": "Ready", "firstResourceVersion": revision},
+    }
+
+
+def row(obj: Object, *, first: bool = False) -> Make:
+    """What the register keeps of a cluster's object; ``first``: it is the cluster's beginning."""
+    kept: Object = {
+        "metadata": {field: value for field, value in obj["metadata"].items() if field != "resourceVersion"}
+    }
+    if obj["spec"]:
+        kept["spec"] = obj["spec"]
+    if not first:
+        kept["status"] = obj["status"]
+    value = orjson.dumps(kept)
+    return lambda _: value
+
+
 def new(name: str, uid: str, now: str, asked: Object) -> Object:
     """The object of a new cluster, with what a client may choose of it.
 
@@ -118,13 +144,11 @@ def _invalid(name: str, field: str, message: str) -> errors.ApiError:
     return errors.invalid(GROUP, KIND, name, [errors.Cause("FieldValueInvalid", message, field)])
 
 
-def stamped(obj: Object, *, first: bool = False) -> Make:
-    """The bytes of ``obj`` under the revision of a write; ``first``: it is the cluster's beginning."""
+def stamped(obj: Object) -> Make:
+    """The bytes of ``obj`` under the revision of a write."""
 
     def make(revision: int) -> bytes:
         obj["metadata"]["resourceVersion"] = str(revision)
-        if first:
-            obj["status"] = {"phase": "Ready", "firstResourceVersion": str(revision)}
         return orjson.dumps(obj)
 
     return make

@@ -130,14 +130,14 @@ class Clusters:
             while (going := self._doomed.get(name)) is not None:
                 await asyncio.wait([going])  # what an earlier cluster of this name held must not be found by this one
             try:
-                entry = await server.store.put(logical.key_of(name), logical.stamped(obj, first=True), 0)
+                entry = await server.store.put(logical.key_of(name), logical.row(obj, first=True), 0)
             except Mismatch:
                 if name in self._doomed:
                     continue
                 raise errors.already_exists(GROUP, PLURAL, name) from None
             if name == ROOT:
                 await self._complete_root()
-            return entry.load()
+            return logical.full(entry)
 
     async def change(self, name: str, edit: Callable[[Object], Object]) -> Object:
         """Store what ``edit`` makes of a copy of the cluster's object.
@@ -149,11 +149,12 @@ class Clusters:
             entry = store.get(logical.key_of(name)) if name in self._known else None
             if entry is None:
                 raise errors.not_found(GROUP, PLURAL, name)
-            obj = logical.changed(entry.load(), edit(entry.load()))
-            if obj == entry.view():
+            old = logical.full(entry)
+            obj = logical.changed(old, edit(logical.full(entry)))
+            if obj == old:
                 return obj
             with contextlib.suppress(Mismatch):
-                return (await store.put(logical.key_of(name), logical.stamped(obj), entry.revision)).load()
+                return logical.full(await store.put(logical.key_of(name), logical.row(obj), entry.revision))
 
     async def delete(self, name: str, uid: str = "") -> Object:
         """Take a cluster out of sight at once; everything in it goes in the background.
@@ -168,13 +169,13 @@ class Clusters:
             entry = store.get(logical.key_of(name)) if name in self._known else None
             if entry is None:
                 raise errors.not_found(GROUP, PLURAL, name)
-            obj = entry.load()
+            obj = logical.full(entry)
             if uid and uid != obj["metadata"]["uid"]:
                 why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {obj['metadata']['uid']}"
                 raise errors.conflict(GROUP, PLURAL, name, why)
             obj["metadata"]["deletionTimestamp"] = self._server.now_text()
             with contextlib.suppress(Mismatch):
-                return (await store.put(logical.key_of(name), logical.stamped(obj), entry.revision)).load()
+                return logical.full(await store.put(logical.key_of(name), logical.row(obj), entry.revision))
 
     async def gone(self, name: str) -> None:
         """Wait until nothing is left of a deleted cluster. Returns at once when there is nothing to wait for."""
@@ -279,5 +280,5 @@ class Clusters:
         entry = store.get(key)
         if entry is not None and "deletionTimestamp" in entry.view()["metadata"]:
             with contextlib.suppress(Mismatch):
-                await store.delete(key, logical.stamped(entry.load()), entry.revision)
+                await store.delete(key, logical.row(logical.full(entry)), entry.revision)
         self._settle(name)

@@ -114,9 +114,9 @@ def _lives(server: ApiServer, entry: Entry) -> bool:
 
 def _shown(server: ApiServer, entry: Entry) -> Object:
     """The object with what the cluster holds at this moment."""
-    obj = entry.load()
+    obj = logical.full(entry)
     objects, size = server.store.usage(obj["metadata"]["name"])
-    obj["status"] = {**(obj.get("status") or {}), "used": {"objects": objects, "bytes": size}}
+    obj["status"] = {**obj["status"], "used": {"objects": objects, "bytes": size}}
     return obj
 
 
