@@ -135,7 +135,7 @@ def build(
         return list(found)
 
     controller.watch(informers.get(r.WORKLOADS))
-    controller.watch(informers.get(r.NODES), lambda n: keys(NODE_INDEX, n["metadata"]["name"]), when=_node_matters)
+    controller.watch(informers.get(r.NODES), lambda n: keys(NODE_INDEX, convert.host_of(n)), when=_node_matters)
     controller.watch(informers.get(r.PODS), of_pod, when=leaves)
     controller.watch(informers.get(r.LOCAL_QUEUES), of_local_queue, when=_spec_changed)
     controller.watch(informers.get(r.CLUSTER_QUEUES), of_cluster_queue, when=_spec_changed)

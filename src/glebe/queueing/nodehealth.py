@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from glebe.kube import resources as r
 from glebe.kube.clock import parse_time
 from glebe.kube.informer import Informers
-from glebe.kube.objects import EVERY, Object, ObjectKey, annotations_of, get_condition, is_deleting, key_of
+from glebe.kube.objects import Object, ObjectKey, annotations_of, get_condition, is_deleting, key_of
 from glebe.queueing import convert, labels, topology
+from glebe.queueing.hosts import Nodes
 from glebe.queueing.lonepods import owned_by_pod
 from glebe.queueing.ungate import INDEXERS, is_live, pods_of
 from glebe.scheduling.fleet import tolerated
@@ -23,7 +24,6 @@ from glebe.scheduling.model import Toleration
 #: A node that is not ready for so long is given up, whoever seems to run there.
 NODE_GRACE = 30.0
 NODE_INDEX = "queueing/assigned-node"
-_HOST = "root"
 
 
 def node_index(workload: Object) -> Iterable[str]:
@@ -45,8 +45,7 @@ class NodeHealth:
     """Asks the caches about the nodes and pods of a workload."""
 
     def __init__(self, informers: Informers, cluster: str) -> None:
-        self._host = _HOST if cluster == EVERY else cluster
-        self._nodes = informers.get(r.NODES).store
+        self._nodes = Nodes(informers, cluster)
         self._flavors = informers.get(r.RESOURCE_FLAVORS).store
         self._pods = informers.get(r.PODS, indexers=INDEXERS).store
 
@@ -62,7 +61,7 @@ class NodeHealth:
         soonest: float | None = None
         pods: list[Object] | None = None
         for name, count in given.items():
-            node = self._nodes.get(ObjectKey(self._host, "", name))
+            node = self._nodes.get(name)
             if node is None:
                 failed.append(name)
                 continue
@@ -94,7 +93,7 @@ class NodeHealth:
         shut = [t for t in convert.taints(spec.get("taints")) if t.effect in ("NoSchedule", "NoExecute")]
         if not shut:
             return False
-        name = node["metadata"]["name"]
+        name = convert.host_of(node)
         by_set = {s["name"]: s for s in workload["spec"]["podSets"] if "name" in s}
         for a in workload["status"]["admission"].get("podSetAssignments") or ():
             if all(host != name for host, _ in topology.decode(a.get("topologyAssignment"))):
@@ -108,7 +107,7 @@ class NodeHealth:
     def _of_flavors(self, assignment: Object) -> tuple[Toleration, ...]:
         found: list[Toleration] = []
         for name in dict.fromkeys((assignment.get("flavors") or {}).values()):
-            spec = (self._flavors.get(ObjectKey(self._host, "", name)) or {}).get("spec") or {}
+            spec = (self._flavors.get(ObjectKey(self._nodes.host, "", name)) or {}).get("spec") or {}
             found += convert.tolerations(spec.get("tolerations"))
         return tuple(found)
 

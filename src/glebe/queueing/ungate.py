@@ -33,6 +33,7 @@ from glebe.kube.objects import (
 from glebe.kube.pods import has_ended
 from glebe.kube.store import Store
 from glebe.queueing import convert, integrations, labels, topology, transitions
+from glebe.queueing.hosts import Nodes
 from glebe.queueing.integrations import Integration, JobKinds
 from glebe.queueing.jobs import job_of
 from glebe.queueing.podsetinfo import CannotStart, FlavorGone, PodSetInfo, infos
@@ -138,8 +139,8 @@ def _waits(pod: Object) -> bool:
 
 
 def _node(pod: Object, sent: dict[str, str | None]) -> str | None:
-    known = (pod["spec"].get("nodeSelector") or {}).get(labels.HOSTNAME)
-    return pod["spec"].get("nodeName") or known or sent.get(pod["metadata"]["uid"])
+    known = (pod["spec"].get("nodeSelector") or {}).get(labels.HOSTNAME)  # its node's name may be another
+    return known or pod["spec"].get("nodeName") or sent.get(pod["metadata"]["uid"])
 
 
 def rank_of(pod: Object, request: Mapping[str, Any], count: int) -> int | None:
@@ -176,7 +177,7 @@ class Ungater:
         self._world = World(client, informers, self._kinds)
         self._workloads = informers.get(r.WORKLOADS).store
         self._pods = informers.get(r.PODS, indexers=INDEXERS).store
-        self._nodes = informers.get(r.NODES).store
+        self._nodes = Nodes(informers, client.cluster)
         self._gate = asyncio.Semaphore(_PARALLEL_WRITES)
         self._sent: dict[ObjectKey, dict[str, str | None]] = {}
 
@@ -226,19 +227,12 @@ class Ungater:
             if found is not None and found[0].together:
                 expected = integrations.expected_pods(*found) if found[0].gated else assignment.count
             for release in plan(assignment, mine, expected, sent, requests.get(assignment.pod_set)):
-                if release.node is not None and self._is_down(release.node):
+                if release.node is not None and self._nodes.is_down(release.node):
                     held_back = True
                     continue
                 sent[release.pod["metadata"]["uid"]] = release.node
                 releases.append(release)
         return releases, held_back
-
-    def _is_down(self, name: str) -> bool:
-        """Does the node take no pods just now?"""
-        node = self._nodes.get(ObjectKey(self._world.host, "", name))
-        if node is None or not condition_is_true(node, "Ready"):
-            return True
-        return bool((node.get("spec") or {}).get("unschedulable")) or is_deleting(node)
 
     def _settled(self, key: ObjectKey, pods: list[Object]) -> dict[str, str | None]:
         """Releases sent that the store does not show yet."""

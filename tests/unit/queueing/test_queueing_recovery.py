@@ -135,6 +135,23 @@ async def test_a_node_that_comes_back_in_time_has_not_failed() -> None:
         }
 
 
+async def test_nodes_are_called_by_their_hostname_label() -> None:
+    async with cluster() as c:
+        while len((await c.client.list(r.NODES)).items) < 4:
+            await asyncio.sleep(0.1)
+        for i in range(4):
+            change = {"metadata": {"labels": {labels.HOSTNAME: f"host-{i}"}}}
+            await c.client.patch(r.NODES, f"gpu-{i:02d}", change)
+        _, ranks = await start(c, 3)
+        assert all(name.startswith("host-") for name in ranks)
+        failed = next(p["spec"]["nodeName"] for rank, p in (await running(c, "gang")).items() if rank == 1)
+        c.nodes.fail_node(failed)
+        await c.client.delete(r.NODES, failed)
+        after = await repaired(c, "gang", 3, failed)
+        assert [nodes_of(after)[i] for i in (0, 2)] == [ranks[0], ranks[2]]
+        assert nodes_of(after)[1] != ranks[1]
+
+
 def test_strays_are_pods_on_nodes_that_are_not_theirs_any_more() -> None:
     def pod(name: str, node: str, workload: str = "w", **status: str) -> Object:
         meta = {"name": name, "uid": name, "namespace": "n", "annotations": {labels.WORKLOAD: workload}}
