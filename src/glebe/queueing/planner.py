@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from glebe.queueing.delta import Receiver, Sender, Update
 from glebe.scheduling import decide, forecast, prepare
 from glebe.scheduling.fleet import Fleet
-from glebe.scheduling.model import Decision, Forecast, Outcome, Snapshot
+from glebe.scheduling.model import Decision, Forecast, Snapshot
 
 log = logging.getLogger("glebe.queueing.planner")
 
@@ -57,7 +57,7 @@ class InlinePlanner:
         self._arrays = Arrays()
 
     async def decide(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
-        return decide(snapshot, now, fleet=self._arrays.of(snapshot))
+        return decide(snapshot, now, fleet=self._arrays.of(snapshot), waits=False)
 
     async def forecast(self, snapshot: Snapshot, now: float) -> Sequence[Forecast]:
         return forecast(snapshot, now, fleet=self._arrays.of(snapshot))
@@ -167,8 +167,7 @@ _arrays = Arrays()
 def decide_work(packed: bytes, now: float) -> list[bytes]:
     """Decisions but those to wait for nothing in particular, packed in pieces."""
     snapshot = _receive(packed)
-    decisions = decide(snapshot, now, fleet=_arrays.of(snapshot))
-    return _pieces([d for d in decisions if d.outcome is not Outcome.WAIT or d.victims])
+    return _pieces(decide(snapshot, now, fleet=_arrays.of(snapshot), waits=False))
 
 
 def forecast_work(packed: bytes, now: float) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from glebe.scheduling import explain
@@ -14,7 +14,7 @@ from glebe.scheduling.never import Why
 from glebe.scheduling.nominations import Nominator
 from glebe.scheduling.onecycle import OneCycle, Verdict
 from glebe.scheduling.order import Line, fork, lines, queue_key
-from glebe.scheduling.placement import assignments
+from glebe.scheduling.placement import assignments, possible
 from glebe.scheduling.preemption.roster import Roster
 from glebe.scheduling.secondpass import second_pass
 from glebe.scheduling.world import Holding, State, World
@@ -47,15 +47,16 @@ def prepare(snapshot: Snapshot) -> Fleet:
     return Fleet(snapshot.nodes, snapshot.topologies)
 
 
-def decide(snapshot: Snapshot, now: float, *, fleet: Fleet | None = None) -> list[Decision]:
+def decide(snapshot: Snapshot, now: float, *, fleet: Fleet | None = None, waits: bool = True) -> list[Decision]:
     """One ``Decision`` per pending workload: admissions first, in order, then the others by queue and place.
 
     Before them come those about running workloads that are looked at again (``Admitted.second_pass``).
 
-    ``now`` is in seconds since the epoch: for protected minimum run times, lost work, and what messages say.
+    ``now`` is in seconds since the epoch: for protected minimum run times, lost work, and what messages say. Without
+    ``waits``, decisions to wait are left out unless somebody has to leave: to explain them costs more than to decide.
     """
     plateau = settle(snapshot, fleet, now)
-    return decisions(plateau, now)
+    return decisions(plateau, now, waits)
 
 
 def decide_one_cycle(snapshot: Snapshot, now: float, *, fleet: Fleet | None = None) -> list[Decision]:
@@ -76,7 +77,7 @@ def decide_one_cycle(snapshot: Snapshot, now: float, *, fleet: Fleet | None = No
 
 
 def settle(snapshot: Snapshot, fleet: Fleet | None = None, now: float | None = None) -> Plateau:
-    """Phases 1-4: prepare, order, and run the admission cycle to its end; nobody is preempted unless ``now`` is given."""
+    """Phases 1-4: prepare, order, run the admission cycle to its end; nobody is preempted unless ``now`` is given."""
     world = World(snapshot, fleet)
     state, holdings = world.state(snapshot.admitted)
     again = second_pass(world, state, holdings)
@@ -87,12 +88,14 @@ def settle(snapshot: Snapshot, fleet: Fleet | None = None, now: float | None = N
     return Plateau(world, state, queue_lines, admitted, holdings, cycle.verdicts, again, cycle.preempting)
 
 
-def decisions(plateau: Plateau, now: float) -> list[Decision]:
-    """Phase 5: explain."""
-    admitted = {a.pending.key: a for a in plateau.admitted}
+def decisions(plateau: Plateau, now: float, waits: bool = True) -> list[Decision]:
+    """Phase 5: explain; without ``waits`` only what is more than to wait for something."""
+    admitted: dict[str, Admission | None] = {a.pending.key: a for a in plateau.admitted}
     result = [*plateau.again, *(admit(a, plateau.world.fleet) for a in plateau.admitted)]
     listed = running(plateau.world, plateau.holdings, plateau.admitted, now)
     explainer = explain.Explainer(plateau.world, plateau.state, plateau.lines, listed, now, plateau.preempting)
+    if not waits:
+        admitted.update(dict.fromkeys(_merely_waiting(plateau)))
     for pending, why in _others(plateau, admitted, explainer):
         found = plateau.verdicts.get(pending.key)
         if found is None:
@@ -109,9 +112,25 @@ def admit(admission: Admission, fleet: Fleet) -> Decision:
     return Decision(pending.key, Outcome.ADMIT, Reason.ADMITTED, said, "", placed, replaces=pending.replaces)
 
 
+def _merely_waiting(plateau: Plateau) -> Iterable[str]:
+    """Keys of those in line who could start one day, and for whom nobody leaves."""
+    hopeful: dict[int, bool] = {}
+    for line in plateau.lines:
+        for pending, group in zip(line.waiting, line.group_of, strict=True):
+            found = plateau.verdicts.get(pending.key)
+            if found is not None and found.victims:
+                continue
+            plan = group.plan
+            if id(plan) not in hopeful:
+                hopeful[id(plan)] = possible(plan, plateau.world)
+            if hopeful[id(plan)]:
+                yield pending.key
+
+
 def _others(
-    plateau: Plateau, admitted: dict[str, Admission], explainer: explain.Explainer
+    plateau: Plateau, admitted: Mapping[str, Admission | None], explainer: explain.Explainer
 ) -> Iterable[tuple[Pending, Why]]:
+    """Who was not ``admitted`` (or is left out for another reason), and why."""
     in_line = {p.key for line in plateau.lines for p in line.waiting}
     for pending in sorted(plateau.world.snapshot.pending, key=lambda p: (p.queue, *queue_key(p))):
         if pending.key not in in_line:
