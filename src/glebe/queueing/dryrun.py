@@ -14,6 +14,7 @@ from glebe.kube.objects import Object, ObjectKey
 from glebe.queueing import integrations, labels
 from glebe.queueing.construct import priority_of, workload_for
 from glebe.queueing.jobadmission import check, suspend_and_gate
+from glebe.queueing.jobkinds.shapes import Unreadable
 from glebe.queueing.snapshot import WATCHED, SnapshotBuilder
 from glebe.scheduling import decide, forecast
 from glebe.scheduling.model import Decision, Forecast, Snapshot
@@ -47,7 +48,7 @@ async def evaluate(client: Client, env: Env, job: Object) -> DryRunAnswer:
         if resource in (r.WORKLOAD_CLASSES, *_CLASSES)
         for item in found.items
     }
-    return answer(builder, job, env.clock.now(), lambda resource, name: classes.get((resource, name)))
+    return answer(builder, job, env.clock.now(), lambda resource, name, _namespace="": classes.get((resource, name)))
 
 
 def answer(builder: SnapshotBuilder, job: Object, now: float, find: integrations.Find) -> DryRunAnswer:
@@ -75,7 +76,7 @@ def hypothetical(job: Object, now: float, find: integrations.Find) -> Object:
     :raises ApiError: as the API would, were the job submitted.
     """
     integration = integrations.for_kind(job.get("apiVersion", ""), job.get("kind", ""))
-    if integration is None:
+    if integration is None or not integration.suspend:
         raise bad_request(f"{job.get('apiVersion')} {job.get('kind')} is not a kind of job that queues know")
     job = copy.deepcopy(job)
     meta = job["metadata"]
@@ -87,7 +88,10 @@ def hypothetical(job: Object, now: float, find: integrations.Find) -> Object:
     if causes := check(integration, job, find):
         raise invalid(integration.resource.group, integration.resource.kind, meta["name"], causes)
     suspend_and_gate(integration, job)
-    workload = workload_for(integration, job, priority_of(integration, job, find))
+    try:
+        workload = workload_for(integration, job, priority_of(integration, job, find), find)
+    except Unreadable as why:
+        raise bad_request(f"the job's pods cannot be told: {why}") from None
     workload["metadata"].update(creationTimestamp=format_time(now), uid="dry-run", resourceVersion="0")
     workload["metadata"].setdefault("annotations", {})[labels.SUBMITTED_AT] = format_micro_time(now)
     return workload

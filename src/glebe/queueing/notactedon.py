@@ -90,7 +90,7 @@ def job_findings(integration: Integration, job: Object) -> list[str]:
     """What a queued job asks for in vain by labels and annotations, one sentence each."""
     out = list(_named("metadata.labels", labels_of(job), JOB_LABELS))
     out.extend(_named("metadata.annotations", annotations_of(job), JOB_ANNOTATIONS))
-    for view in pod_sets(integration, job):
+    for view in pod_sets(integration, job) if POD_ANNOTATIONS and integration.pod_sets else ():
         notes = read(view.template, ("metadata", "annotations"), {})
         out.extend(_named(path_text((*view.place, "metadata", "annotations")), notes, POD_ANNOTATIONS))
     return out
