@@ -180,4 +180,4 @@ def _signature(s: PodSet) -> tuple[object, ...]:
     requests = tuple(sorted(s.requests.items()))
     charged = None if s.charged is None else tuple(sorted(s.charged.items()))
     where = (selector, s.tolerations, s.topology, s.affinity, s.preferred)
-    return (s.name, s.count, requests, charged, *where)
+    return (s.name, s.count, s.min_count, requests, charged, *where)

@@ -29,6 +29,7 @@ from glebe.scheduling.model import (
     PreemptionPolicy,
     Preference,
     Quota,
+    Reason,
     ResourceGroup,
     RunTime,
     Snapshot,
@@ -133,6 +134,9 @@ class Course:
                 admitted[p.key] = _started(p, d, self.now)
                 self.admissions += 1
         for d in decisions:
+            if d.key in waiting:  # as the condition QuotaReserved tells the next decision
+                waits = d.reason is Reason.WAITING_FOR_PREEMPTED
+                waiting[d.key] = replace(waiting[d.key], preempting=waits)
             for victim in d.victims:
                 a = admitted[victim.key]
                 if not a.evicted:
@@ -154,7 +158,7 @@ class Course:
 def _started(p: Pending, d: Decision, now: float) -> Admitted:
     for pod_set, a in zip(p.pod_sets, d.assignments, strict=True):
         least = pod_set.count if pod_set.min_count is None else pod_set.min_count
-        assert least <= a.count <= pod_set.count
+        assert least <= a.count <= pod_set.count, (p.key, pod_set, a)
         assert not a.nodes or sum(pods for _, pods in a.nodes) == a.count, "a gang starts whole"
     return Admitted(
         p.key, p.queue, p.priority, now, p.pod_sets, d.assignments, p.run_time, queued_at=p.queued_at, reserved_at=now
