@@ -15,8 +15,8 @@ from typing import Any
 
 from glebe.kube.quantity import parse
 from glebe.queueing import convert, topology
-from glebe.queueing.configuration import parsed
-from glebe.queueing.corepolicies import with_checks
+from glebe.queueing.configuration import DEFAULT, parsed
+from glebe.queueing.corepolicies import configured
 from glebe.queueing.lonepods import owned_by_pod
 from glebe.queueing.requests import PLAIN, Surroundings, problem, summarize
 from glebe.scheduling.model import (
@@ -348,7 +348,7 @@ def cycle_snapshot(case: Case) -> Snapshot:
         if queue and spec.get("active", True) and condition(w, "Finished") is None:
             waiting.append(waiter(key, w, queue, surroundings(case, meta["namespace"])))
     known = {c["metadata"]["name"]: c for c in objects(case, "admissionChecks")}
-    queues = tuple(with_checks(q, known) for q in base.queues)
+    queues = tuple(configured(q, known, DEFAULT) for q in base.queues)
     return replace(base, queues=queues, admitted=tuple(admitted), pending=tuple(waiting), **policies(case))
 
 
