@@ -8,13 +8,14 @@ same flavors. What preemption could do for one cell is asked of an oracle.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
 from glebe.scheduling.assigntable import GroupTable, Row, UnitTable, table_of
 from glebe.scheduling.model import Fungibility, PreemptionPolicy, Preference, Reason, TryNext
 from glebe.scheduling.placement import Choice, Spots, place, total_need
+from glebe.scheduling.placing import NO_PREVIOUS, Previous
 from glebe.scheduling.quota import Cell, Need, QuotaState
 from glebe.scheduling.world import Plan, State, World
 
@@ -78,6 +79,11 @@ class Assignment:
     need: Need = ()
     reason: Reason = Reason.WAITING_FOR_QUOTA  # with NO_FIT
     spots: Spots | None = None
+    previous: Previous = field(default_factory=lambda: NO_PREVIOUS)  # nodes of the slice that it replaces
+
+    def nodes(self, state: State, world: World) -> Spots | None:
+        """Nodes for all of its pods on ``state``, which stays as it is; ``None`` if there are none."""
+        return place(self.plan, self.choice, state, world, self.previous)
 
     def short(self, world: World) -> frozenset[Cell]:
         """The cells for which room must be made."""
@@ -106,8 +112,12 @@ def assign(
     world: World,
     oracle: Oracle,
     allowed: Allowed | None = None,
+    previous: Previous = NO_PREVIOUS,
 ) -> Assignment:
-    """Flavors for ``plan`` on ``state``, which stays as it is; only those that are ``allowed``, if that is given."""
+    """Flavors for ``plan`` on ``state``, which stays as it is; only those that are ``allowed``, if that is given.
+
+    ``previous``: the nodes of the slice that it replaces, which it keeps.
+    """
     used: dict[Cell, int] = {}
     picks: list[dict[str, Pick]] = [{} for _ in plan.sets]
     for unit in table_of(plan, world):
@@ -126,7 +136,7 @@ def assign(
         return Assignment(plan, Mode.NO_FIT, tuple(picks), level, reason=Reason.NO_MATCHING_FLAVOR)
     mode = min((p.mode for by_resource in picks for p in by_resource.values()), default=Mode.FIT)
     need = tuple(sorted(used.items())) if len(plan.sets) > 1 else total_need(choice)
-    found = Assignment(plan, mode, tuple(picks), level, choice, need)
+    found = Assignment(plan, mode, tuple(picks), level, choice, need, previous=previous)
     if found.placed:
         _on_nodes(found, state, world)
     return found
@@ -140,11 +150,11 @@ def _row(group: GroupTable, chosen: Mapping[str, Pick]) -> Row:
 def _on_nodes(found: Assignment, state: State, world: World) -> None:
     """Where its pods go. If they do not fit now, others would have to leave; if not even without others, never."""
     if found.mode is Mode.FIT:
-        found.spots = place(found.plan, found.choice, state, world)
+        found.spots = found.nodes(state, world)
         if found.spots is not None:
             return
         found.mode = Mode.PREEMPT
-    if place(found.plan, found.choice, world.idle, world) is None:
+    if found.nodes(world.idle, world) is None:
         found.mode, found.reason = Mode.NO_FIT, Reason.TOPOLOGY_PLACEMENT_FAILED
         return
     found.picks = tuple(

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from glebe.scheduling.assign import Allowed, Assignment, Mode, Oracle, Rank, Standing, assign
 from glebe.scheduling.model import Pending, Victim
-from glebe.scheduling.placement import Fit, place
+from glebe.scheduling.placement import Fit, placed
 from glebe.scheduling.placement import holding as holding_of
+from glebe.scheduling.placing import NO_PREVIOUS, Previous
 from glebe.scheduling.preemption.oracle import Possibility, possibility
 from glebe.scheduling.preemption.roster import Roster
 from glebe.scheduling.preemption.search import Want, victims
@@ -93,24 +94,27 @@ class Nominator:
             return fewer
         if full.mode is Mode.PREEMPT and full.assignment.placed:
             a = full.assignment
-            a.spots = place(plan, a.choice, self.world.idle, self.world)
+            a.spots = a.nodes(self.world.idle, self.world)
         return full
 
     def _try(self, pending: Pending, plan: Plan, state: State, roster: Roster, allowed: Allowed | None) -> Nomination:
-        found = assign(plan, state, self.world, self._oracle(pending, plan, state, roster), allowed)
+        oracle = self._oracle(pending, plan, state, roster)
+        found = assign(plan, state, self.world, oracle, allowed, self._previous(pending))
         if found.mode is not Mode.PREEMPT:
             return Nomination(pending, found, (), found.mode)
         leaving = self._victims(pending, found, state, roster)
         if leaving and found.placed:
             with _absent(state, *(roster.holding(v.key) for v in leaving)):
-                found.spots = place(plan, found.choice, state, self.world)
+                found.spots = found.nodes(state, self.world)
         return Nomination(pending, found, leaving, found.mode)
 
     def _victims(self, pending: Pending, a: Assignment, state: State, roster: Roster) -> tuple[Victim, ...]:
         world = self.world
 
         def places(tried: State) -> bool:
-            return place(a.plan, a.choice, tried, world) is not None
+            if a.previous:
+                return a.nodes(tried, world) is not None
+            return placed(a.plan, a.choice, world, tried)
 
         asked = places if a.placed else None
         return victims(world, state, roster, Want(pending, a.plan.node, a.need, a.short(world), asked))
@@ -158,6 +162,18 @@ class Nominator:
             return pins is None or pins[i].get(resource) == flavor
 
         return allowed
+
+    def _previous(self, pending: Pending) -> Previous:
+        """Where the pods of the slice that it replaces are: they stay."""
+        if not pending.replaces or not self.world.snapshot.gates.elastic_with_topology:
+            return NO_PREVIOUS
+        old = next((a for a in self.world.snapshot.admitted if a.key == pending.replaces), None)
+        index = self.world.fleet.index
+        return {
+            a.pod_set: tuple((index.get(node, -1), pods) for node, pods in a.nodes)
+            for a in (old.assignments if old is not None else ())
+            if a.nodes
+        }
 
     def _flavors_of(self, key: str, plan: Plan) -> Pins | None:
         admitted = next((a for a in self.world.snapshot.admitted if a.key == key), None)

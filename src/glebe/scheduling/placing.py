@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import numpy as np
+
 from glebe.scheduling import slices
 from glebe.scheduling.capacity import NodeState, Shape, Spot
 from glebe.scheduling.flavors import Option, SetPlan
 from glebe.scheduling.refine import units
+from glebe.scheduling.replacement import domain
 from glebe.scheduling.topology import choose, holds
 from glebe.scheduling.world import Plan, State, World
 
@@ -183,17 +186,33 @@ def _grown(
     for shape, where in zip(shapes, kept, strict=True):
         nodes.take(shape, where)
     missing = [plan.sets[i].pod_set.count - sum(pods for _, pods in k) for i, k in zip(unit, kept, strict=True)]
-    more: Spots | None
+    more: list[tuple[Spot, ...] | None]
     if len(unit) == 2 and missing[0] and missing[1]:
-        more = _group(choice, nodes, unit, tuple(missing))
+        more = list(_group(choice, nodes, unit, tuple(missing)) or (None,))
     else:
-        parts = [_one(choice[i], n, nodes, world) if n else ((),) for i, n in zip(unit, missing, strict=True)]
-        more = None if None in parts else tuple(part[0] for part in parts if part is not None)
+        more = [
+            _beyond(choice[i], count, where, nodes, world) if count else ()
+            for i, count, where in zip(unit, missing, kept, strict=True)
+        ]
     for shape, where in zip(shapes, kept, strict=True):
         nodes.give(shape, where)
-    if more is None:
-        return None
-    return tuple(joined(k, m) for k, m in zip(kept, more, strict=True))
+    added = [m for m in more if m is not None]
+    return tuple(joined(k, m) for k, m in zip(kept, added, strict=True)) if len(added) == len(kept) else None
+
+
+def _beyond(
+    option: Option, count: int, kept: tuple[Spot, ...], nodes: NodeState, world: World
+) -> tuple[Spot, ...] | None:
+    """Nodes for ``count`` more pods; a required domain is that of the pods that are there."""
+    if option.ask is None or option.shape is None or not (option.ask.required and kept):
+        found = _one(option, count, nodes, world)
+        return None if found is None else found[0]
+    table = nodes.table(option.slot, option.kind, option.shape)
+    inside = np.zeros(len(table.arrangement.nodes), dtype=np.int64)
+    first, end = domain(table, option.ask.level, kept[0][0])
+    inside[first:end] = 1
+    sliced = slices.choose(table, option.ask, count, inside=inside)
+    return None if sliced is None else sliced.spots
 
 
 def joined(kept: tuple[Spot, ...], more: tuple[Spot, ...]) -> tuple[Spot, ...]:

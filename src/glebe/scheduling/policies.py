@@ -103,10 +103,13 @@ class QuotaCheck(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """Kueue's feature gates that change outcomes, with Kueue's defaults."""
+    """Kueue's feature gates that change outcomes, with Kueue's defaults but for one.
+
+    Elastic workloads keep their nodes by default: pods that run do not move because the books say so.
+    """
 
     concurrent_admission: bool = False
-    elastic_with_topology: bool = False  # ElasticJobsViaWorkloadSlicesWithTAS
+    elastic_with_topology: bool = True  # ElasticJobsViaWorkloadSlicesWithTAS, off in Kueue
     orchestrated_preemption: bool = False  # MultiKueueOrchestratedPreemption
     recompute_overlapping: bool = True  # RecomputeAssignmentUponPreemptionTargetsOverlap
     skip_reassignment_of_pods: bool = True  # SkipReassignmentForPodOwnedWorkloads

@@ -82,7 +82,7 @@ def _whole(table: SlotTable, ask: Ask, kept: tuple[Spot, ...]) -> bool:
     for level, size in ask.layers:
         pods: Counter[Range] = Counter()
         for node, count in kept:
-            pods[_domain(table, level, node)] += count
+            pods[domain(table, level, node)] += count
         if any(count % size for count in pods.values()):
             return False
     return True
@@ -98,20 +98,19 @@ def _confined(table: SlotTable, ask: Ask, kept: tuple[Spot, ...], missing: int) 
         whole = tuple(layer for layer in ask.layers if not missing % layer[1])
         return _rest_of_slice(table, kept, missing, level, size), whole[-1:]
     if ask.required:
-        return _domain(table, ask.level, kept[0][0]), ask.layers
+        return domain(table, ask.level, kept[0][0]), ask.layers
     return None, ask.layers
 
 
 def _rest_of_slice(table: SlotTable, kept: tuple[Spot, ...], missing: int, level: int, size: int) -> Range | None:
     """The first domain whose pods and the missing ones make whole slices."""
-    pods: dict[Range, int] = {}
+    pods: Counter[Range] = Counter()
     for node, count in kept:
-        domain = _domain(table, level, node)
-        pods[domain] = pods.get(domain, 0) + count
-    return next((domain for domain in sorted(pods) if (pods[domain] + missing) % size == 0), None)
+        pods[domain(table, level, node)] += count
+    return next((where for where in sorted(pods) if (pods[where] + missing) % size == 0), None)
 
 
-def _domain(table: SlotTable, level: int, node: int) -> Range:
+def domain(table: SlotTable, level: int, node: int) -> Range:
     """The positions of the domain of ``level`` that ``node`` belongs to."""
     arrangement = table.arrangement
     at = arrangement.position_list[node]
