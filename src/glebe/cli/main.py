@@ -17,6 +17,8 @@ VERBS = (
     "why",
     "logs",
     "cancel",
+    "approve",
+    "deny",
     "nodes",
     "usage",
     "cluster",

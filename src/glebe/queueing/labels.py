@@ -33,6 +33,7 @@ FIELDS_OF_V1BETA1 = "glebe.dev/fields-of-v1beta1"
 FIELDS_OF_V1BETA2 = "glebe.dev/fields-of-v1beta2"
 MISSING_CLASS = "glebe.dev/missing-class"
 
+PROVISIONING_PREFIX = "provreq.kueue.x-k8s.io/"
 PRIORITY_BOOST = PREFIX + "priority-boost"
 ADMISSION_GATED_BY = PREFIX + "admission-gated-by"
 ELASTIC_JOB = PREFIX + "elastic-job"
@@ -40,7 +41,10 @@ SLICE_NAME = PREFIX + "workload-slice-name"
 REPLACEMENT_FOR = PREFIX + "workload-slice-replacement-for"
 
 # Of classes and queues.
+#: Which other logical clusters may use a ClusterQueue of the host: names or patterns, separated by commas.
+CLUSTERS = "glebe.dev/clusters"
 ADMISSION_CHECKS = "glebe.dev/admission-checks"
+APPROVALS = "glebe.dev/approvals"
 MINIMUM_RUN_TIME = "glebe.dev/minimum-run-time"
 #: On a root Cohort: whether its tree shares fairly (Enabled, Disabled), whatever the configuration says.
 FAIR_SHARING = "glebe.dev/fair-sharing"

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from glebe.kube.crdgen import Rule
-from glebe.queueing.types.common import Base, Conditions
+from glebe.queueing.types.common import SET, Base, CheckName, Conditions
 
 Int32 = Annotated[int, Meta(extra_json_schema={"format": "int32"})]
 Seconds = Annotated[int, Meta(ge=1, extra_json_schema={"format": "int64"})]
@@ -45,6 +45,8 @@ class WorkloadClassSpec(Base):
     """Priority in the queue; greater goes first."""
     expected_run_time: ExpectedRunTime | None = None
     """Run time that forecasts assume when a job says nothing itself."""
+    admission_checks: Annotated[list[CheckName], Meta(max_length=64, extra_json_schema=SET)] = []
+    """Admission checks that workloads of the class need, beside those of their queue."""
 
 
 class WorkloadClassStatus(Base):
