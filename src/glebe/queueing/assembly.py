@@ -12,13 +12,16 @@ from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, key_of
 from glebe.kube.resources import Resource
 from glebe.queueing import checkpoints, cycle, grace, integrations, jobs, lifecycle, queuestatus, recovery, ungate
+from glebe.queueing.admissionchecks import activity, approvals, provisioning
 from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.dryrun import hypothetical
 from glebe.queueing.kindhost import KindHost
 from glebe.queueing.notices import Notices
 from glebe.queueing.planner import Arrays, InlinePlanner, Planner
+from glebe.queueing.pods import controller as pods
 from glebe.queueing.publish import ForecastPublisher
 from glebe.queueing.snapshot import SnapshotBuilder
+from glebe.queueing.world import CLASSES
 from glebe.scheduling import decide
 from glebe.scheduling.model import Decision, Outcome
 
@@ -62,6 +65,9 @@ class Queueing:
             ungate.build(client, informers, env, self.kinds),
             lifecycle.build(client, informers, env, self.notices, configuration),
             recovery.build(client, informers, env),
+            activity.build(client, informers, env),
+            approvals.build(client, informers, env, self.notices),
+            provisioning.build(client, informers, env, self.notices),
             checkpoints.build(client, informers, env, self.notices, configuration, self.kinds),
             *queuestatus.build(client, informers, env, configuration),
             self.publisher.controller,
@@ -80,7 +86,7 @@ class Queueing:
 
         if kind.suspend:
             return [jobs.build(kind, client, informers, env, self.notices, self.kinds, left)]
-        return []
+        return pods.build(kind, client, informers, env, self.notices, self.kinds, left)
 
     def never_starts(self, cluster: str, job: Object) -> Decision | None:
         """For :class:`glebe.queueing.admission.QueueAdmission`: the verdict when ``job`` could not start even alone.
@@ -88,8 +94,8 @@ class Queueing:
         Answers are kept by shape of the job until fleet or quotas change.
         """
 
-        def find(resource: Resource, name: str) -> Object | None:
-            return {}  # classes are checked elsewhere; priority cannot help a job that is alone
+        def find(resource: Resource, name: str, namespace: str = "") -> Object | None:
+            return {} if resource in CLASSES else None  # checked elsewhere; priority cannot help one that is alone
 
         try:
             workload = hypothetical(job, self._env.clock.now(), find)
