@@ -49,6 +49,22 @@ JOB_LABELS: tuple[Row, ...] = (
 )
 
 
+QUEUES: tuple[Row, ...] = (
+    (
+        "annotation",
+        labels.MINIMUM_RUN_TIME,
+        "ClusterQueue",
+        "How long a job of the queue runs before it may be preempted: `15m`.",
+    ),
+    (
+        "annotation",
+        labels.FAIR_SHARING,
+        "root Cohort",
+        "`Enabled` or `Disabled`: whether its tree shares fairly, whatever the configuration says.",
+    ),
+)
+
+
 SIMULATION: tuple[Row, ...] = (
     (
         "annotation",
@@ -238,6 +254,7 @@ UNUSED: tuple[Row, ...] = (
 
 LABEL_TABLES: tuple[tuple[str, str, tuple[Row, ...]], ...] = (
     ("What users write", "On a job that shall queue.", JOB_LABELS),
+    ("What administrators write", "On queues; see [Sharing quota](../sharing.md).", QUEUES),
     ("What simulated nodes read", "Other nodes ignore it. See [Simulated nodes](../simulated-nodes.md).", SIMULATION),
     ("What Glebe writes", "Do not write these yourself.", WRITTEN),
     (

@@ -29,41 +29,21 @@ class Unused:
     acted_on: tuple[str, ...] = ()
 
 
-_FAIR_SHARING = Unused("spec.fairSharing", {"weight": (1, "1")})
 _REQUEST = "spec.podSets[].topologyRequest"
 
 #: By kind. Fields of a status are only documented: nobody but controllers writes them.
 NOT_ACTED_ON: dict[str, tuple[Unused, ...]] = {
     "ClusterQueue": (
-        Unused(
-            "spec.flavorFungibility",
-            {"whenCanPreempt": ("TryNextFlavor",), "preference": ()},
-            acted_on=("whenCanBorrow",),
-        ),
-        Unused(
-            "spec.preemption",
-            {
-                "withinClusterQueue": ("Never",),
-                "reclaimWithinCohort": ("Never",),
-                "borrowWithinCohort.policy": ("Never",),
-            },
-        ),
         Unused("spec.admissionChecksStrategy", {"admissionChecks": ()}),
-        _FAIR_SHARING,
-        Unused("spec.admissionScope", {"admissionMode": ("NoAdmissionFairSharing",)}),
         Unused("spec.concurrentAdmissionPolicy"),
     ),
-    "Cohort": (_FAIR_SHARING,),
-    "LocalQueue": (_FAIR_SHARING,),
     "Workload": (
         Unused("spec.podSets[].minCount"),
         Unused(f"{_REQUEST}.subGroupIndexLabel"),
         Unused(f"{_REQUEST}.subGroupCount"),
-        Unused("status.admission.podSetAssignments[].delayedTopologyRequest"),
         Unused("status.requeueState"),
         Unused("status.reclaimablePods"),
         Unused("status.admissionChecks"),
-        Unused("status.unhealthyNodes"),
     ),
     "WorkloadClass": (Unused("status"),),
 }

@@ -30,6 +30,7 @@ from glebe.node.fleet import parse_fleet
 from glebe.node.process import classes
 from glebe.node.simulated.scenario import parse_scenario
 from glebe.platform import bootstrap
+from glebe.queueing import configuration
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -149,6 +150,7 @@ FILES = {
     "Policy": audit_policy.read,
     "AuthenticationConfiguration": authconfig.read,
     "EncryptionConfiguration": parse_encryption_config,
+    "Configuration": configuration.parsed,
 }
 
 

@@ -27,14 +27,10 @@ UNUSUAL = {
     "flavorFungibility": {"whenCanBorrow": "TryNextFlavor", "whenCanPreempt": "MayStopSearch"},
     "admissionChecksStrategy": {"admissionChecks": [{"name": "budget"}, {"name": "images"}]},
     "fairSharing": {"weight": 2},
-    "concurrentAdmissionPolicy": {"x": "y"},
+    "concurrentAdmissionPolicy": {"migration": {"mode": "TryPreferredFlavors"}},
 }
 SAID = [
-    "spec.flavorFungibility.whenCanPreempt: MayStopSearch is accepted but not acted on yet",
-    "spec.preemption.withinClusterQueue: LowerPriority is accepted but not acted on yet",
-    "spec.preemption.borrowWithinCohort.policy: LowerPriority is accepted but not acted on yet",
     "spec.admissionChecksStrategy.admissionChecks: budget, images is accepted but not acted on yet",
-    "spec.fairSharing.weight: 2 is accepted but not acted on yet",
     "spec.concurrentAdmissionPolicy is accepted but not acted on yet",
 ]
 
@@ -97,8 +93,9 @@ async def test_the_server_warns_and_the_queue_says_it_as_long_as_it_is_so() -> N
     assert (condition["status"], condition["reason"]) == ("True", "FieldsNotActedOn")
     assert condition["message"] == "; ".join(SAID)
     assert (get_condition(made, "Active") or {})["status"] == "True"
-    changed = await client.patch(r.CLUSTER_QUEUES, "q", {"spec": {"preemption": {"withinClusterQueue": "Never"}}})
-    assert warnings == [text for text in SAID if "withinClusterQueue" not in text]
+    none = {"spec": {"admissionChecksStrategy": None}}
+    changed = await client.patch(r.CLUSTER_QUEUES, "q", none)
+    assert warnings == [text for text in SAID if "admissionChecks" not in text]
     plain = {**changed, "spec": {"namespaceSelector": {}}, "status": made["status"]}
     assert get_condition({**plain, "status": status.cluster_queue(plain)}, "NotActedOn") is None
     await server.close()
