@@ -23,7 +23,7 @@ from glebe.queueing.queuestatus import QueueStatus
 
 UNUSUAL = {
     "namespaceSelector": {},
-    "preemption": {"withinClusterQueue": "LowerPriority", "borrowWithinCohort": {"policy": "LowerPriority"}},
+    "preemption": {"reclaimWithinCohort": "Any", "borrowWithinCohort": {"policy": "LowerPriority"}},
     "flavorFungibility": {"whenCanBorrow": "TryNextFlavor", "whenCanPreempt": "MayStopSearch"},
     "admissionChecksStrategy": {"admissionChecks": [{"name": "budget"}, {"name": "images"}]},
     "fairSharing": {"weight": 2},
