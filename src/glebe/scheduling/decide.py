@@ -32,13 +32,14 @@ class Plateau:
     verdicts: dict[str, Verdict] = field(default_factory=dict)  # of the cycle, for some who did not start
     again: list[Decision] = field(default_factory=list)  # about running workloads that were looked at again
     preempting: list[Preempting] = field(default_factory=list)  # for whom others must leave
+    through: bool = False  # everybody was looked at who could start
 
     def fork(self) -> Plateau:
         """The same standing, to go on from independently."""
         copies = [fork(line) for line in self.lines]
         state = self.state.copy()
         return Plateau(
-            self.world, state, copies, self.admitted, self.holdings, self.verdicts, self.again, self.preempting
+            self.world, state, copies, self.admitted, self.holdings, self.verdicts, self.again, self.preempting, True
         )
 
 
@@ -78,14 +79,14 @@ def decide_one_cycle(snapshot: Snapshot, now: float, *, fleet: Fleet | None = No
 
 def settle(snapshot: Snapshot, fleet: Fleet | None = None, now: float | None = None) -> Plateau:
     """Phases 1-4: prepare, order, run the admission cycle to its end; nobody is preempted unless ``now`` is given."""
-    world = World(snapshot, fleet)
+    world = World.kept(snapshot, fleet)
     state, holdings = world.state(snapshot.admitted)
     again = second_pass(world, state, holdings)
     queue_lines = lines(world, snapshot.pending)
     roster = Roster(world, snapshot.admitted if now is not None else (), holdings, now or 0.0)
     cycle = Cycle(world, state, queue_lines, Nominator(world, roster, holdings))
     admitted = cycle.run()
-    return Plateau(world, state, queue_lines, admitted, holdings, cycle.verdicts, again, cycle.preempting)
+    return Plateau(world, state, queue_lines, admitted, holdings, cycle.verdicts, again, cycle.preempting, True)
 
 
 def decisions(plateau: Plateau, now: float, waits: bool = True) -> list[Decision]:
@@ -96,12 +97,16 @@ def decisions(plateau: Plateau, now: float, waits: bool = True) -> list[Decision
     explainer = explain.Explainer(plateau.world, plateau.state, plateau.lines, listed, now, plateau.preempting)
     if not waits:
         admitted.update(dict.fromkeys(_merely_waiting(plateau)))
-    for pending, why in _others(plateau, admitted, explainer):
-        found = plateau.verdicts.get(pending.key)
-        if found is None:
-            result.append(Decision(pending.key, why.outcome, why.reason, why.message, why.remedy))
+    for key, found in plateau.verdicts.items():
+        if found.victims and key not in admitted:
+            result.append(explain.preempting(key, found))
+            admitted[key] = None
+    for pending, why, parked in _others(plateau, admitted, explainer):
+        verdict = plateau.verdicts.get(pending.key)
+        if verdict is None:
+            result.append(Decision(pending.key, why.outcome, why.reason, why.message, why.remedy, parked=parked))
         else:
-            result.append(explain.verdict(pending, found, why))
+            result.append(explain.verdict(pending, verdict, why))
     return result
 
 
@@ -129,13 +134,15 @@ def _merely_waiting(plateau: Plateau) -> Iterable[str]:
 
 def _others(
     plateau: Plateau, admitted: Mapping[str, Admission | None], explainer: explain.Explainer
-) -> Iterable[tuple[Pending, Why]]:
-    """Who was not ``admitted`` (or is left out for another reason), and why."""
+) -> Iterable[tuple[Pending, Why, bool]]:
+    """Who was not ``admitted`` (or is left out for another reason), why, and whether it is parked."""
     in_line = {p.key for line in plateau.lines for p in line.waiting}
     for pending in sorted(plateau.world.snapshot.pending, key=lambda p: (p.queue, *queue_key(p))):
         if pending.key not in in_line:
-            yield pending, explainer.unqueued(pending)
+            yield pending, explainer.unqueued(pending), False
+    kept = {id(p.line) for p in plateau.preempting}
     for line in plateau.lines:
+        parked = plateau.through and not line.strict and id(line) not in kept
         for rank, pending in enumerate(line.waiting):
             if pending.key not in admitted:
-                yield pending, explainer.waiting(line, rank)
+                yield pending, explainer.waiting(line, rank), parked

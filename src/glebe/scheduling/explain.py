@@ -27,27 +27,25 @@ def admitted(admission: Admission, fleet: Fleet) -> str:
     return f"admitted by queue {admission.line.queue.name}{with_flavor}{where}"
 
 
+def preempting(key: str, found: Verdict) -> Decision:
+    """For a workload for which others must leave."""
+    leaving = words.names([v.key for v in found.victims], 3)
+    message = f"waits until {leaving} {'have' if len(found.victims) > 1 else 'has'} left for it"
+    return Decision(key, Outcome.WAIT, found.reason, message, "wait", victims=found.victims)
+
+
 def verdict(pending: Pending, found: Verdict, why: Why) -> Decision:
     """For a head that the cycle looked at: ``why`` is what the state alone says of it."""
-    outcome = Outcome.WAIT if found.victims or why.outcome is not Outcome.NEVER else why.outcome
-    reason, message, remedy = found.reason, why.message, why.remedy
+    outcome, reason, message, remedy = why.outcome, found.reason, why.message, why.remedy
     if pending.invalid:
         outcome, message, remedy = Outcome.NEVER, pending.invalid, "correct the workload, or what limits it"
     elif outcome is Outcome.NEVER:
         reason = why.reason
-    elif found.victims:
-        leaving = words.names([v.key for v in found.victims], 3)
-        message, remedy = (
-            f"waits until {leaving} have left for it"
-            if len(found.victims) > 1
-            else (f"waits until {leaving} has left for it"),
-            "wait",
-        )
     elif reason is Reason.WAITING_FOR_PREEMPTED:
         message, remedy = "it fits as soon as workloads that are being preempted have left", "wait"
     elif reason is Reason.ADMISSION_GATED:
         message, remedy = "others would have to leave for it, and its preemption gate is closed", "open the gate"
-    return Decision(pending.key, outcome, reason, message, remedy, victims=found.victims, parked=found.parked)
+    return Decision(pending.key, outcome, reason, message, remedy, parked=found.parked)
 
 
 class Explainer:

@@ -67,6 +67,7 @@ class Fleet:
                 self.capacity[i, pods] = PLENTY
         self.other_use = self._table([n.other_use for n in self.nodes])
         self.ready = np.fromiter((n.ready for n in self.nodes), dtype=np.bool_, count=len(self.nodes))
+        self.kept: object | None = None  # the last world made of it
         self._numbers: dict[object, int] = {}
         self._arrangements: dict[PodKind, Arrangement] = {}
 

@@ -6,6 +6,7 @@ Workloads of one queue with equal pod sets share one ``Plan``: they are equivale
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,8 @@ from glebe.scheduling.refine import refine
 if TYPE_CHECKING:
     from glebe.scheduling.assigntable import UnitTable
 
+MAX_PLANS = 20_000  # that a world is kept with
+MAX_TOUCHED = 1_000_000
 Taken = tuple[tuple[Shape, tuple[Spot, ...]], ...]
 
 
@@ -90,6 +93,34 @@ class World:
         self.asks = Asks()
         self._plans: dict[tuple[str, tuple[object, ...]], Plan] = {}
         self._shapes: dict[tuple[tuple[str, int], ...], Shape] = {}
+
+    @staticmethod
+    def kept(snapshot: Snapshot, fleet: Fleet | None = None) -> World:
+        """The last world made of ``fleet``, for another snapshot, if only its work differs; else a new one.
+
+        So plans, the quota tree and what was found out about them serve many decisions. One thread at a time.
+        """
+        known = fleet.kept if fleet is not None else None
+        if isinstance(known, World) and known._serves(snapshot):
+            world = copy(known)
+            world.snapshot = snapshot
+            return world
+        world = World(snapshot, fleet)
+        world.fleet.kept = world
+        return world
+
+    def _serves(self, snapshot: Snapshot) -> bool:
+        mine = self.snapshot
+        same = (
+            mine.queues is snapshot.queues
+            and mine.cohorts is snapshot.cohorts
+            and mine.flavors is snapshot.flavors
+            and (mine.fair_sharing, mine.quota_check, mine.gates)
+            == (snapshot.fair_sharing, snapshot.quota_check, snapshot.gates)
+            and self.fleet.matches(snapshot.nodes, snapshot.topologies)
+        )
+        touched = len(self.pristine.nodes.changed) + (len(self._idle.nodes.changed) if self._idle else 0)
+        return same and len(self._plans) < MAX_PLANS and touched < MAX_TOUCHED
 
     def _fault(self, queue: ClusterQueue) -> str:
         if queue.cohort in self.tree.broken:

@@ -142,6 +142,7 @@ class Course:
                 if not a.evicted:
                     self._may_leave(a)
                     admitted[victim.key] = replace(a, evicted=True)
+                    self._asked[victim.key] = replace(self._asked[victim.key], preempted_by=((d.key, self.now),))
                     self._leaving[victim.key] = self.now + self.rng.choice((1.0, 2.0, 3.0))
                     self.evictions += 1
         self.snapshot = replace(self.snapshot, pending=tuple(waiting.values()), admitted=tuple(admitted.values()))
@@ -161,7 +162,16 @@ def _started(p: Pending, d: Decision, now: float) -> Admitted:
         assert least <= a.count <= pod_set.count, (p.key, pod_set, a)
         assert not a.nodes or sum(pods for _, pods in a.nodes) == a.count, "a gang starts whole"
     return Admitted(
-        p.key, p.queue, p.priority, now, p.pod_sets, d.assignments, p.run_time, queued_at=p.queued_at, reserved_at=now
+        p.key,
+        p.queue,
+        p.priority,
+        now,
+        p.pod_sets,
+        d.assignments,
+        p.run_time,
+        queued_at=p.queued_at,
+        reserved_at=now,
+        preempted_by=p.preempted_by,
     )
 
 
