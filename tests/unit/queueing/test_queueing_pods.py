@@ -32,7 +32,7 @@ FAST = "kueue.x-k8s.io/pod-group-fast-admission"
 RETRIABLE = "kueue.x-k8s.io/retriable-in-group"
 
 
-def pod(name: str, gpus: int = 1, seconds: int = 30, *, group: str = "", total: int = 0, **notes: str) -> Object:
+def pod(name: str, gpus: int = 1, seconds: int = 30, *, group: str = "", total: int = 0, **notes: Any) -> Object:
     meta: dict[str, Any] = {
         "name": name,
         "namespace": NAMESPACE,
