@@ -5,9 +5,9 @@ decides today runs on whoever could profit. The runs differ in the *levels* at w
 
 - If every run time is declared (no history), one run reads all at P50 and one all at P90; a start's P90 is the later of
   both, since a longer run time elsewhere may by chance let something start earlier.
-- Otherwise run times are drawn independently: in ``n`` runs each workload gets the ``n`` levels (i + 0.5) / n in an
-  order of its own (a Latin hypercube), and quantiles of a start are those of its ``n`` starts. Independent draws
-  matter: a hundred jobs ahead do not all take their P90.
+- Otherwise run times are drawn: in ``n`` runs each workload gets the ``n`` levels (i + 0.5) / n in an order of its own
+  (a Latin hypercube), and quantiles of a start are those of its ``n`` starts. A hundred jobs ahead do not all take
+  their P90; but jobs of one batch are alike, so part of each draw is common to kin.
 
 Long queues get few runs, and ends that lie close together, compared to how far ahead they are, count as one.
 """
@@ -19,15 +19,17 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
 
 from glebe.scheduling.cycle import Admission, Cycle
 from glebe.scheduling.decide import Plateau
-from glebe.scheduling.model import Snapshot
+from glebe.scheduling.model import RunTime, Snapshot
 from glebe.scheduling.runtime import predicted_end, quantile
 from glebe.scheduling.world import Holding
 
 Event = tuple[float, int, Holding]  # (end, sequence, what is released)
-Level = Callable[[str], float]
+Level = Callable[[str, RunTime], float]
 Span = tuple[float | None, float | None]  # P50 and P90 of a start; None: not before the horizon
 
 #: (up to so many workloads, running and waiting; so many runs; ends this close count as one). 5 and 15 levels include
@@ -43,23 +45,37 @@ _LEAST_SPREAD = 0.05  # standard deviation of the logarithm of a wait
 _Z90 = 1.2815515655446004
 
 
-@dataclass(frozen=True, slots=True)
 class Draw:
-    """One run's levels."""
+    """One run's levels: Gaussian, with a part that kin share, stratified over the runs (for two runs: one deviation up
+    and down, Rosenblueth's point estimates)."""
 
-    run: int
-    runs: int
+    def __init__(self, run: int, runs: int) -> None:
+        self._run, self._runs = run, runs
+        self._kin: dict[str, float] = {}
 
-    def __call__(self, key: str) -> float:
-        if self.runs == 2:  # opposite levels: the mean of both runs is less noisy
-            level = (zlib.crc32(key.encode()) & 0xFFFF) / 0x10000 * 0.9 + 0.05
-            return level if self.run == 0 else 1 - level
+    def __call__(self, key: str, run_time: RunTime) -> float:
+        kin = run_time.kin
+        if not kin:
+            return self._level(key)
+        shared = self._kin.get(kin)
+        if shared is None:
+            shared = self._kin[kin] = _TOGETHER * _deviate(self._level(kin))
+        return 0.5 * math.erfc(-(shared + _ALONE * _deviate(self._level(key))) / _SQRT2)
+
+    def _level(self, key: str) -> float:
         chance = zlib.crc32(key.encode())
-        step = _STEPS[self.runs][chance % len(_STEPS[self.runs])]
-        return ((chance // 64 + step * self.run) % self.runs + 0.5) / self.runs
+        if self._runs == 2:
+            return _UP if (chance >> 7) % 2 == self._run else 1 - _UP
+        steps = _STEPS[self._runs]
+        return ((chance // 64 + steps[chance % len(steps)] * self._run) % self._runs + 0.5) / self._runs
 
 
 _STEPS = {n: tuple(s for s in range(1, n) if math.gcd(s, n) == 1) for n in (5, 15)}
+_SQRT2 = math.sqrt(2)
+_KINSHIP = 0.6  # correlation between kin
+_TOGETHER, _ALONE = math.sqrt(_KINSHIP), math.sqrt(1 - _KINSHIP)
+_UP = 0.5 * math.erfc(-1 / _SQRT2)
+_deviate = cache(NormalDist().inv_cdf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +84,7 @@ class Same:
 
     level: float
 
-    def __call__(self, key: str) -> float:
+    def __call__(self, key: str, run_time: RunTime) -> float:
         return self.level
 
 
@@ -101,7 +117,7 @@ def run_ahead(
     starts: dict[str, float] = {}
     events: list[Event] = []
     for sequence, a in enumerate(world.snapshot.admitted):
-        events.append((predicted_end(a.started_at, a.run_time, now, level(a.key)), sequence, plateau.holdings[a.key]))
+        events.append((predicted_end(a.started_at, a.run_time, now, level(a.key, a.run_time)), sequence, plateau.holdings[a.key]))
     heapq.heapify(events)
     sequence = len(events)
 
@@ -110,7 +126,7 @@ def run_ahead(
         for admission in admissions:
             pending = admission.pending
             starts[pending.key] = at
-            end = at + quantile(pending.run_time, level(pending.key))
+            end = at + quantile(pending.run_time, level(pending.key, pending.run_time))
             heapq.heappush(events, (end, sequence, admission.holding))
             sequence += 1
 
@@ -156,7 +172,7 @@ def _from_two(plateau: Plateau, one: dict[str, float], other: dict[str, float], 
         keys = [p.key for p in line.waiting if p.key in one]
         logs = [math.log(one[k] - now + 1) for k in keys]
         apart = [math.log(other[k] - now + 1) - a if k in other else None for k, a in zip(keys, logs, strict=True)]
-        sums = _running_sums([d * d / 2 for d in apart if d is not None])
+        sums = _running_sums([d * d / 4 for d in apart if d is not None])
         known = len(sums) - 1
         place = 0
         for key, a, d in zip(keys, logs, apart, strict=True):
