@@ -8,9 +8,9 @@ have a lower priority, not above the threshold. (Kueue KEP-1337, KEP-79.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 from glebe.scheduling.model import ClusterQueue, Pending, Victim, VictimReason
@@ -40,12 +40,42 @@ class Candidate(NamedTuple):
     shared: int  # the lowest cohort above both queues; -1 within one queue
 
 
-class Candidates(NamedTuple):
-    """In the order in which they are tried."""
+class Group(NamedTuple):
+    """Candidates of one kind: those of some queues, each with the lowest cohort above it and the preemptor's queue."""
 
-    listed: list[Candidate]
-    others: bool  # some are of other queues
-    advantage: bool  # the preemptor has a hierarchical advantage over some
+    roster: Roster
+    shared: dict[int, int]
+    policy: PreemptionPolicy
+    claim: Callable[[Holder], Claim]
+
+    def listed(self, want: Want) -> Iterator[Candidate]:
+        """In the order in which they are tried."""
+        if not self.shared:
+            return iter(())
+        policy, pending, short = self.policy, want.pending, want.short
+        found = self.roster.in_turn(self.shared, lambda h: may_take(policy, pending, h) and h.uses(short))
+        return (Candidate(h, self.claim(h), self.shared[h.node]) for h in found)
+
+
+class Candidates(NamedTuple):
+    """Those over whom there is a hierarchical advantage, other queues' other ones, and the preemptor's queue's own."""
+
+    advantage: Group
+    by_priority: Group
+    same: Group
+
+    def listed(self, want: Want) -> Iterator[Candidate]:
+        """First those who are on their way out; in each part kind by kind."""
+        rest: list[Iterator[Candidate]] = []
+        for group in self:
+            candidates = group.listed(want)
+            for candidate in candidates:
+                if not candidate.holder.evicted:
+                    rest.append(chain((candidate,), candidates))
+                    break
+                yield candidate
+        for candidates in rest:
+            yield from candidates
 
 
 def within(quotas: QuotaState, node: int, cells: frozenset[Cell]) -> bool:
@@ -58,11 +88,9 @@ def classical(world: World, state: State, roster: Roster, want: Want) -> tuple[V
     """Victims by classical preemption; the state is as before afterwards."""
     queue = world.queues[world.tree.names[want.node]]
     candidates = _candidates(queue, state.quotas, roster, want)
-    if not candidates.listed:
-        return ()
     trial = Trial(state, want)
     for borrowing in _attempts(queue, candidates, state.quotas, want):
-        for candidate in _valid(candidates.listed, state.quotas, want, borrowing):
+        for candidate in _valid(candidates.listed(want), state.quotas, want, borrowing):
             trial.remove(Target(candidate.holder, candidate.claim.reason))
             if trial.fits(borrowing):
                 return trial.fill_back(borrowing)
@@ -74,14 +102,15 @@ def _attempts(queue: ClusterQueue, candidates: Candidates, quotas: QuotaState, w
     """Whether the preemptor's queue may borrow, attempt by attempt. Not borrowing allows for more victims."""
     forbidden = queue.preemption.borrow_within is PreemptionPolicy.NEVER
     used, nominal = quotas.usage[want.node], quotas.tree.nominal[want.node]
-    if not candidates.others or (forbidden and any(nominal[c] <= used[c] for c in want.short)):
+    if forbidden and any(nominal[c] <= used[c] for c in want.short):
         return (True,)
-    if forbidden and not candidates.advantage:
-        return (False, True)
-    return (True, False)
+    advantage = next(candidates.advantage.listed(want), None) is not None
+    if not advantage and next(candidates.by_priority.listed(want), None) is None:
+        return (True,)
+    return (False, True) if forbidden and not advantage else (True, False)
 
 
-def _valid(listed: list[Candidate], quotas: QuotaState, want: Want, borrowing: bool) -> Iterator[Candidate]:
+def _valid(listed: Iterator[Candidate], quotas: QuotaState, want: Want, borrowing: bool) -> Iterator[Candidate]:
     """Those who may be taken at their turn: of other queues only while their side borrows from the preemptor's."""
     for candidate in listed:
         if candidate.claim is not Claim.WITHIN_QUEUE:
@@ -96,45 +125,31 @@ def _valid(listed: list[Candidate], quotas: QuotaState, want: Want, borrowing: b
 
 def _candidates(queue: ClusterQueue, quotas: QuotaState, roster: Roster, want: Want) -> Candidates:
     policy, own = queue.preemption, want.node
-    same: list[Candidate] = []
-    if policy.within is not PreemptionPolicy.NEVER:
-        same += [
-            Candidate(holder, Claim.WITHIN_QUEUE, -1)
-            for holder in roster.of(own)
-            if may_take(policy.within, want.pending, holder) and holder.uses(want.short)
-        ]
-    advantage: list[Candidate] = []
-    by_priority: list[Candidate] = []
+    same = {own: -1} if policy.within is not PreemptionPolicy.NEVER else {}
+    advantage: dict[int, int] = {}
+    others: dict[int, int] = {}
     if quotas.tree.parent[own] >= 0 and policy.reclaim is not PreemptionPolicy.NEVER:
-        _in_tree(queue, quotas, roster, want, advantage, by_priority)
-    groups = [_in_order(g, roster, own) for g in (advantage, by_priority, same)]
-    listed = [c for evicted in (True, False) for g in groups for c in g if c.holder.evicted is evicted]
-    return Candidates(listed, bool(advantage or by_priority), bool(advantage))
+        _in_tree(quotas, want, advantage, others)
+
+    def borrowed(holder: Holder) -> Claim:
+        important = _too_important(want.pending, holder, policy.max_priority)
+        if policy.borrow_within is PreemptionPolicy.NEVER or important:
+            return Claim.NOT_BORROWING
+        return Claim.WHILE_BORROWING
+
+    return Candidates(
+        Group(roster, advantage, policy.reclaim, lambda _: Claim.HIERARCHY),
+        Group(roster, others, policy.reclaim, borrowed),
+        Group(roster, same, policy.within, lambda _: Claim.WITHIN_QUEUE),
+    )
 
 
-def _in_order(candidates: list[Candidate], roster: Roster, own: int) -> list[Candidate]:
-    by_holder = {c.holder: c for c in candidates}
-    return [by_holder[h] for h in roster.in_order(list(by_holder), own)]
-
-
-def _in_tree(
-    queue: ClusterQueue,
-    quotas: QuotaState,
-    roster: Roster,
-    want: Want,
-    advantage: list[Candidate],
-    by_priority: list[Candidate],
-) -> None:
-    """Candidates of other queues, subtree by subtree on the way up to the root."""
+def _in_tree(quotas: QuotaState, want: Want, advantage: dict[int, int], others: dict[int, int]) -> None:
+    """Queues that borrow what is short, subtree by subtree on the way up to the root."""
     path = quotas.tree.paths[want.node]
     ahead, rest = _fit_in_quota(quotas, want.node, want.need)
     for below, root in pairwise(path):
-        found = advantage if ahead else by_priority
-        for node in _borrowers(quotas, root, below, want):
-            for holder in roster.of(node):
-                claim = _claim(queue, want, holder, ahead)
-                if claim is not None:
-                    found.append(Candidate(holder, claim, root))
+        (advantage if ahead else others).update(dict.fromkeys(_borrowers(quotas, root, below, want), root))
         fits, rest = _fit_in_quota(quotas, root, rest)
         ahead = ahead or fits
 
@@ -149,17 +164,6 @@ def _borrowers(quotas: QuotaState, cohort: int, skip: int, want: Want) -> Iterat
             yield from _borrowers(quotas, child, skip, want)
         else:
             yield child
-
-
-def _claim(queue: ClusterQueue, want: Want, holder: Holder, ahead: bool) -> Claim | None:
-    policy = queue.preemption
-    if not may_take(policy.reclaim, want.pending, holder) or not holder.uses(want.short):
-        return None
-    if ahead:
-        return Claim.HIERARCHY
-    if policy.borrow_within is PreemptionPolicy.NEVER or _too_important(want.pending, holder, policy.max_priority):
-        return Claim.NOT_BORROWING
-    return Claim.WHILE_BORROWING
 
 
 def _too_important(pending: Pending, holder: Holder, threshold: int | None) -> bool:

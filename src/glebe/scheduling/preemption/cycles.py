@@ -78,4 +78,5 @@ def _again(victim: Holder) -> Pending:
 def _started(want: Want, now: float) -> Holder:
     p = want.pending
     holding = Holding(want.node, tuple((c, amount) for c, amount in want.need if amount), ())
-    return Holder(p.key, want.node, holding, p.priority, p.queued_at, now, p.uid or p.key, False, 0.0, p.local_queue)
+    place = (True, p.priority, -now, 0.0, p.uid or p.key)
+    return Holder(p.key, want.node, holding, p.priority, p.queued_at, False, p.local_queue, place)

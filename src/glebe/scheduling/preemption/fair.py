@@ -6,7 +6,6 @@ above both (*sides*). The preemptor's share includes what it asks for. (Kueue KE
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 
 from glebe.scheduling.model import FairSharing, FairStrategy, Victim, VictimReason
@@ -37,18 +36,28 @@ class Shares:
             self._known.pop(n, None)
 
 
+class Waiting:
+    """Candidates of one queue, in order, looked at one by one."""
+
+    def __init__(self, holders: Iterator[Holder]) -> None:
+        self._rest = holders
+        self.head = next(holders, None)
+
+    def pop(self) -> Holder:
+        first, self.head = self.head, next(self._rest, None)
+        assert first is not None  # asked for only where there is a head
+        return first
+
+
 class Targets:
     """Candidates by queue; yields the queue to take the next one from, until none is left that may lose any."""
 
-    def __init__(self, quotas: QuotaState, own: int, roster: Roster, shares: Shares, holders: list[Holder]) -> None:
+    def __init__(self, quotas: QuotaState, own: int, shares: Shares, waiting: dict[int, Waiting]) -> None:
         self._tree = quotas.tree
         self._own = own
         self._above = frozenset(quotas.tree.paths[own][1:])
-        self._roster = roster
         self._shares = shares
-        self._waiting: dict[int, deque[Holder]] = {}
-        for holder in holders:
-            self._waiting.setdefault(holder.node, deque()).append(holder)
+        self._waiting = waiting
         self._pruned: set[int] = set()
 
     def __iter__(self) -> Iterator[int]:
@@ -63,10 +72,11 @@ class Targets:
                 yield node
 
     def left(self, node: int) -> bool:
-        return bool(self._waiting.get(node))
+        waiting = self._waiting.get(node)
+        return waiting is not None and waiting.head is not None
 
     def pop(self, node: int) -> Holder:
-        return self._waiting[node].popleft()
+        return self._waiting[node].pop()
 
     def drop(self, node: int) -> None:
         self._pruned.add(node)
@@ -92,14 +102,18 @@ class Targets:
         return self._next(best) if best < self._tree.cohorts else best
 
     def _before(self, node: int, other: int | None) -> bool:
-        if other is None:
-            return True
-        first, second = (self._roster.rank(self._waiting[n][0], self._own) for n in (node, other))
-        return first < second
+        return other is None or self._rank(node) < self._rank(other)
+
+    def _rank(self, node: int) -> tuple[object, ...]:
+        """The queue's first candidate among those of other queues: the preemptor's own come last."""
+        head = self._waiting[node].head
+        assert head is not None
+        return (head.place[0], node == self._own, *head.place[1:])
 
 
+Rule = Callable[[Rank, Rank, Rank], bool]
 #: May a queue take from another? By the shares of its own side and the other's before and after.
-RULES: dict[FairStrategy, Callable[[Rank, Rank, Rank], bool]] = {
+RULES: dict[FairStrategy, Rule] = {
     FairStrategy.FINAL_SHARE: lambda mine, before, after: mine <= after,
     FairStrategy.INITIAL_SHARE: lambda mine, before, after: mine < before,
 }
@@ -107,22 +121,30 @@ RULES: dict[FairStrategy, Callable[[Rank, Rank, Rank], bool]] = {
 
 def fair(world: World, state: State, roster: Roster, want: Want, sharing: FairSharing) -> tuple[Victim, ...]:
     """Victims under fair sharing; the state is as before afterwards."""
-    holders = _candidates(world, state.quotas, roster, want)
-    if not holders:
+    waiting = _candidates(world, state.quotas, roster, want)
+    if not waiting:
         return ()
-    search = _Search(state, roster, want)
-    fits, retry = search.first(roster.in_order(holders, want.node), RULES[sharing.strategies[0]])
+    search = _Search(state, want)
+    fits, retry = search.first(waiting, RULES[sharing.strategies[0]])
     if not fits and len(sharing.strategies) > 1:
         fits = search.second(retry)
     return search.finish(fits)
 
 
-def _candidates(world: World, quotas: QuotaState, roster: Roster, want: Want) -> list[Holder]:
+def _candidates(world: World, quotas: QuotaState, roster: Roster, want: Want) -> dict[int, Waiting]:
+    """By queue: the preemptor's own, and all of its tree that borrow what is short."""
     tree, own = quotas.tree, want.node
     policy = world.queues[tree.names[own]].preemption
-    found: list[Holder] = []
+    found: dict[int, Waiting] = {}
+
+    def add(node: int, rule: PreemptionPolicy) -> None:
+        holders = roster.in_turn((node,), lambda h: may_take(rule, want.pending, h) and h.uses(want.short))
+        waiting = Waiting(holders)
+        if waiting.head is not None:
+            found[node] = waiting
+
     if policy.within is not PreemptionPolicy.NEVER:
-        found += [h for h in roster.of(own) if may_take(policy.within, want.pending, h) and h.uses(want.short)]
+        add(own, policy.within)
     if tree.parent[own] < 0 or policy.reclaim is PreemptionPolicy.NEVER:
         return found
     for node in range(tree.cohorts, len(tree.names)):
@@ -130,16 +152,15 @@ def _candidates(world: World, quotas: QuotaState, roster: Roster, want: Want) ->
             continue
         used, nominal = quotas.usage[node], tree.nominal[node]
         if any(used[c] > nominal[c] for c in want.short):
-            found += [h for h in roster.of(node) if may_take(policy.reclaim, want.pending, h) and h.uses(want.short)]
+            add(node, policy.reclaim)
     return found
 
 
 class _Search:
     """The request is in use while it runs, so that shares include it."""
 
-    def __init__(self, state: State, roster: Roster, want: Want) -> None:
+    def __init__(self, state: State, want: Want) -> None:
         self._quotas = state.quotas
-        self._roster = roster
         self._want = want
         self._trial = Trial(state, want)
         self._quotas.add(want.node, want.need)
@@ -147,12 +168,12 @@ class _Search:
         used, nominal = self._quotas.usage[want.node], self._quotas.tree.nominal[want.node]
         self._entitled = all(used[c] <= nominal[c] for c in want.short)
 
-    def first(self, holders: list[Holder], rule: Callable[[Rank, Rank, Rank], bool]) -> tuple[bool, list[Holder]]:
+    def first(self, waiting: dict[int, Waiting], rule: Rule) -> tuple[bool, list[Holder]]:
         """By the first strategy. Whoever passed it leaves; the others are left for the second one.
 
         A preemptor that stays within its nominal quota takes from borrowers whatever the shares.
         """
-        targets = Targets(self._quotas, self._want.node, self._roster, self._shares, holders)
+        targets = Targets(self._quotas, self._want.node, self._shares, waiting)
         retry: list[Holder] = []
         for node in targets:
             if node == self._want.node:
@@ -165,9 +186,7 @@ class _Search:
                 return True, []
         return False, retry
 
-    def _by_rule(
-        self, targets: Targets, node: int, rule: Callable[[Rank, Rank, Rank], bool], retry: list[Holder]
-    ) -> bool:
+    def _by_rule(self, targets: Targets, node: int, rule: Rule, retry: list[Holder]) -> bool:
         """Take the queue's first candidate that passes; ``True`` if the workload fits then."""
         mine, its = self._sides(node)
         my_share, before = self._shares.of(mine), self._shares.of(its)
@@ -181,7 +200,11 @@ class _Search:
 
     def second(self, holders: list[Holder]) -> bool:
         """By the share that the other side has now; at most one of each queue."""
-        targets = Targets(self._quotas, self._want.node, self._roster, self._shares, holders)
+        by_queue: dict[int, list[Holder]] = {}
+        for holder in holders:
+            by_queue.setdefault(holder.node, []).append(holder)
+        waiting = {node: Waiting(iter(listed)) for node, listed in by_queue.items()}
+        targets = Targets(self._quotas, self._want.node, self._shares, waiting)
         for node in targets:
             mine, its = self._sides(node)
             holder = targets.pop(node)

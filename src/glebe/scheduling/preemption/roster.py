@@ -6,8 +6,10 @@ out always is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import heapq
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 from glebe.scheduling.model import GPU, Admitted, Pending
 from glebe.scheduling.policies import PreemptionPolicy
@@ -15,24 +17,23 @@ from glebe.scheduling.quota import Cell
 from glebe.scheduling.turns import Turns
 from glebe.scheduling.world import Holding, World
 
-Rank = tuple[bool, bool, int, float, float, str]
+Place = tuple[bool, int, float, float, str]
+Accepts = Callable[["Holder"], bool]
 REMEMBERED = 3600.0  # seconds for which nobody preempts those for whom it had to leave
 
 
 @dataclass(slots=True, eq=False)
 class Holder:
-    """A workload that holds quota. ``lost`` are the GPU-seconds of work that end with it."""
+    """A workload that holds quota. ``place``: who goes first among those of one queue."""
 
     key: str
     node: int  # its queue in the quota tree
     holding: Holding
     priority: int
     queued_at: float
-    reserved_at: float
-    uid: str
     evicted: bool
-    lost: float
     local_queue: str
+    place: Place
 
     def uses(self, cells: frozenset[Cell]) -> bool:
         """Does it hold anything of one of ``cells``?"""
@@ -47,12 +48,14 @@ class Roster:
         self.now = now
         self._holdings = holdings
         self._absent: frozenset[str] = frozenset()
+        self._leaving: Container[str] = ()
         self._by_queue: dict[str, list[Admitted]] = {}
         for a in admitted:
             self._by_queue.setdefault(a.queue, []).append(a)
         self._holders: dict[int, list[Holder]] = {}
         self._known: dict[str, Holder] = {}  # by key, as far as queues were listed
         self._added: tuple[Holder, ...] = ()
+        self._by_turns: dict[int, list[Holder]] = {}
         self._lineage: dict[str, tuple[tuple[str, float], ...]] | None = None
         self.turns = Turns(world.snapshot.afs)
         self._least_lost = world.snapshot.least_lost
@@ -61,6 +64,12 @@ class Roster:
         """The same roster without some of its holders."""
         other = self._twin()
         other._absent = self._absent | frozenset(keys)
+        return other
+
+    def beside(self, leaving: Container[str]) -> Roster:
+        """The same roster without those whose keys are in ``leaving``, which may grow."""
+        other = self._twin()
+        other._leaving = leaving
         return other
 
     def with_holder(self, holder: Holder) -> Roster:
@@ -75,6 +84,7 @@ class Roster:
         other._by_queue, other._holders, other._known = self._by_queue, self._holders, self._known
         other.turns, other._least_lost = self.turns, self._least_lost
         other._absent, other._added, other._lineage = self._absent, self._added, self._lineage
+        other._leaving, other._by_turns = self._leaving, self._by_turns
         return other
 
     def holding(self, key: str) -> Holding:
@@ -84,39 +94,80 @@ class Roster:
         """One of those whom ``of`` has listed."""
         return self._known[key]
 
-    def of(self, node: int) -> list[Holder]:
-        """Who holds quota of this queue and may be preempted at all, in no order that means anything."""
+    def of(self, node: int) -> Iterator[Holder]:
+        """Who holds quota of this queue and may be preempted at all, in the order of their places."""
+        return self._present(self._listed(node), node)
+
+    def _listed(self, node: int) -> list[Holder]:
         known = self._holders.get(node)
         if known is None:
             known = self._holders[node] = self._read(node)
             self._known.update((h.key, h) for h in known)
-        if not self._absent and not self._added:
-            return known
-        return [*(h for h in known if h.key not in self._absent), *(h for h in self._added if h.node == node)]
+        return known
+
+    def _present(self, holders: list[Holder], node: int) -> Iterator[Holder]:
+        added = [h for h in self._added if h.node == node]
+        listed = heapq.merge(holders, added, key=_place) if added else iter(holders)
+        absent, leaving = self._absent, self._leaving
+        if not absent and not leaving:
+            return listed
+        return (h for h in listed if h.key not in absent and h.key not in leaving)
+
+    def in_turn(self, nodes: Iterable[int], accepts: Accepts) -> Iterator[Holder]:
+        """Whom ``accepts`` takes of several queues, in the order in which they are tried: no more is looked at than
+        is asked for.
+
+        Among those of one queue with admission fair sharing, local queues that used more come first: they share the
+        places that these holders have in the order without it.
+        """
+        sources = [filter(accepts, self.of(node)) for node in nodes]
+        merged = sources[0] if len(sources) == 1 else heapq.merge(*sources, key=_place)
+        if self.world.snapshot.afs is None:
+            return merged
+        return self._with_turns(merged, accepts)
+
+    def _with_turns(self, merged: Iterator[Holder], accepts: Accepts) -> Iterator[Holder]:
+        by_node: dict[int, Iterator[Holder]] = {}
+        for holder in merged:
+            node = holder.node
+            if not self.world.queues[self.world.tree.names[node]].afs:
+                yield holder
+                continue
+            if node not in by_node:
+                by_node[node] = filter(accepts, self._present(self._turned(node), node))
+            yield next(by_node[node])
+
+    def _turned(self, node: int) -> list[Holder]:
+        known = self._by_turns.get(node)
+        if known is None:
+            turns = self.turns
+            known = self._by_turns[node] = sorted(
+                self._listed(node), key=lambda h: (h.place[0], -turns.use(h.local_queue), h.place)
+            )
+        return known
 
     def _read(self, node: int) -> list[Holder]:
         name = self.world.tree.names[node]
         shield = self.world.queues[name].min_run_time
-        return [
+        found = [
             self._holder(node, a)
             for a in self._by_queue.get(name, ())
             if a.evicted or (a.preemptible and (not shield or self.now >= a.started_at + shield))
         ]
+        found.sort(key=_place)
+        return found
 
     def _holder(self, node: int, a: Admitted) -> Holder:
-        gpus = sum(s.usage.get(GPU, 0) for s in a.assignments)
         return Holder(
-            key=a.key,
-            node=node,
-            holding=self._holdings[a.key],
-            priority=a.priority,
-            queued_at=a.queued_at,
-            reserved_at=a.reserved_at,
-            uid=a.uid or a.key,
-            evicted=a.evicted,
-            lost=gpus * max(0.0, self.now - a.started_at) if gpus else 0.0,
-            local_queue=a.local_queue,
+            a.key, node, self._holdings[a.key], a.priority, a.queued_at, a.evicted, a.local_queue, self._place(a)
         )
+
+    def _place(self, a: Admitted) -> Place:
+        """Who goes first: on its way out; low priority; newest; fewest lost GPU-seconds."""
+        gpus = sum(s.usage.get(GPU, 0) for s in a.assignments)
+        lost = gpus * max(0.0, self.now - a.started_at) if gpus else 0.0
+        first, second = (lost, -a.reserved_at) if self._least_lost else (-a.reserved_at, lost)
+        return (not a.evicted, a.priority, first, second, a.uid or a.key)
 
     def preemptors_of(self, pending: Pending) -> list[str]:
         """Keys of holders for whom the workload had to leave lately, or for whom those had to leave, and so on.
@@ -150,29 +201,8 @@ class Roster:
         )
         return min((end for end in ends if end > self.now), default=None)
 
-    def rank(self, holder: Holder, own: int) -> Rank:
-        """Who goes first: on its way out; of other queues; low priority; newest; fewest lost GPU-seconds."""
-        newest, least = -holder.reserved_at, holder.lost
-        first, second = (least, newest) if self._least_lost else (newest, least)
-        return (not holder.evicted, holder.node == own, holder.priority, first, second, holder.uid)
 
-    def in_order(self, holders: list[Holder], own: int) -> list[Holder]:
-        """``holders`` as they are tried for a preemptor of queue ``own``.
-
-        Among those of one queue with admission fair sharing, local queues that used more come first: they share the
-        places that these holders have in the order without it.
-        """
-        ordered = sorted(holders, key=lambda h: self.rank(h, own))
-        if self.world.snapshot.afs is None:
-            return ordered
-        for node in dict.fromkeys(h.node for h in ordered):
-            if not self.world.queues[self.world.tree.names[node]].afs:
-                continue
-            places = [i for i, h in enumerate(ordered) if h.node == node]
-            mine = sorted((ordered[i] for i in places), key=lambda h: (not h.evicted, -self.turns.use(h.local_queue)))
-            for i, holder in zip(places, mine, strict=True):
-                ordered[i] = holder
-        return ordered
+_place = attrgetter("place")
 
 
 def may_take(policy: PreemptionPolicy, pending: Pending, holder: Holder) -> bool:
