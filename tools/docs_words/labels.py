@@ -42,6 +42,12 @@ JOB_LABELS: tuple[Row, ...] = (
     ),
     (
         "annotation",
+        labels.POD_SET_GROUP,
+        "pod template",
+        "Of two pod sets with the same name here, one is a single pod, the leader: they get the same flavors and domain.",
+    ),
+    (
+        "annotation",
         "glebe.dev/user",
         "pod",
         "Whom the ledger names as user, where `glebe.dev/submitted-by` is missing.",

@@ -7,6 +7,11 @@ from docs_words.rows import Row
 #: (where, reason, meaning)
 PODS: tuple[Row, ...] = (
     ("PodScheduled", "SchedulingGated", "Its gang is not released yet."),
+    (
+        "TerminatedByKueue",
+        "UnschedulableOnAssignedNode",
+        "A plain pod whose node failed and was replaced in its workload: it is Failed, another may take over.",
+    ),
     ("PodScheduled", "Unschedulable", "No node has room for it; the message counts why."),
     ("Initialized, Ready, ContainersReady", "PodCompleted", "All containers succeeded."),
     ("Ready, ContainersReady", "PodFailed", "It failed."),

@@ -34,6 +34,11 @@ DECISIONS: dict[Reason, tuple[str, str, str]] = {
         "The nodes, or one domain of the topology that it requires, are too small for it even when they are empty.",
         "Ask for less, prefer the topology instead of requiring it, or add nodes.",
     ),
+    Reason.NODE_FAILURES: (
+        "-",
+        "A node of it failed while it ran, and no other one can take over its pods: it is evicted, and waits again.",
+        "-",
+    ),
     Reason.BEHIND_HEAD: (
         "waits",
         "An older workload of a StrictFIFO queue goes first.",
@@ -77,7 +82,7 @@ WORKLOAD: tuple[Row, ...] = (
         "Evicted",
         "True",
         "NodeFailures",
-        "A node of it is gone, not ready for long or shut to one of its pods; it starts anew.",
+        "No other node can take over from a failed one, or too many failed at once; it starts anew as a whole.",
     ),
     ("Evicted", "False", "QuotaReserved", "It was evicted once and has been admitted again."),
     ("DeactivationTarget", "True", "MaximumExecutionTimeExceeded", "Its time is over: `spec.active` becomes false."),
