@@ -7,14 +7,17 @@ at least its rank for whom nobody could be found is not asked at all.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from glebe.scheduling.assign import Mode
 from glebe.scheduling.model import Pending, PreemptionPolicy
 from glebe.scheduling.nominations import Nomination, Nominator
 from glebe.scheduling.order import Group, Line, preempts
-from glebe.scheduling.placement import possible
+from glebe.scheduling.placement import nominate, possible
 from glebe.scheduling.quota import QuotaState
-from glebe.scheduling.world import Plan, State
+from glebe.scheduling.world import Holding, Plan, State
 
+PATIENCE = 2  # searches of a line that may fail before it is checked first whether the next can succeed at all
 Vector = tuple[float, ...]
 Found = tuple[Group, Nomination]
 
@@ -31,6 +34,8 @@ class Thorough:
         self._done: set[int] = set()  # lines in which everybody has been asked
         self._lowest: dict[int, int | None] = {}  # by queue: the lowest priority of its holders
         self._borrowers: dict[int, set[int]] = {}  # by root
+        self._failures: dict[int, int] = {}  # by line: searches for victims that found nobody
+        self._bests: dict[tuple[int, int], State] = {}  # by queue and priority
 
     def begin(self, nominator: Nominator | None = None) -> None:
         """A new run, after something was freed or somebody was admitted elsewhere."""
@@ -38,6 +43,8 @@ class Thorough:
             self._nominator = nominator
         for memory in (self._asked, self._refused, self._done, self._lowest, self._borrowers):
             memory.clear()
+        self._failures.clear()
+        self._bests.clear()
 
     def head(self, line: Line, before: tuple[float, int] | None) -> Found | None:
         """The line's first who preempts or is let in by the full search, ahead of place ``before``."""
@@ -72,15 +79,47 @@ class Thorough:
             return None
         kind, vector = _measure(group.plan, pending)
         comparable = not group.careful and not group.plan.fair
-        if comparable and any(all(a <= b for a, b in zip(v, vector, strict=True)) for v in self._refused.get(kind, ())):
+        if comparable and any(harder(known, vector) for known in self._refused.get(kind, ())):
+            return None
+        if (
+            not group.careful
+            and self._failures.get(id(line), 0) >= PATIENCE
+            and not self._at_best(line, pending, group.plan)
+        ):
             return None
         found = self._nominator.nominate(pending, group.plan, self._state)
         if (found.mode is Mode.FIT and group.careful) or (found.victims and found.mode is Mode.PREEMPT):
             return found
-        if comparable and found.mode is not Mode.FIT:
-            least = [v for v in self._refused.get(kind, ()) if not all(b <= a for a, b in zip(v, vector, strict=True))]
-            self._refused[kind] = [*least, vector]
+        if not group.careful and found.mode is not Mode.FIT:
+            self._failures[id(line)] = self._failures.get(id(line), 0) + 1
+            if comparable:
+                known = self._refused.get(kind, ())
+                least = [v for v in known if not harder(vector, v)]
+                self._refused[kind] = [*least, vector]
         return None
+
+    def _at_best(self, line: Line, pending: Pending, plan: Plan) -> bool:
+        """Would it fit if everybody left whom it could preempt by any rule?"""
+        key = line.node, pending.priority
+        best = self._bests.get(key)
+        if best is None:
+            best = self._bests[key] = self._state.copy()
+            for holding in self._reachable(line, pending.priority):
+                best.release(holding)
+        return nominate(plan, best, self._nominator.world) is not None
+
+    def _reachable(self, line: Line, priority: int) -> Iterator[Holding]:
+        """What those hold who are not out of reach by their priority."""
+        tree, roster, policy = self._state.quotas.tree, self._nominator.roster, line.queue.preemption
+        for node in range(tree.cohorts, len(tree.names)):
+            if tree.top[node] != line.root:
+                continue
+            rule = policy.within if node == line.node else policy.reclaim
+            if rule is PreemptionPolicy.NEVER:
+                continue
+            for holder in roster.of(node):
+                if rule is PreemptionPolicy.ANY or holder.priority <= priority:
+                    yield holder.holding
 
     def _may(self, line: Line, pending: Pending) -> bool:
         """Is there anybody at all whom it might preempt?"""
@@ -97,6 +136,11 @@ class Thorough:
         if line.root not in self._borrowers:
             self._borrowers[line.root] = borrowers(self._state.quotas, line.root)
         return bool(self._borrowers[line.root] - {node})
+
+
+def harder(known: Vector, vector: Vector) -> bool:
+    """Is ``vector`` no easier to get than ``known``?"""
+    return all(a <= b for a, b in zip(known, vector, strict=True))
 
 
 def borrowers(quotas: QuotaState, root: int) -> set[int]:
