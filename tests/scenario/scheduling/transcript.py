@@ -5,18 +5,22 @@ Lines that begin with ``>`` (decisions) and ``~`` (forecasts) are what the core 
     nodes 2 blocks 2 racks 4 hosts 8 gpus [pool POOL]    hosts b1-r1-h1 ... (pool "gpu"), or POOL-b1-r1-h1 ...
     flavor NAME pool POOL [taint KEY=VALUE]
     cohort NAME [in PARENT] [FLAVOR=QUOTA ...]           QUOTA: nominal[:borrowingLimit[:lendingLimit]], - is no limit
-    queue NAME [in COHORT] [strict] FLAVOR=QUOTA ...
+    queue NAME [in COHORT] [strict] FLAVOR=QUOTA ...     also: within|reclaim|borrow POLICY, weight N, protected TIME
+    fair                                                 quota is shared fairly
     at HH:MM                                             what follows happens then
     job NAME in QUEUE PODSxGPUS [required|preferred LEVEL] [priority N] [pool POOL] for P50[..P90] [really TIME]
     ends JOB / down NODE / up NODE / stop QUEUE
 
-After each ``at`` block one decision is taken; what is admitted starts.
+After each ``at`` block one decision is taken; what is admitted starts, what is preempted is gone at the next ``at`` and
+waits again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import groupby
+from typing import Any
 
 from glebe.scheduling import decide, forecast
 from glebe.scheduling.model import (
@@ -24,13 +28,18 @@ from glebe.scheduling.model import (
     Admitted,
     ClusterQueue,
     Cohort,
+    Decision,
+    FairSharing,
     Flavor,
     FlavorQuotas,
     Node,
     Outcome,
     Pending,
     PodSet,
+    Preemption,
+    PreemptionPolicy,
     Quota,
+    Reason,
     ResourceGroup,
     RunTime,
     Snapshot,
@@ -53,6 +62,7 @@ class Transcript:
     snapshot: Snapshot = field(default_factory=lambda: Snapshot(topologies=(TOPOLOGY,)))
     now: float = 0.0
     lengths: dict[str, float] = field(default_factory=dict)  # of jobs that do not run for exactly their P50
+    asked: dict[str, Pending] = field(default_factory=dict)
     output: list[str] = field(default_factory=list)
 
     def play(self, text: str) -> str:
@@ -81,9 +91,11 @@ class Transcript:
         return "\n".join(self.output).rstrip() + "\n"
 
     def _finish(self) -> None:
-        """What has run its time has ended: its P50, unless ``really`` says otherwise."""
+        """What has run its time has ended: its P50, unless ``really`` says otherwise. Victims wait again."""
         left = [a for a in self.snapshot.admitted if a.started_at + self.lengths.get(a.key, a.run_time.p50) > self.now]
-        self.snapshot = replace(self.snapshot, admitted=tuple(left))
+        again = tuple(replace(self.asked[a.key], preempted_by=a.preempted_by) for a in left if a.evicted)
+        staying = tuple(a for a in left if not a.evicted)
+        self.snapshot = replace(self.snapshot, admitted=staying, pending=(*self.snapshot.pending, *again))
 
     def _settle(self) -> None:
         predicted = forecast(self.snapshot, self.now)
@@ -92,13 +104,15 @@ class Transcript:
         for d in decide(self.snapshot, self.now):
             if d.outcome is Outcome.ADMIT:
                 p = waiting.pop(d.key)
-                started.append(Admitted(p.key, p.queue, p.priority, self.now, p.pod_sets, d.assignments, p.run_time))
+                started.append(_started(p, d, self.now))
                 self.output.append(f"  > {d.key} starts{_where(d.assignments[0].nodes)}")
             else:
                 word = "waits" if d.outcome is Outcome.WAIT else "never starts"
                 self.output.append(f"  > {d.key} {word}: {d.reason}: {d.message}")
                 if d.remedy:
                     self.output.append(f"  >     to help: {d.remedy}")
+                self._preempt(d)
+                waiting[d.key] = replace(waiting[d.key], preempting=d.reason is Reason.WAITING_FOR_PREEMPTED)
         for f in predicted:
             if f.decision.outcome is Outcome.WAIT:
                 blocked = f", after {', '.join(f.blockers)}" if f.blockers else ""
@@ -108,6 +122,17 @@ class Transcript:
                 )
         admitted = (*self.snapshot.admitted, *started)
         self.snapshot = replace(self.snapshot, pending=tuple(waiting.values()), admitted=admitted)
+
+    def _preempt(self, d: Decision) -> None:
+        leaving = {v.key: v for v in d.victims}
+        if leaving:
+            told = ", ".join(f"{v.key} ({v.reason})" for v in d.victims)
+            self.output.append(f"  > {d.key} preempts {told}")
+        admitted = tuple(
+            replace(a, evicted=True, preempted_by=((d.key, self.now),)) if a.key in leaving else a
+            for a in self.snapshot.admitted
+        )
+        self.snapshot = replace(self.snapshot, admitted=admitted)
 
     def _input(self, verb: str, words: list[str]) -> None:
         s = self.snapshot
@@ -120,10 +145,13 @@ class Transcript:
             s = replace(s, cohorts=(*s.cohorts, Cohort(words[0], _after(words, "in") or None, _groups(words))))
         elif verb == "queue":
             strategy = Strategy.STRICT_FIFO if "strict" in words else Strategy.BEST_EFFORT_FIFO
-            queue = ClusterQueue(words[0], _groups(words), _after(words, "in") or None, strategy)
+            queue = ClusterQueue(words[0], _groups(words), _after(words, "in") or None, strategy, **_sharing(words))
             s = replace(s, queues=(*s.queues, queue))
+        elif verb == "fair":
+            s = replace(s, fair_sharing=FairSharing())
         elif verb == "job":
-            s = replace(s, pending=(*s.pending, _job(words, self.now, len(s.pending))))
+            job = self.asked[words[0]] = _job(words, self.now, len(s.pending))
+            s = replace(s, pending=(*s.pending, job))
             if "really" in words:
                 self.lengths[words[0]] = _seconds(_after(words, "really"))
         elif verb == "ends":
@@ -139,6 +167,31 @@ class Transcript:
 
 def _after(words: list[str], word: str) -> str:
     return words[words.index(word) + 1] if word in words else ""
+
+
+def _sharing(words: list[str]) -> dict[str, Any]:
+    """What a queue says of preemption and shares."""
+    within, reclaim, borrow = (PreemptionPolicy(_after(words, w) or "Never") for w in ("within", "reclaim", "borrow"))
+    return {
+        "preemption": Preemption(within, reclaim, borrow),
+        "weight": Fraction(_after(words, "weight") or 1),
+        "min_run_time": _seconds(_after(words, "protected") or "0s"),
+    }
+
+
+def _started(p: Pending, d: Decision, now: float) -> Admitted:
+    return Admitted(
+        p.key,
+        p.queue,
+        p.priority,
+        now,
+        p.pod_sets,
+        d.assignments,
+        p.run_time,
+        queued_at=p.queued_at,
+        reserved_at=now,
+        preempted_by=p.preempted_by,
+    )
 
 
 def _nodes(words: list[str]) -> list[Node]:
