@@ -1,150 +1,134 @@
 """Admission on a Kubernetes that is not embedded: the rules of :mod:`.jobadmission` as admission policies in CEL.
 
-Two MutatingAdmissionPolicies: one for jobs that name a queue, one that sends the others to the LocalQueue ``default``
-of their namespace where there is one. A ValidatingAdmissionPolicy refuses what must not be meant.
+Two MutatingAdmissionPolicies for each group of kinds with one switch: one for jobs that name a queue, one that sends
+the others to the LocalQueue ``default`` of their namespace where there is one. A ValidatingAdmissionPolicy refuses what
+must not be meant. Those for pods and for kinds that are held by their pods are in :mod:`.podpolicy`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
 
 from glebe.kube.objects import Object
-from glebe.kube.resources import LOCAL_QUEUES, Resource
-from glebe.queueing import labels
+from glebe.kube.resources import LOCAL_QUEUES
+from glebe.queueing import labels, podpolicy
 from glebe.queueing.integrations import Integration, switched
-
-GROUP = "admissionregistration.k8s.io"
-#: Served by Kubernetes 1.36 and later; ``v1beta1`` has the same fields and is served by 1.34 and 1.35.
-VERSIONS = ("v1", "v1beta1")
-
-
-def mutating_policies(version: str = "v1") -> Resource:
-    return Resource(GROUP, version, "mutatingadmissionpolicies", "MutatingAdmissionPolicy", namespaced=False)
-
-
-def mutating_bindings(version: str = "v1") -> Resource:
-    return Resource(
-        GROUP, version, "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", namespaced=False
-    )
-
-
-VALIDATING_POLICIES = Resource(
-    GROUP, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False
+from glebe.queueing.policyparts import (
+    GROUP,
+    VALIDATING_BINDINGS,
+    VALIDATING_POLICIES,
+    VERSIONS,
+    add,
+    binding,
+    gated,
+    key,
+    labelled,
+    match,
+    mutating,
+    mutating_bindings,
+    mutating_policies,
+    not_a_part,
+    unless,
 )
-VALIDATING_BINDINGS = Resource(
-    GROUP, "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", namespaced=False
-)
+
+__all__ = [
+    "GROUP",
+    "VALIDATING_BINDINGS",
+    "VALIDATING_POLICIES",
+    "VERSIONS",
+    "mutating_bindings",
+    "mutating_policies",
+    "objects",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Kinds whose switch stands at the same place: one policy serves them all."""
+
+    name: str
+    kinds: tuple[Integration, ...]
+
+    @property
+    def first(self) -> Integration:
+        return self.kinds[0]
+
+    @property
+    def rules(self) -> list[tuple[str, str, str]]:
+        """(group, version, plural)."""
+        return [(k.resource.group, k.resource.version, k.resource.plural) for k in self.kinds]
+
+
+def groups(kinds: Iterable[Integration] | None = None) -> list[Group]:
+    """The kinds with a switch, by its place; those whose pods are gated from birth alone."""
+    found: dict[str, list[Integration]] = {}
+    for kind in switched() if kinds is None else kinds:
+        name = kind.resource.plural if kind.gated else "-".join(kind.suspend).lower()
+        found.setdefault(name, []).append(kind)
+    return [Group(name, tuple(members)) for name, members in found.items()]
 
 
 def objects(version: str = "v1") -> list[Object]:
     """All policies and bindings; ``version`` is that of the mutating ones."""
     out: list[Object] = []
-    for integration in switched():
-        kind = integration.resource.plural
-        named = f"object.metadata.?labels['{labels.QUEUE_NAME}'].orValue('') != ''"
-        out.append(_policy(version, f"glebe-queue-{kind}", integration, named, suspend_and_gate(integration)))
-        out.append(_binding(version, f"glebe-queue-{kind}", {}))
-        default = _policy(
-            version,
-            f"glebe-default-queue-{kind}",
-            integration,
-            named.replace("!=", "=="),
-            f"{default_queue()} + {suspend_and_gate(integration, 'params.metadata.name')}",
-        )
-        default["spec"]["paramKind"] = {"apiVersion": LOCAL_QUEUES.api_version, "kind": LOCAL_QUEUES.kind}
-        out.append(default)
-        param = {"paramRef": {"name": labels.DEFAULT_QUEUE, "parameterNotFoundAction": "Allow"}}
-        out.append(_binding(version, f"glebe-default-queue-{kind}", param))
-        out.extend(_validation(integration, named))
+    for group in groups():
+        out.extend(of_group(group, version))
+    out.extend(podpolicy.objects(version))
+    return out
+
+
+def of_group(group: Group, version: str = "v1") -> list[Object]:
+    """Those of one group of kinds."""
+    named = f"object.metadata.?labels['{labels.QUEUE_NAME}'].orValue('') != ''"
+    name, rules = f"glebe-queue-{group.name}", group.rules
+    when = {"queue": named, "part": not_a_part()}
+    out = [mutating(version, name, rules, ("CREATE",), when, [suspend_and_gate(group.first)])]
+    out.append(binding(version, name, {}))
+    unnamed = {**when, "queue": named.replace("!=", "==")}
+    patch = f"{default_queue()} + {suspend_and_gate(group.first, 'params.metadata.name')}"
+    default = mutating(version, f"glebe-default-queue-{group.name}", rules, ("CREATE",), unnamed, [patch])
+    default["spec"]["paramKind"] = {"apiVersion": LOCAL_QUEUES.api_version, "kind": LOCAL_QUEUES.kind}
+    out.append(default)
+    param = {"paramRef": {"name": labels.DEFAULT_QUEUE, "parameterNotFoundAction": "Allow"}}
+    out.append(binding(version, f"glebe-default-queue-{group.name}", param))
+    out.extend(_validation(group, named))
     return out
 
 
 def suspend_and_gate(integration: Integration, queue: str = "") -> str:
     """CEL for the JSON patch that suspends a job and gates its pods; ``queue`` is CEL for the queue's name."""
     queue = queue or f'object.metadata.labels["{labels.QUEUE_NAME}"]'
-    parts = [f'[JSONPatch{{op: "add", path: "/{"/".join(integration.suspend)}", value: true}}]']
+    parts = []
+    for depth in range(2, len(integration.suspend)):
+        parent = integration.suspend[:depth]
+        parts.append(unless(f"has(object.{'.'.join(parent)})", add(f'"/{"/".join(parent)}"', "{}")))
+    parts.append(f'[JSONPatch{{op: "add", path: "/{"/".join(integration.suspend)}", value: true}}]')
     for source in integration.pod_sets if integration.gated else ():
         template, path = "object." + ".".join(source.template), "/" + "/".join(source.template)
+        parts.extend(labelled(template, path, ((labels.POD_SET, f'"{source.name}"'), (labels.LOCAL_QUEUE, queue))))
         meta = f"{template}.metadata"
-        parts.append(_unless(f"has({meta})", _add(f'"{path}/metadata"', "{}")))
-        parts.append(_unless(f"has({meta}) && has({meta}.labels)", _add(f'"{path}/metadata/labels"', "{}")))
-        for key, value in ((labels.POD_SET, f'"{source.name}"'), (labels.LOCAL_QUEUE, queue)):
-            parts.append(f"[{_add(_key(f'{path}/metadata/labels/', key), value)}]")
-        parts.append(_unless(f"has({meta}) && has({meta}.annotations)", _add(f'"{path}/metadata/annotations"', "{}")))
-        by = _add(_key(f"{path}/metadata/annotations/", labels.SUBMITTED_BY), "request.userInfo.username")
-        parts.append(_unless(f'{template}.?metadata.?annotations["{labels.SUBMITTED_BY}"].orValue("") != ""', by))
-        gates, at = f"{template}.spec.schedulingGates", f"{path}/spec/schedulingGates"
-        first = _add(f'"{at}"', f'[{{"name": "{labels.GATE}"}}]')
-        more = _add(f'"{at}/-"', f'{{"name": "{labels.GATE}"}}')
-        has = f'{gates}.exists(g, g.name == "{labels.GATE}")'
-        parts.append(f"(!has({gates}) ? [{first}] : ({has} ? [] : [{more}]))")
+        parts.append(unless(f"has({meta}) && has({meta}.annotations)", add(f'"{path}/metadata/annotations"', "{}")))
+        by = add(key(f"{path}/metadata/annotations/", labels.SUBMITTED_BY), "request.userInfo.username")
+        parts.append(unless(f'{template}.?metadata.?annotations["{labels.SUBMITTED_BY}"].orValue("") != ""', by))
+        parts.append(gated(f"{template}.spec", f"{path}/spec", (labels.GATE,)))
     return "\n+ ".join(parts)
 
 
 def default_queue() -> str:
     """CEL for the JSON patch that names the queue of a job that names none."""
-    add = _add(_key("/metadata/labels/", labels.QUEUE_NAME), "params.metadata.name")
-    return _unless("has(object.metadata.labels)", _add('"/metadata/labels"', "{}")) + f"\n+ [{add}]"
+    name = add(key("/metadata/labels/", labels.QUEUE_NAME), "params.metadata.name")
+    return unless("has(object.metadata.labels)", add('"/metadata/labels"', "{}")) + f"\n+ [{name}]"
 
 
-def _key(path: str, key: str) -> str:
-    return f'"{path}" + jsonpatch.escapeKey("{key}")'
-
-
-def _add(path: str, value: str) -> str:
-    return f'JSONPatch{{op: "add", path: {path}, value: {value}}}'
-
-
-def _unless(condition: str, operation: str) -> str:
-    return f"({condition} ? [] : [{operation}])"
-
-
-def _match(integration: Integration, operations: Iterable[str]) -> dict[str, Any]:
-    resource = integration.resource
-    rule = {
-        "apiGroups": [resource.group],
-        "apiVersions": [resource.version],
-        "operations": list(operations),
-        "resources": [resource.plural],
-    }
-    return {"resourceRules": [rule]}
-
-
-def _policy(version: str, name: str, integration: Integration, when: str, patch: str) -> Object:
-    resource = mutating_policies(version)
-    return {
-        "apiVersion": resource.api_version,
-        "kind": resource.kind,
-        "metadata": {"name": name},
-        "spec": {
-            "failurePolicy": "Fail",
-            "reinvocationPolicy": "IfNeeded",
-            "matchConstraints": _match(integration, ("CREATE",)),
-            "matchConditions": [{"name": "queue", "expression": when}],
-            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
-        },
-    }
-
-
-def _binding(version: str, name: str, more: dict[str, Any]) -> Object:
-    resource = mutating_bindings(version)
-    return {
-        "apiVersion": resource.api_version,
-        "kind": resource.kind,
-        "metadata": {"name": name},
-        "spec": {"policyName": name, **more},
-    }
-
-
-def _validation(integration: Integration, named: str) -> list[Object]:
+def _validation(group: Group, named: str) -> list[Object]:
     """Refusals that need nothing but the job itself.
 
     CEL cannot look up whether a class exists: on such a cluster the job waits, and its Workload and events say why.
     """
-    name = f"glebe-queue-{integration.resource.plural}"
+    name = f"glebe-queue-{group.name}"
     old, new = (f"{o}.metadata.?labels['{labels.QUEUE_NAME}'].orValue('')" for o in ("oldObject", "object"))
-    suspended = f"oldObject.?{'.?'.join(integration.suspend)}.orValue(false)"
+    suspended = f"oldObject.?{'.?'.join(group.first.suspend)}.orValue(false)"
     limit = f"object.metadata.?labels['{labels.MAX_EXEC_TIME}'].orValue('1')"
     rules = [
         {
@@ -162,7 +146,7 @@ def _validation(integration: Integration, named: str) -> list[Object]:
         "metadata": {"name": name},
         "spec": {
             "failurePolicy": "Fail",
-            "matchConstraints": _match(integration, ("CREATE", "UPDATE")),
+            "matchConstraints": match(group.rules, ("CREATE", "UPDATE")),
             "matchConditions": [{"name": "queue", "expression": named}],
             "validations": rules,
         },

@@ -143,15 +143,13 @@ def mark(kind: JobKind, obj: Object) -> None:
         meta = _child(template, "metadata")
         notes = _child(meta, "annotations")
         notes[labels.SUSPENDING_PARENT] = parent_word(kind)
-        if kind.held_by_pods == "set":
-            continue
         own = _child(meta, "labels")
         own[labels.QUEUE_NAME] = queue
         if name := labels_of(obj).get(labels.PRIORITY_CLASS):
             own[labels.PRIORITY_CLASS] = name
         if kind.held_by_pods == "each":
             own[labels.MANAGED] = "true"
-        else:
+        elif kind.held_by_pods == "groups":
             notes[labels.POD_GROUP_SERVING] = "true"
 
 

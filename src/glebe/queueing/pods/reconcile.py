@@ -36,7 +36,7 @@ from glebe.queueing.jobs import FAILED_TO_START, Grace, no_grace
 from glebe.queueing.notices import Notices
 from glebe.queueing.pods import gathering
 from glebe.queueing.pods.gathering import Hold
-from glebe.queueing.pods.holding import is_held
+from glebe.queueing.pods.holding import is_held, role_of
 from glebe.queueing.pods.lookup import Lookup
 from glebe.queueing.podsetinfo import CannotStart, FlavorGone, PodSetInfo, infos
 from glebe.queueing.ungate import may_run, release_patch
@@ -294,6 +294,8 @@ class PodReconciler:
         meta = pod["metadata"]
         try:
             patch = release_patch(pod, info, None, gates)
+            if labels.ROLE_HASH not in annotations_of(pod):  # what is added now must not change its role
+                patch["metadata"].setdefault("annotations", {})[labels.ROLE_HASH] = role_of(pod)
             await self._client.at(cluster_of(pod)).patch(r.PODS, meta["name"], patch, meta["namespace"])
         except Exception as error:
             if not is_not_found(error) and not is_conflict(error):
