@@ -160,7 +160,18 @@ def unreserve(workload: Object, reason: str, message: str, now: float) -> Object
 
 def settled_off(workload: Object, now: float) -> Object:
     """It is switched off and does not run: it has no place in a line, and its retries are forgotten."""
-    off = transitions.deactivate(workload, now)
+    target = get_condition(workload, labels.DEACTIVATION_TARGET)
+    off = transitions.deactivate(workload, now, target["message"] if target is not None else "")
     off["status"].pop("requeueState", None)
     off["status"]["conditions"] = [c for c in off["status"]["conditions"] if c["type"] != labels.DEACTIVATION_TARGET]
     return off
+
+
+def is_settled_off(workload: Object) -> bool:
+    """Whether :func:`settled_off` has nothing to do."""
+    if get_condition(workload, labels.DEACTIVATION_TARGET) is not None or read(workload, ("status", "requeueState")):
+        return False
+    reserved, evicted = (get_condition(workload, k) or {} for k in (labels.QUOTA_RESERVED, labels.EVICTED))
+    off = evicted.get("status") == "True" and str(evicted.get("reason")).startswith(DEACTIVATED)
+    told = reserved.get("status") == "False" and (off or reserved.get("reason") == DEACTIVATED)
+    return told and not read(workload, ("status", "forecast", "position"))

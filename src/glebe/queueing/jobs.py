@@ -28,6 +28,7 @@ from glebe.kube.objects import (
     key_of,
     labels_of,
 )
+from glebe.kube.pods import has_ended
 from glebe.queueing import convert, integrations, labels, startstop, transitions
 from glebe.queueing.construct import (
     FOLLOWED,
@@ -51,6 +52,7 @@ Grace = Callable[[Object, Object, float], float]
 OWNER_INDEX = "queueing/owner"
 MISSING_INDEX = "queueing/missing-class"
 _UNREADABLE = 10.0
+_LOOK_AGAIN = 0.5
 #: Reason of a workload's end when what was admitted contradicts its job (Kueue's word).
 FAILED_TO_START = "FailedToStart"
 
@@ -234,8 +236,11 @@ class JobReconciler:
         if transitions.is_evicted(workload):
             if (left := self._grace(workload, job, now)) > 0:
                 return Result(requeue_after=left)
-            if await self._stopped(job, workload):
-                await self._client.update_status(r.WORKLOADS, transitions.release(workload, now))
+            if not await self._stopped(job, workload):
+                return None
+            if await self._pods_left(job):
+                return Result(requeue_after=_LOOK_AGAIN)
+            await self._client.update_status(r.WORKLOADS, transitions.release(workload, now))
             return None
         if not convert.is_active(workload) or not condition_is_true(workload, labels.ADMITTED):
             return None  # its eviction is on the way, or checks are not passed yet
@@ -243,6 +248,15 @@ class JobReconciler:
             return await self._start(job, workload)
         await self._report(job, workload, now)
         return None
+
+    async def _pods_left(self, job: Object) -> bool:
+        """Whether pods run that the job has not counted yet: one that was stopped as it started may have such."""
+        meta = job["metadata"]
+        if self._integration.resource != r.JOBS:
+            return False  # of other kinds, pods belong to objects of their own
+        selector = f"{labels.JOB_CONTROLLER_UID}={meta['uid']}"
+        found = await self._at(job).list(r.PODS, meta["namespace"], label_selector=selector)
+        return any(p["spec"].get("nodeName") and not has_ended(p) and not is_deleting(p) for p in found.items)
 
     async def _report(self, job: Object, workload: Object, now: float) -> None:
         """What a running job's status says of its pods: done for good, ready."""

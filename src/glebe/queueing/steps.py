@@ -103,9 +103,7 @@ def _switched_off(workload: Object, facts: Facts) -> Step:
         return Step(stopped, events=(_evicted(stopped, transitions.DEACTIVATED, target["reason"] if target else ""),))
     if convert.holds_quota(workload):
         return NOTHING
-    reserved = get_condition(workload, labels.QUOTA_RESERVED) or {}
-    known = reserved.get("status") == "False" and not read(workload, ("status", "forecast", "position"))
-    if known and not read(workload, ("status", "requeueState")):
+    if evictions.is_settled_off(workload):
         return HALT
     return Step(evictions.settled_off(workload, facts.now))
 
@@ -170,14 +168,15 @@ def _admission(workload: Object, facts: Facts) -> Step:
 
 def _check_verdicts(workload: Object, facts: Facts) -> Step:
     """A check was rejected: it is switched off. One asks for a retry: the quota is given back until then."""
-    if not convert.holds_quota(workload):
-        return NOTHING
     if rejected := checks.in_state(workload, checks.REJECTED):
         message = checks.describe(rejected, checks.REJECTED)
         event = ("Warning", "AdmissionCheckRejected", f"Deactivated due to {message}")
         target = evictions.intend_deactivation(workload, evictions.ADMISSION_CHECK, message, facts.now)
         return Step(target, events=(event,))
     if again := checks.in_state(workload, checks.RETRY):
+        if not convert.holds_quota(workload):  # it has waited: the check is judged anew
+            judged = checks.reset(checks.listed(workload), facts.now)
+            return Step(transitions.with_status(workload, facts.now, admissionChecks=judged))
         message = f"Evicted due to {checks.describe(again, checks.RETRY)}"
         stopped = evictions.evict(workload, evictions.ADMISSION_CHECK, message, facts.now)
         return Step(stopped, events=(_evicted(stopped, evictions.ADMISSION_CHECK),))

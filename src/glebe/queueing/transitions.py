@@ -153,9 +153,9 @@ def wait(workload: Object, decision: Decision, forecast: Forecast | None, now: f
     return settle(waiting, now) if condition_is_true(workload, labels.ADMITTED) else waiting
 
 
-def deactivate(workload: Object, now: float) -> Object:
+def deactivate(workload: Object, now: float, why: str = "") -> Object:
     """It waited and was switched off: it has no place in the queue any more."""
-    message = "The workload is deactivated"
+    message = f"The workload is deactivated due to {why}" if why else "The workload is deactivated"
     return with_status(workload, now, (labels.QUOTA_RESERVED, False, DEACTIVATED, message), forecast=None)
 
 

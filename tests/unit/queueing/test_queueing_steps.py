@@ -219,3 +219,29 @@ def test_finished_workloads_go_when_their_time_is_over() -> None:
     assert next_step(ended, facts(200)).halt
     assert next_step(ended, facts(200, config)).after == 3500
     assert next_step(ended, facts(3700, config)).delete
+
+
+def test_who_is_denied_before_there_is_quota_is_switched_off_all_the_same() -> None:
+    asked = queue("", {"name": "boss"})
+    listed = [{"name": "boss", "state": "Rejected", "message": "no", "lastTransitionTime": format_time(1)}]
+    workload = transitions.with_status(waiting(), 1, admissionChecks=listed)
+    target = written(next_step(workload, facts(2, queue=asked)))
+    assert next_step(target, facts(2, queue=asked)).spec == {"active": False}
+    target["spec"]["active"] = False
+    off = written(next_step(target, facts(3, queue=asked)))
+    assert reason(off, "QuotaReserved") == ("False", "Deactivated")
+    assert '"boss" (no)' in (get_condition(off, "QuotaReserved") or {})["message"]
+    assert next_step(off, facts(4, queue=asked)).halt
+
+
+def test_a_retry_before_there_is_quota_is_judged_anew_when_its_time_has_come() -> None:
+    asked = queue("", {"name": "boss"})
+    listed = [{"name": "boss", "state": "Retry", "message": "busy", "lastTransitionTime": format_time(1)}]
+    listed[0]["requeueAfterSeconds"] = 30  # type: ignore[assignment]
+    workload = transitions.with_status(waiting(), 1, admissionChecks=listed)
+    waits = written(next_step(workload, facts(2, queue=asked)))
+    assert next_step(waits, facts(2, queue=asked)).after == 29
+    again = written(next_step(waits, facts(31, queue=asked)))
+    fresh = written(next_step(again, facts(31, queue=asked)))
+    assert checks.listed(fresh)[0]["state"] == "Pending"
+    assert checks.listed(fresh)[0]["retryCount"] == 1

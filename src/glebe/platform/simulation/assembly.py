@@ -13,6 +13,7 @@ from glebe.apiserver.store.base import Entry, Key, Make
 from glebe.kube.clock import Env
 from glebe.node.fleet import parse_fleet
 from glebe.platform.embedded import Platform, PlatformConfig, WrapTransport
+from glebe.queueing import configuration
 
 #: Told of each committed write: group resource, namespace, name, bytes (``None``: removed), revision.
 OnCommit: TypeAlias = Callable[[str, str, str, bytes | None, int], None]
@@ -37,12 +38,18 @@ class ObservedStore(MemoryStore):
 
 
 def simulated_platform(
-    fleet: dict[str, Any], env: Env, folder: Path, wrap: WrapTransport, on_commit: OnCommit
+    fleet: dict[str, Any],
+    env: Env,
+    folder: Path,
+    wrap: WrapTransport,
+    on_commit: OnCommit,
+    queue_config: dict[str, Any] | None = None,
 ) -> Platform:
     """The production assembly, unchanged; only its store, clock and transports are the simulation's.
 
     The ledger is a real file in ``folder``: it must survive the crashes of its writer.
     """
     parsed = parse_fleet(orjson.dumps(fleet).decode(), "simulation")
-    config = PlatformConfig(fleet=parsed, ledger=folder / "ledger.db")
+    queue = configuration.parsed(queue_config or {})
+    config = PlatformConfig(fleet=parsed, ledger=folder / "ledger.db", queue=queue)
     return Platform(config, env, ObservedStore(on_commit), wrap_transport=wrap)

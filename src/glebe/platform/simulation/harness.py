@@ -28,7 +28,7 @@ from glebe.kube.objects import Object
 from glebe.kube.resources import JOBS, PODS, Resource
 from glebe.kube.transport import Transport
 from glebe.platform.embedded import Platform
-from glebe.platform.simulation import settled, tenants
+from glebe.platform.simulation import contest, settled, tenants
 from glebe.platform.simulation.applications import applications
 from glebe.platform.simulation.assembly import simulated_platform
 from glebe.platform.simulation.faults import FaultRates, FaultyTransport
@@ -115,7 +115,9 @@ def simulate(seed: int, rates: FaultRates | None = None) -> Report:
 async def _simulate(seed: int, rates: FaultRates, folder: Path) -> Report:
     env = Env.seeded(seed)
     run = Run(seed, _load(seed), env, Checker(env.clock.now), rates)
-    async with simulated_platform(run.load.fleet, env, folder, run.wrap, run.on_commit) as platform:
+    async with simulated_platform(
+        run.load.fleet, env, folder, run.wrap, run.on_commit, run.load.queue_config
+    ) as platform:
         await _create_all(platform.client, run.load.queues)
         for action in run.load.actions:
             await _until(action.at)
@@ -138,7 +140,7 @@ def _load(seed: int) -> Load:
         return load
     objects, actions = applications(seed, SPAN)
     together = sorted([*load.actions, *actions], key=lambda a: (a.at, a.verb, a.name))
-    return Load(load.fleet, [*load.queues, *objects], together)
+    return replace(load, queues=[*load.queues, *objects], actions=together)
 
 
 async def _until(at: float) -> None:
@@ -149,7 +151,7 @@ async def _create_all(client: Client, objects: list[Object]) -> None:
     for obj in objects:
         group, _, version = obj["apiVersion"].rpartition("/")
         kind = obj["kind"]
-        plural = kind[:-1].lower() + "ies" if kind.endswith("y") else kind.lower() + "s"
+        plural = kind[:-1].lower() + "ies" if kind.endswith("y") else kind.lower() + ("es" if kind[-1] == "s" else "s")
         await client.create(Resource(group, version, plural, kind, "namespace" in obj["metadata"]), obj)
 
 
@@ -168,6 +170,8 @@ async def _act(run: Run, platform: Platform, action: Action) -> None:
         except ApiError as error:
             if not is_not_found(error):
                 raise
+    elif action.verb == "decide":
+        await contest.decide(platform.client, run.checker.world, action.name, run.env.clock.now())
     elif action.verb == "fail-node":
         platform.simulated_nodes.fail_node(action.name)
     elif action.verb == "recover-node":
@@ -223,7 +227,8 @@ async def _settle(run: Run, platform: Platform) -> None:
     deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
     left = settled.unfinished(run.checker.world)
     while left and not run.violation and asyncio.get_running_loop().time() < deadline:
-        for name, namespace in settled.never_starting(run.checker.world):
+        await contest.decide(platform.client, run.checker.world, "yes", run.env.clock.now())
+        for name, namespace in (*settled.never_starting(run.checker.world), *contest.denied(run.checker.world)):
             await platform.client.delete(JOBS, name, namespace, propagation="Background")
         await asyncio.sleep(5)
         left = settled.unfinished(run.checker.world)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from glebe.kube.objects import Object, annotations_of
+from glebe.kube.objects import Object, annotations_of, condition_is_true
 from glebe.kube.quantity import parse
 from glebe.kube.storage import BIND_COMPLETED, affine
-from glebe.platform.simulation import appchecks
+from glebe.platform.simulation import appchecks, contest, promises
 from glebe.platform.simulation import world as w
 from glebe.platform.simulation.world import World
 
@@ -148,6 +148,8 @@ def gangs_are_released_whole(world: World, old: Object | None, new: Object | Non
     workload = world.workload_of_job(job_uid)
     if workload is None or not w.holds_quota(workload):
         return "released, but its workload holds no quota"
+    if not condition_is_true(workload, "Admitted"):
+        return "released before its workload was admitted"
     count = sum(p["count"] for p in workload["status"]["admission"]["podSetAssignments"])
     pods = list(world.pods_of_job(job_uid))
     indexes = {annotations_of(p).get("batch.kubernetes.io/job-completion-index") for p in pods}
@@ -275,7 +277,13 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         appchecks.one_daemon_on_each_node,
     ),
     "persistentvolumeclaims": (volumes_have_one_claim, appchecks.disks_stay),
-    "workloads.kueue.x-k8s.io": (quota_is_kept,),
+    "workloads.kueue.x-k8s.io": (
+        quota_is_kept,
+        contest.quota_returns_when_the_pods_are_gone,
+        contest.nobody_runs_before_all_checks_have_passed,
+        contest.nobody_takes_turns,
+        promises.no_node_is_promised_twice,
+    ),
     "jobs.batch": (jobs_only_move_forward, appchecks.forbidden_jobs_do_not_overlap),
     "deployments.apps": (appchecks.remember_replicas, appchecks.scale_stays_in_the_autoscalers_range),
     "replicasets.apps": (appchecks.remember_replicas, appchecks.roll_outs_keep_their_surge),

@@ -6,11 +6,12 @@ Everything is plain Kubernetes manifests, as a user would write them; the seed d
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from glebe.kube.objects import Object
 from glebe.kube.resources import Resource
+from glebe.platform.simulation import contest
 
 NAMESPACES = ("team-a", "team-b")
 
@@ -20,7 +21,7 @@ class Action:
     """Something a user or the world does at ``at`` seconds."""
 
     at: float
-    verb: str  # submit, cancel, fail-node, recover-node, crash; create, change, delete, evict
+    verb: str  # submit, cancel, fail-node, recover-node, crash, decide; create, change, delete, evict
     name: str = ""
     namespace: str = ""
     manifest: Object | None = None  # or the patch
@@ -32,6 +33,7 @@ class Load:
     fleet: dict[str, Any]
     queues: list[Object]
     actions: list[Action]
+    queue_config: dict[str, Any] = field(default_factory=dict)
 
 
 def generate(seed: int, *, jobs: int = 10, span: float = 240.0, crashes: int = 3, node_failures: int = 1) -> Load:
@@ -56,8 +58,12 @@ def generate(seed: int, *, jobs: int = 10, span: float = 240.0, crashes: int = 3
         down = rng.uniform(5, span)
         actions.append(Action(down, "fail-node", node))
         actions.append(Action(down + rng.uniform(20, 200), "recover-node", node))
+    policies = random.Random(f"policies-{seed}")
+    queues = _queues(rng, nodes * gpus)
+    contest.take_part(policies, queues, [a.manifest for a in submitted if a.manifest is not None])
+    actions += [Action(at, verb, name) for at, verb, name in contest.decisions(policies, span)]
     actions.sort(key=lambda a: (a.at, a.verb, a.name))
-    return Load(fleet, _queues(rng, nodes * gpus), actions)
+    return Load(fleet, queues, actions, contest.configuration(policies))
 
 
 def _give_volumes(rng: random.Random, submitted: list[Action]) -> None:

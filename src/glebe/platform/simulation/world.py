@@ -24,6 +24,8 @@ class World:
         self._objects: dict[str, dict[tuple[str, str], Object]] = {}
         self.highest: dict[str, int] = {}
         """By uid of a Deployment or ReplicaSet: the most pods that it was ever to have."""
+        self.preempted: dict[tuple[str, str], int] = {}
+        """How often, by the uids of who left and for whom."""
 
     def apply(self, group_resource: str, namespace: str, name: str, new: Object | None) -> Object | None:
         """Take one committed write in; returns what was there before."""
