@@ -42,7 +42,7 @@ class Client(Caller):
     :param cluster: the logical cluster whose API to speak (paths get the prefix ``/clusters/NAME``); ``""`` for a
         server that is one cluster, and for a transport whose base URL already names it; :data:`EVERY` to list and
         watch over all clusters of a Glebe server. What is read so knows its cluster (``key_of``), and ``create``,
-        ``update`` and ``apply`` write it there; for other verbs see :meth:`at`.
+        ``update`` and ``apply`` write it there and answer with what knows it, too; for other verbs see :meth:`at`.
     :param field_manager: the name under which this client's writes are recorded in ``managedFields``.
     :param on_warning: called with the text of each Warning header.
     """
@@ -154,8 +154,8 @@ class Client(Caller):
         query = self._write_query(dry_run)
         if field_validation:
             query.append(("fieldValidation", field_validation))
-        client, obj = self._placed(obj)
-        return await client._write("POST", path, query, obj)
+        client, sent = self._placed(obj)
+        return _there(await client._write("POST", path, query, sent), obj)
 
     async def update(
         self, resource: Resource, obj: Object, *, subresource: str | None = None, dry_run: bool = False
@@ -163,8 +163,8 @@ class Client(Caller):
         """Replace ``obj``; its ``metadata.resourceVersion`` is the optimistic lock (409 when it is not the latest)."""
         meta = obj["metadata"]
         path = address(resource, meta.get("namespace"), meta["name"], subresource)
-        client, obj = self._placed(obj)
-        return await client._write("PUT", path, self._write_query(dry_run), obj)
+        client, sent = self._placed(obj)
+        return _there(await client._write("PUT", path, self._write_query(dry_run), sent), obj)
 
     async def update_status(self, resource: Resource, obj: Object) -> Object:
         """Replace the status of ``obj``."""
@@ -200,8 +200,8 @@ class Client(Caller):
         query = self._write_query(dry_run, field_manager)
         query.append(("force", "true" if force else "false"))
         path = address(resource, meta.get("namespace"), meta["name"], subresource)
-        client, obj = self._placed(obj)
-        return await client._write("PATCH", path, query, obj, APPLY_TYPE)
+        client, sent = self._placed(obj)
+        return _there(await client._write("PATCH", path, query, sent, APPLY_TYPE), obj)
 
     async def delete(
         self,
@@ -356,3 +356,11 @@ class Client(Caller):
         response.body = await read_whole(response)
         response.stream = None
         return response
+
+
+def _there(written: Object, given: Object) -> Object:
+    """What was written, in the cluster of what was given."""
+    cluster = (given.get("metadata") or {}).get(CLUSTER)
+    if cluster is not None and isinstance(written.get("metadata"), dict):
+        written["metadata"][CLUSTER] = cluster
+    return written

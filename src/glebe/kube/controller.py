@@ -60,6 +60,8 @@ class Controller:
         self._reconcile = reconcile
         self._workers = workers
         self._resync = resync
+        self.only: Callable[[ObjectKey], bool] | None = None
+        """Keys for which it is false are left alone; see :meth:`look_again`."""
         self._watched: list[tuple[Informer, Handler, Callable[[Object], Iterable[ObjectKey]]]] = []
         self._problems: dict[ObjectKey, str] = {}
         self._log = logging.getLogger(f"glebe.controller.{name}")
@@ -125,6 +127,9 @@ class Controller:
                 await asyncio.sleep(0)
 
     async def _process(self, key: ObjectKey) -> None:
+        if self.only is not None and not self.only(key):
+            self.queue.forget(key)
+            return
         try:
             result = await self._reconcile(key)
         except asyncio.CancelledError as error:
@@ -164,7 +169,11 @@ class Controller:
     async def _resync_loop(self, period: float) -> None:
         while True:
             await asyncio.sleep(period)
-            for informer, _, keys_of in self._watched:
-                for obj in informer.store.values():
-                    for key in keys_of(obj):
-                        self.queue.add(key)
+            self.look_again()
+
+    def look_again(self) -> None:
+        """Enqueue everything that is known."""
+        for informer, _, keys_of in self._watched:
+            for obj in informer.store.values():
+                for key in keys_of(obj):
+                    self.queue.add(key)

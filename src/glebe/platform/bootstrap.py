@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from importlib import resources as files
 from typing import Any
@@ -45,10 +45,12 @@ def custom_resource_definitions() -> tuple[Object, ...]:
     return tuple(yaml.load(entry.read_text(encoding="utf-8"), Loader=loader) for entry in found)
 
 
-async def install_crds(client: Client) -> None:
-    """Bring every CRD to this version's content; one that has it already is not touched."""
+async def install_crds(client: Client, only: Collection[str] = ()) -> None:
+    """Bring every CRD, or those named, to this version's content; one that has it already is not touched."""
     for crd in custom_resource_definitions():
         name = crd["metadata"]["name"]
+        if only and name not in only:
+            continue
         wanted = {**crd, "metadata": {**crd["metadata"], "annotations": {HASH_ANNOTATION: _hash(crd)}}}
         try:
             live = await client.get(r.CUSTOM_RESOURCE_DEFINITIONS, name)

@@ -40,6 +40,7 @@ from glebe.node.spec import NodeSpec
 from glebe.platform import bootstrap
 from glebe.platform.metricsapi import MetricsApi
 from glebe.platform.parts import Part, Parts, Runnable, Wiring
+from glebe.platform.tenantqueues import TenantQueues
 from glebe.platform.visibilityapi import VisibilityApi
 from glebe.queueing import versions
 from glebe.queueing.admission import QueueAdmission
@@ -201,7 +202,7 @@ class Platform:
                 everywhere=True,
             ),
             *([Part("identity", self._identities, everywhere=True)] if self._identity is not None else ()),
-            Part("queueing", self._queueing),
+            Part("queueing", self._queueing, everywhere=True),
             Part("metering", lambda w: metering(w.client, w.informers, w.env, self.config.ledger)),
         ]
         if self.config.fleet.nodes:
@@ -239,7 +240,8 @@ class Platform:
             made.publisher.compare = self._measures.indicators.compare
         self._admission.oracle = made.never_starts
         self._visibility.visibility = Visibility(made.builder)
-        return made.controllers
+        self._admission.serves = made.opened.serves
+        return [*made.controllers, TenantQueues(wiring.client, wiring.env, made.opened).controller]
 
     def _planner(self) -> Planner:
         return self.planner if self._measures is None else self._measures.around(self.planner)

@@ -17,6 +17,7 @@ from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.dryrun import hypothetical
 from glebe.queueing.kindhost import KindHost
 from glebe.queueing.notices import Notices
+from glebe.queueing.opened import Opened
 from glebe.queueing.planner import Arrays, InlinePlanner, Planner
 from glebe.queueing.pods import controller as pods
 from glebe.queueing.publish import ForecastPublisher
@@ -50,7 +51,8 @@ class Queueing:
     ) -> None:
         planner = planner or InlinePlanner()
         self.configuration = configuration
-        self.builder = SnapshotBuilder(client.cluster, configuration)
+        self.opened = Opened(client, informers)
+        self.builder = SnapshotBuilder(client.cluster, configuration, self.opened.serves)
         self.builder.attach(informers)
         self.notices = Notices(client, env)
         self.publisher = ForecastPublisher(client, env, planner, self.builder, self.notices)
@@ -59,8 +61,7 @@ class Queueing:
         self.kinds = integrations.JobKinds()
         self.kind_host = KindHost(client, informers, env, self.notices, self.kinds, self._controllers_of)
         self._wiring = client, informers, env
-        self.controllers: list[Controller | KindHost] = [
-            self.kind_host,
+        own: list[Controller] = [
             cycle.build(self.cycle, informers, env, client.cluster),
             ungate.build(client, informers, env, self.kinds),
             lifecycle.build(client, informers, env, self.notices, configuration),
@@ -73,6 +74,8 @@ class Queueing:
             self.publisher.controller,
             self.notices.controller,
         ]
+        self.opened.guard(own)
+        self.controllers: list[Controller | KindHost] = [self.kind_host, *own]
         self._verdicts: dict[str, Decision | None] = {}
         self._verdicts_at = -1
         self._arrays = Arrays()
@@ -85,8 +88,11 @@ class Queueing:
             return grace.left(workload, job, self.configuration, now)
 
         if kind.suspend:
-            return [jobs.build(kind, client, informers, env, self.notices, self.kinds, left)]
-        return pods.build(kind, client, informers, env, self.notices, self.kinds, left)
+            made = [jobs.build(kind, client, informers, env, self.notices, self.kinds, left)]
+        else:
+            made = pods.build(kind, client, informers, env, self.notices, self.kinds, left)
+        self.opened.guard(made)
+        return made
 
     def never_starts(self, cluster: str, job: Object) -> Decision | None:
         """For :class:`glebe.queueing.admission.QueueAdmission`: the verdict when ``job`` could not start even alone.

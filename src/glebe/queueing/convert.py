@@ -12,13 +12,14 @@ from glebe.kube.clock import parse_time
 from glebe.kube.duration import parse_duration
 from glebe.kube.objects import Object, annotations_of, condition_is_true, get_condition, labels_of
 from glebe.kube.quantity import parse, to_int
-from glebe.queueing import checks, labels, requests, runtimes, topology
+from glebe.queueing import checks, labels, requests, runtimes, tenancy, topology
 from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.integrations import read
 from glebe.queueing.lonepods import owned_by_pod
 from glebe.queueing.requests import PLAIN, Surroundings
 from glebe.scheduling import model as m
 
+_GPU = "nvidia.com/gpu"
 #: Finds a WorkloadClass by name.
 ClassOf = Callable[[str], Object | None]
 
@@ -55,13 +56,20 @@ def node(obj: Object, other_use: Mapping[str, int]) -> m.Node:
     return m.Node(
         name=host_of(obj),
         labels=labels_of(obj),
-        allocatable=amounts(status.get("allocatable")),
+        allocatable=with_gpu_shares(amounts(status.get("allocatable"))),
         taints=taints(spec.get("taints")),
         ready=condition_is_true(obj, "Ready")
         and not spec.get("unschedulable")
         and "deletionTimestamp" not in obj["metadata"],
         other_use={k: v for k, v in sorted(other_use.items()) if v},
     )
+
+
+def with_gpu_shares(allocatable: dict[str, int]) -> dict[str, int]:
+    """GPUs also in thousandths, for pods that ask for fractions: counted, not enforced (see docs/job-kinds.md)."""
+    if gpus := allocatable.get(_GPU):
+        allocatable.setdefault(labels.GPU_SHARE, 1000 * gpus)
+    return allocatable
 
 
 def topology_levels(obj: Object) -> m.Topology:
@@ -337,8 +345,7 @@ def _replaced(key: str, workload: Object) -> str:
 
 
 def local_queue(workload: Object) -> str:
-    queue = workload["spec"].get("queueName") or labels.DEFAULT_QUEUE
-    return f"{workload['metadata'].get('namespace', '')}/{queue}"
+    return tenancy.door(workload, workload["spec"].get("queueName") or labels.DEFAULT_QUEUE)
 
 
 def priority(workload: Object, config: Configuration = DEFAULT) -> int:

@@ -19,10 +19,10 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, condition_is_true, controller_of, get_condition
+from glebe.kube.objects import CLUSTER, EVERY, Object, ObjectKey, condition_is_true, controller_of, get_condition
 from glebe.kube.pods import has_ended
 from glebe.kube.transport import ConnectionLost
-from glebe.queueing import convert, labels, pacing, transitions
+from glebe.queueing import convert, labels, pacing, tenancy, transitions
 from glebe.queueing.configuration import Configuration
 from glebe.queueing.deciding import Deciding
 from glebe.queueing.notices import Notices, in_full
@@ -197,13 +197,15 @@ class AdmissionCycle:
     async def _read_back(self, key: ObjectKey, wanted: Object) -> bool:
         """The repeated write was refused: either the first one did take effect, or somebody else wrote."""
         try:
-            found = await self._client.get(r.WORKLOADS, key.name, key.namespace)
+            found = await self._client.at(key.cluster).get(r.WORKLOADS, key.name, key.namespace)
         except ConnectionLost:
             return False
         except ApiError as error:
             if error.code == 404:
                 self._roll_back(key, error)
             return False
+        if self._client.cluster == EVERY:
+            found["metadata"][CLUSTER] = key.cluster
         if found["metadata"]["uid"] == wanted["metadata"]["uid"] and (found.get("status") or {}).get("admission"):
             self._confirm(key, found)
             return True
@@ -215,6 +217,7 @@ class AdmissionCycle:
         workload = self._builder.objects[r.WORKLOADS].get(key)
         if workload is None or convert.holds_quota(workload):
             return True
+        decision = tenancy.told(decision, key, self._builder.keys)
         condition = get_condition(workload, labels.QUOTA_RESERVED) or {}
         same = condition.get("reason"), condition.get("message")
         if condition.get("status") == "False" and same == (str(decision.reason), decision.message):

@@ -10,8 +10,8 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import is_not_found
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, is_deleting, key_of
-from glebe.queueing import convert, labels
+from glebe.kube.objects import Object, ObjectKey, cluster_of, is_deleting, key_of
+from glebe.queueing import convert, labels, tenancy
 from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.nodehealth import NODE_INDEX, NodeHealth, leaves, node_index, workload_key
 from glebe.queueing.notices import Notices
@@ -23,8 +23,7 @@ CLASS_INDEX = "queueing/class"
 
 
 def queue_index(workload: Object) -> Iterable[str]:
-    name = workload["spec"].get("queueName") or labels.DEFAULT_QUEUE
-    return (f"{workload['metadata']['namespace']}/{name}",)
+    return (convert.local_queue(workload),)
 
 
 def reserved_index(workload: Object) -> Iterable[str]:
@@ -46,6 +45,7 @@ class Lifecycle:
         self._notices = notices
         self._config = config
         self._cluster = client.cluster
+        self._host = tenancy.host_of(client.cluster)
         indexers = {
             NODE_INDEX: node_index,
             QUEUE_INDEX: queue_index,
@@ -74,7 +74,7 @@ class Lifecycle:
     def _facts(self, workload: Object) -> Facts:
         now = self._env.clock.now()
         name = workload["spec"].get("queueName") or labels.DEFAULT_QUEUE
-        local = self._local.get(ObjectKey(self._cluster, workload["metadata"]["namespace"], name))
+        local = self._local.get(key_of(workload, self._cluster)._replace(name=name))
         reserved = next(iter(reserved_index(workload)), "")
         queue = reserved or (local["spec"]["clusterQueue"] if local is not None else "")
         failed, again = self._health.failed(workload, now)
@@ -82,9 +82,9 @@ class Lifecycle:
             now=now,
             config=self._config,
             local=local,
-            queue=self._cluster_queues.get(ObjectKey(self._cluster, "", queue)),
+            queue=self._cluster_queues.get(ObjectKey(self._host, "", queue)),
             classes=tuple(
-                self._classes[kind].get(ObjectKey(self._cluster, "", called)) for kind, called in class_names(workload)
+                self._classes[kind].get(ObjectKey(self._host, "", called)) for kind, called in class_names(workload)
             ),
             failed=failed,
             look_again=again,
@@ -97,15 +97,19 @@ class Lifecycle:
             return await self._client.update_status(r.WORKLOADS, step.status)
         if step.spec:
             patch = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "spec": dict(step.spec)}
-            return await self._client.patch(r.WORKLOADS, meta["name"], patch, meta["namespace"])
+            written = await self._at(workload).patch(r.WORKLOADS, meta["name"], patch, meta["namespace"])
+            return tenancy.beside(workload, written)
         if step.delete:
             try:
-                await self._client.delete(r.WORKLOADS, meta["name"], meta["namespace"], uid=meta["uid"])
+                await self._at(workload).delete(r.WORKLOADS, meta["name"], meta["namespace"], uid=meta["uid"])
             except Exception as error:
                 if not is_not_found(error):
                     raise
             return workload
         return None
+
+    def _at(self, workload: Object) -> Client:
+        return self._client.at(cluster_of(workload))
 
 
 def build(
@@ -123,7 +127,7 @@ def build(
         return workload_key(pod, client.cluster)
 
     def of_local_queue(queue: Object) -> list[ObjectKey]:
-        return keys(QUEUE_INDEX, f"{queue['metadata']['namespace']}/{queue['metadata']['name']}")
+        return keys(QUEUE_INDEX, tenancy.door(queue, queue["metadata"]["name"]))
 
     def of_cluster_queue(queue: Object) -> list[ObjectKey]:
         """Those that hold its quota, and those that wait for it."""

@@ -18,7 +18,7 @@ from glebe.kube.clock import format_time, parse_time
 from glebe.kube.duration import parse_duration
 from glebe.kube.objects import Object, ObjectKey, condition_is_true
 from glebe.kube.quantity import format_decimal, is_bytes, parse
-from glebe.queueing import convert, labels
+from glebe.queueing import convert, labels, tenancy
 from glebe.queueing.configuration import AdmissionFairSharing
 from glebe.scheduling import model as m
 from glebe.scheduling.turns import alpha, decayed, weighed
@@ -135,7 +135,7 @@ def _record(workload: Object) -> _Record | None:
 
 
 def _name(local: Object) -> str:
-    return f"{local['metadata']['namespace']}/{local['metadata']['name']}"
+    return tenancy.door(local, local["metadata"]["name"])
 
 
 def _past(local: Object) -> tuple[Amounts, float | None]:

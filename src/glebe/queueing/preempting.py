@@ -13,7 +13,7 @@ from glebe.kube import resources as r
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
-from glebe.kube.objects import Object, ObjectKey
+from glebe.kube.objects import Object, ObjectKey, cluster_of
 from glebe.kube.transport import ConnectionLost
 from glebe.queueing import convert, evictions, transitions
 from glebe.queueing.notices import Notices
@@ -88,6 +88,8 @@ class Preemptions:
         ranks = f"preemptor {self._rank(preemptor)}; preemptee {self._rank(victim)}"
         meta = victim["metadata"]
         named = f"{meta['namespace']}/{meta['name']} (UID: {meta.get('uid', '')}) in ClusterQueue {queue}"
+        if cluster_of(preemptor) != cluster_of(victim):
+            named = f"(UID: {meta.get('uid', '')}) of another cluster in ClusterQueue {queue}"
         self._notices.say(victim, "Normal", evictions.event_reason(evictions.PREEMPTED), message)
         self._notices.say(victim, "Normal", "Preempted", f"{message}; {ranks}")
         self._notices.say(preemptor, "Normal", "PreemptedWorkload", f"Preempted workload {named}; {ranks}")
@@ -99,7 +101,7 @@ class Preemptions:
 
     def path(self, queue: str) -> str:
         """Where a ClusterQueue hangs in the tree of cohorts: ``/root/cohort/queue``."""
-        cluster = self._builder.cluster
+        cluster = self._builder.host
         obj = self._builder.objects[r.CLUSTER_QUEUES].get(ObjectKey(cluster, "", queue))
         names = [queue]
         cohort = ((obj or {}).get("spec") or {}).get("cohortName")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from glebe.kube import resources as r
 from glebe.kube.client import Client
@@ -12,7 +13,7 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, ObjectKey, get_condition
 from glebe.kube.transport import ConnectionLost
-from glebe.queueing import convert, labels, transitions
+from glebe.queueing import convert, labels, tenancy, transitions
 from glebe.queueing.notices import Notices, in_full
 from glebe.queueing.parallel import in_parallel
 from glebe.queueing.planner import Planner
@@ -88,13 +89,14 @@ class ForecastPublisher:
 
     def _to_tell(self, forecasts: Sequence[Forecast], now: float) -> list[tuple[ObjectKey, Forecast]]:
         """Forecasts that are due: first of those who never had one, then by place."""
-        known = {str(k): k for k in self._builder.objects[r.WORKLOADS]}
+        known = self._builder.keys
         listed = []
         for forecast in forecasts:
             key = known.get(forecast.key)
             workload = self._builder.workload(key) if key is not None else None
             if key is None or workload is None:
                 continue
+            forecast = _discreet(forecast, key, known)
             if self.compare is not None and not convert.holds_quota(workload):
                 self.compare(workload, forecast)
             if not self._due(workload, forecast, now):
@@ -136,3 +138,9 @@ class ForecastPublisher:
         kind = "Warning" if decision.outcome is Outcome.NEVER else "Normal"
         reason = str(decision.reason) if decision.outcome is Outcome.NEVER else "Pending"
         self._notices.say(workload, kind, reason, in_full(decision))
+
+
+def _discreet(forecast: Forecast, key: ObjectKey, known: Mapping[str, ObjectKey]) -> Forecast:
+    """As the workload's owner may read it."""
+    decision = tenancy.told(forecast.decision, key, known)
+    return forecast if decision is forecast.decision else replace(forecast, decision=decision)

@@ -11,15 +11,15 @@ from glebe.kube.client import Client
 from glebe.kube.clock import Env, format_time
 from glebe.kube.controller import Controller, Result
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, is_deleting, key_of, set_condition
+from glebe.kube.objects import Object, ObjectKey, cluster_of, is_deleting, key_of, set_condition
 from glebe.kube.quantity import from_int, to_int
-from glebe.queueing import labels, shares
+from glebe.queueing import labels, shares, tenancy
 from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.integrations import read
 from glebe.queueing.localshares import PastUse
 from glebe.queueing.notactedon import findings
 from glebe.queueing.shares import Shares, spec_differs
-from glebe.queueing.tallies import Tallies, Usage, holds_in, local_queue_of
+from glebe.queueing.tallies import Tallies, Usage, holds_in
 
 #: Changes that come this close together are counted together.
 _DEBOUNCE = 0.2
@@ -53,6 +53,7 @@ class QueueStatus:
         self._client = client
         self._env = env
         self._cluster = client.cluster
+        self._host = tenancy.host_of(client.cluster)
         self.past = PastUse(config.admission_fair_sharing)
         self.tallies = Tallies(self._cluster)
         self.shares = Shares(informers, self.tallies)
@@ -68,7 +69,7 @@ class QueueStatus:
             if queue is not None:
                 await self._write(r.LOCAL_QUEUES, queue, self.local_queue(queue))
                 return self._until_sample(queue)
-        else:
+        elif key.cluster == self._host:
             queue = await self._guarded(self._queues.get(key))
             if queue is not None:
                 await self._write(r.CLUSTER_QUEUES, queue, self.cluster_queue(queue))
@@ -98,8 +99,10 @@ class QueueStatus:
             return queue
         wanted = [name for name in present if name != labels.IN_USE] if deleting else [*present, labels.IN_USE]
         change = {"metadata": {"finalizers": wanted, "resourceVersion": meta["resourceVersion"]}}
-        changed = await self._client.patch(r.CLUSTER_QUEUES, meta["name"], change)
-        return changed if wanted else None
+        changed = await self._client.at(self._host).patch(r.CLUSTER_QUEUES, meta["name"], change)
+        if not wanted:
+            return None
+        return {**queue, **changed, "metadata": {**meta, **changed["metadata"]}}  # it stays where it was read
 
     async def _write(self, resource: r.Resource, queue: Object, status: dict[str, Any]) -> None:
         if (queue.get("status") or {}) != status:
@@ -107,7 +110,9 @@ class QueueStatus:
 
     def _members(self, queue: str) -> list[str]:
         """The LocalQueues that lead to a ClusterQueue."""
-        return [_index_of(local) for local in self._local.values() if local["spec"]["clusterQueue"] == queue]
+        found = (local for local in self._local.values() if local["spec"]["clusterQueue"] == queue)
+        target = self._queues.get(ObjectKey(self._host, "", queue))
+        return [_index_of(local) for local in found if target is None or tenancy.may_use(target, cluster_of(local))]
 
     def cluster_queue(self, queue: Object) -> dict[str, Any]:
         """Its status as it should be."""
@@ -133,7 +138,9 @@ class QueueStatus:
         """Its status as it should be."""
         tally = self.tallies.total([_index_of(queue)])
         name = queue["spec"]["clusterQueue"]
-        target = self._queues.get(ObjectKey(self._cluster, "", name))
+        target = self._queues.get(ObjectKey(self._host, "", name))
+        if target is not None and not tenancy.may_use(target, cluster_of(queue)):
+            target = None  # what is not open to a cluster does not exist there
         groups = read(target, ("spec", "resourceGroups"), [])
         if target is None:
             state = False, "ClusterQueueDoesNotExist", f'ClusterQueue "{name}" does not exist'
@@ -164,11 +171,11 @@ class QueueStatus:
             return False, "Stopped", "the queue is stopped (spec.stopPolicy)"
         for group in read(queue, ("spec", "resourceGroups"), []):
             for flavor in group["flavors"]:
-                found = self._flavors.get(ObjectKey(self._cluster, "", flavor["name"]))
+                found = self._flavors.get(ObjectKey(self._host, "", flavor["name"]))
                 if found is None:
                     return False, "FlavorNotFound", f'ResourceFlavor "{flavor["name"]}" does not exist'
                 name = read(found, ("spec", "topologyName"))
-                if name and self._topologies.get(ObjectKey(self._cluster, "", name)) is None:
+                if name and self._topologies.get(ObjectKey(self._host, "", name)) is None:
                     why = f'Topology "{name}" of ResourceFlavor "{flavor["name"]}" does not exist'
                     return False, "TopologyNotFound", why
         return True, "Ready", "workloads can be admitted"
@@ -186,7 +193,7 @@ class QueueStatus:
 
 
 def _index_of(local_queue: Object) -> str:
-    return f"{local_queue['metadata']['namespace']}/{local_queue['metadata']['name']}"
+    return tenancy.door(local_queue, local_queue["metadata"]["name"])
 
 
 def build(client: Client, informers: Informers, env: Env, config: Configuration = DEFAULT) -> list[Controller]:
@@ -194,20 +201,20 @@ def build(client: Client, informers: Informers, env: Env, config: Configuration 
     status = QueueStatus(client, informers, env, config)
     controller = Controller("queue-status", status.reconcile, env, workers=4)
     local_queues, cluster_queues = informers.get(r.LOCAL_QUEUES), informers.get(r.CLUSTER_QUEUES)
-    cluster = client.cluster
+    cluster, host = client.cluster, tenancy.host_of(client.cluster)
 
     def of_workload(workload: Object) -> Iterable[ObjectKey]:
-        namespace, _, name = local_queue_of(workload).partition("/")
-        key = ObjectKey(cluster, namespace, name)
+        name = workload["spec"].get("queueName") or labels.DEFAULT_QUEUE
+        key = key_of(workload, cluster)._replace(name=name)
         yield key
         local = local_queues.store.get(key)
         if local is not None:
-            yield ObjectKey(cluster, "", local["spec"]["clusterQueue"])
+            yield ObjectKey(host, "", local["spec"]["clusterQueue"])
         if holder := holds_in(workload):
-            yield ObjectKey(cluster, "", holder)
+            yield ObjectKey(host, "", holder)
 
     def of_local(local: Object) -> Iterable[ObjectKey]:
-        return key_of(local, cluster), ObjectKey(cluster, "", local["spec"]["clusterQueue"])
+        return key_of(local, cluster), ObjectKey(host, "", local["spec"]["clusterQueue"])
 
     def of_cluster_queue(queue: Object) -> Iterable[ObjectKey]:
         yield key_of(queue, cluster)
@@ -217,12 +224,12 @@ def build(client: Client, informers: Informers, env: Env, config: Configuration 
 
     def cohort(queue: Object) -> Iterable[ObjectKey]:
         name = read(queue, ("spec", "cohortName"), "")
-        return (ObjectKey(cluster, "", name),) if name else ()
+        return (ObjectKey(host, "", name),) if name else ()
 
     async def mates(key: ObjectKey) -> None:
         await asyncio.sleep(_DEBOUNCE)  # a thousand queues that come together are gone through once
         for name in status.shares.queues_around(key.name):
-            controller.queue.add(ObjectKey(cluster, "", name))
+            controller.queue.add(ObjectKey(host, "", name))
 
     def everything(_: Object) -> Iterable[ObjectKey]:
         return [*cluster_queues.store.keys(), *local_queues.store.keys()]

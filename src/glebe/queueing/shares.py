@@ -16,7 +16,7 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey
-from glebe.queueing import convert
+from glebe.queueing import convert, tenancy
 from glebe.queueing.tallies import Tallies, Usage, holds_in
 from glebe.scheduling.model import ClusterQueue, Cohort
 from glebe.scheduling.quota import Need, QuotaState, QuotaTree
@@ -46,8 +46,8 @@ class Shares:
         """Queues and cohorts as they are declared; those that cannot be understood are left out."""
         if self._tree is None:
             self._tree = QuotaTree(
-                _understood(convert.cluster_queue, self._queues.store.values()),
-                _understood(convert.cohort, self._cohorts.store.values()),
+                _understood(convert.cluster_queue, tenancy.own(self._queues.store.values())),
+                _understood(convert.cohort, tenancy.own(self._cohorts.store.values())),
             )
         return self._tree
 
@@ -128,12 +128,12 @@ def build(client: Client, informers: Informers, env: Env, shares: Shares) -> Con
     """Woken by quota that is taken or given back, and by queues and cohorts."""
     controller = Controller("cohort-status", CohortStatus(client, informers, shares).reconcile, env)
     cohorts = informers.get(r.COHORTS)
-    cluster = client.cluster
+    host = tenancy.host_of(client.cluster)
 
     def of_workload(workload: Object) -> Iterable[ObjectKey]:
         if not len(cohorts.store):
             return ()
-        return [ObjectKey(cluster, "", name) for name in shares.cohorts_of(holds_in(workload))]
+        return [ObjectKey(host, "", name) for name in shares.cohorts_of(holds_in(workload))]
 
     def every_cohort(_: Object) -> Iterable[ObjectKey]:
         return list(cohorts.store.keys())

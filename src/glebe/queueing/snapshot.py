@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,12 +10,12 @@ from glebe.kube import resources as r
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, annotations_of, get_condition, is_deleting, key_of, labels_of
 from glebe.kube.resources import Resource
-from glebe.kube.selectors import LabelSelector
-from glebe.queueing import barriers, checks, convert, labels
+from glebe.queueing import barriers, checks, convert, doors, labels, tenancy
 from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.corepolicies import configured, policies
 from glebe.queueing.heads import Heads
 from glebe.queueing.localshares import PastUse
+from glebe.queueing.machines import Machines
 from glebe.queueing.nodeuse import NodeUse, workload_owner
 from glebe.queueing.requests import Surroundings, summarize
 from glebe.queueing.steps import class_names
@@ -41,6 +41,19 @@ WATCHED: tuple[Resource, ...] = (
     r.WORKLOAD_CLASSES,
     r.WORKLOAD_PRIORITY_CLASSES,
     r.WORKLOADS,
+)
+
+#: Those of them that only the host's cluster has for the queue.
+_OF_THE_HOST = frozenset(
+    {
+        r.TOPOLOGIES,
+        r.RESOURCE_FLAVORS,
+        r.COHORTS,
+        r.CLUSTER_QUEUES,
+        r.ADMISSION_CHECKS,
+        r.WORKLOAD_CLASSES,
+        r.WORKLOAD_PRIORITY_CLASSES,
+    }
 )
 
 
@@ -87,14 +100,20 @@ class SnapshotBuilder:
 
     Workloads that this process has just admitted are overlaid (:meth:`assume`) until the watch shows them, so that no
     quota is given twice in between.
+
+    :param serves: whether the workloads of a logical cluster are this queue's business.
     """
 
-    def __init__(self, cluster: str = "", config: Configuration = DEFAULT) -> None:
+    def __init__(
+        self, cluster: str = "", config: Configuration = DEFAULT, serves: Callable[[str], bool] = lambda cluster: True
+    ) -> None:
+        self._serves = serves
         self.cluster = cluster
+        self.host = tenancy.host_of(cluster)
         self.config = config
         self._policies = policies(config)
         self._past = PastUse(config.admission_fair_sharing)
-        self._surroundings: dict[str, Surroundings] = {}  # by namespace
+        self._surroundings: dict[tuple[str, str], Surroundings] = {}  # by cluster and namespace
         self.objects: dict[Resource, dict[ObjectKey, Object]] = {resource: {} for resource in WATCHED}
         self._tables = {
             r.TOPOLOGIES: _Table(convert.topology_levels),
@@ -103,8 +122,7 @@ class SnapshotBuilder:
             r.CLUSTER_QUEUES: _Table(convert.cluster_queue),
         }
         self._use = NodeUse()
-        self._nodes: dict[str, m.Node] = {}
-        self._node_tuple: tuple[m.Node, ...] = ()
+        self._machines = Machines(self.host, self._use)
         self._owners: dict[ObjectKey, tuple[str, ...]] = {}  # of placed workloads: whose pods are theirs
         self._pending: dict[ObjectKey, m.Pending] = {}
         self._admitted: dict[ObjectKey, m.Admitted] = {}
@@ -138,6 +156,8 @@ class SnapshotBuilder:
     def change(self, resource: Resource, old: Object | None, new: Object | None) -> None:
         """One object appeared (old None), changed, or vanished (new None)."""
         key = key_of(new or old or {}, self.cluster)
+        if resource in _OF_THE_HOST and key.cluster != self.host:
+            return  # a kind of that name in another cluster is that cluster's own business
         known = self.objects[resource]
         if new is None:
             known.pop(key, None)
@@ -150,7 +170,7 @@ class SnapshotBuilder:
         elif resource == r.NODES:
             if old is not None and new is not None and convert.node_facts(old) == convert.node_facts(new):
                 return
-            self._use.dirty[key.name] = None
+            self._machines.change(key, new)
             self.fleet_version += 1
         else:
             if resource == r.LOCAL_QUEUES:
@@ -164,8 +184,16 @@ class SnapshotBuilder:
             if resource in (r.LIMIT_RANGES, r.RUNTIME_CLASSES):
                 self._surroundings.clear()
             if resource not in (r.TOPOLOGIES, r.RESOURCE_FLAVORS, r.COHORTS):
-                self._dirty.update(dict.fromkeys(self.objects[r.WORKLOADS]))
+                self._dirty.update(dict.fromkeys(self._concerned(resource, key)))
             self.fleet_version += 1
+
+    def _concerned(self, resource: Resource, key: ObjectKey) -> Iterable[ObjectKey]:
+        """The workloads that a change of something beside them may concern."""
+        everything = self.objects[r.WORKLOADS]
+        if resource in _OF_THE_HOST:
+            return everything
+        space = key.name if resource == r.NAMESPACES else key.namespace  # of RuntimeClasses: none
+        return [w for w in everything if w.cluster == key.cluster and space in ("", w.namespace)]
 
     def assume(self, workload: Object) -> None:
         """Count ``workload`` as it stands here until the watch shows it at this revision or later."""
@@ -184,8 +212,7 @@ class SnapshotBuilder:
 
     def cluster_queue(self, workload: Object) -> str:
         """The ClusterQueue that the workload's LocalQueue leads to; empty when there is no such LocalQueue."""
-        name = workload["spec"].get("queueName") or labels.DEFAULT_QUEUE
-        local = self.objects[r.LOCAL_QUEUES].get(ObjectKey(self.cluster, workload["metadata"]["namespace"], name))
+        local = doors.local_queue(self.objects, key_of(workload, self.cluster), workload)
         return str(local["spec"]["clusterQueue"]) if local is not None else ""
 
     def _workload_changed(self, key: ObjectKey, new: Object | None) -> None:
@@ -217,11 +244,10 @@ class SnapshotBuilder:
         return len(self._pending)
 
     def _with(self, pending: tuple[m.Pending, ...]) -> m.Snapshot:
-        self._refresh_nodes()
         if self._admitted_tuple is None:
             self._admitted_tuple = tuple(self._admitted.values())
         return m.Snapshot(
-            nodes=self._node_tuple,
+            nodes=self._machines.nodes(),
             topologies=self._tables[r.TOPOLOGIES].items(),  # type: ignore[arg-type]
             flavors=self._tables[r.RESOURCE_FLAVORS].items(),  # type: ignore[arg-type]
             queues=self._queues(),
@@ -243,28 +269,6 @@ class SnapshotBuilder:
     def problems(self) -> dict[str, str]:
         """Objects that could not be understood, by ``kind/name``."""
         return {f"{res.kind}/{n}": why for res, t in self._tables.items() for n, why in sorted(t.problems.items())}
-
-    def _refresh_nodes(self) -> None:
-        dirty = list(self._use.take_dirty())
-        if not dirty:
-            return
-        nodes = self.objects[r.NODES]
-        members_changed = changed = False
-        for name in dirty:
-            obj = nodes.get(ObjectKey(self.cluster, "", name))
-            if obj is None:
-                members_changed |= self._nodes.pop(name, None) is not None
-                continue
-            node = convert.node(obj, self._use.other_use(name))
-            known = self._nodes.get(name)
-            members_changed |= known is None
-            if node != known:  # pods of placed workloads come and go without changing what is left for others
-                self._nodes[name] = node
-                changed = True
-        if members_changed:
-            self._nodes = dict(sorted(self._nodes.items()))
-        if members_changed or changed:
-            self._node_tuple = tuple(self._nodes.values())
 
     def _refresh_workloads(self) -> None:
         if not self._dirty:
@@ -299,108 +303,62 @@ class SnapshotBuilder:
             self._admitted_tuple = None
         _swap(self._barred, key, entry.barred)
         if entry == _NOTHING:
-            self.keys.pop(str(key), None)
+            self.keys.pop(tenancy.named(key), None)
         else:
-            self.keys[str(key)] = key
+            self.keys[tenancy.named(key)] = key
 
     def entry(self, key: ObjectKey, workload: Object) -> Entry:
         """What a workload is to the queue."""
-        if convert.is_finished(workload):
+        if convert.is_finished(workload) or not self._serves(key.cluster):
             return Entry()
-        around = self.surroundings(workload["metadata"]["namespace"])
+        around, name = self.surroundings(key.cluster, key.namespace), tenancy.named(key)
         if convert.holds_quota(workload):
-            return Entry(admitted=convert.admitted(str(key), workload, self._class, self.config, around))
+            holder = convert.admitted(name, workload, self._class, self.config, around)
+            return Entry(admitted=tenancy.at_home(holder, key.cluster))
         if is_deleting(workload) or not convert.is_active(workload):
             return Entry()
-        if (outside := barriers.kept_out(str(key), workload)) is not None:
+        if (outside := barriers.kept_out(name, workload)) is not None:
             return Entry(barred=outside)
         if missing := annotations_of(workload).get(labels.MISSING_CLASS):
-            return Entry(barred=_without_class(str(key), missing))
-        queue, why = self._cluster_queue_of(str(key), workload)
+            return Entry(barred=_without_class(name, missing))
+        queue, why = doors.cluster_queue(self.objects, self.host, key, workload)
         if why is not None:
             return Entry(barred=why)
         try:
-            found = convert.pending(str(key), workload, queue, self._class, self.config, around)
+            found = tenancy.at_home(
+                convert.pending(name, workload, queue, self._class, self.config, around), key.cluster
+            )
         except (ValueError, KeyError, TypeError) as error:
             message = f"the pod template cannot be understood: {error}"
-            return Entry(barred=m.Decision(str(key), m.Outcome.NEVER, m.Reason.MISCONFIGURED, message))
+            return Entry(barred=m.Decision(name, m.Outcome.NEVER, m.Reason.MISCONFIGURED, message))
         return Entry(barred=barriers.invalid(found)) if found.invalid else Entry(pending=found)
 
-    def surroundings(self, namespace: str) -> Surroundings:
+    def surroundings(self, cluster: str, namespace: str) -> Surroundings:
         """What of a namespace matters to what its pods ask for."""
-        if namespace not in self._surroundings:
-            ranges = [o for key, o in self.objects[r.LIMIT_RANGES].items() if key.namespace == namespace]
-            self._surroundings[namespace] = Surroundings(
-                summarize(ranges, "Container"), summarize(ranges, "Pod"), self._overhead, self.config.resources
-            )
-        return self._surroundings[namespace]
+        place = (cluster, namespace)
+        if place not in self._surroundings:
+            ranges = [o for key, o in self.objects[r.LIMIT_RANGES].items() if key[:2] == place]
 
-    def _overhead(self, name: str) -> dict[str, Any]:
-        found = self.objects[r.RUNTIME_CLASSES].get(ObjectKey(self.cluster, "", name)) or {}
-        return (found.get("overhead") or {}).get("podFixed") or {}
+            def overhead(name: str) -> dict[str, Any]:
+                found = self.objects[r.RUNTIME_CLASSES].get(ObjectKey(cluster, "", name)) or {}
+                return (found.get("overhead") or {}).get("podFixed") or {}
+
+            self._surroundings[place] = Surroundings(
+                summarize(ranges, "Container"), summarize(ranges, "Pod"), overhead, self.config.resources
+            )
+        return self._surroundings[place]
 
     def checks_of(self, workload: Object, decision: m.Decision) -> tuple[str, ...]:
         """The admission checks that ``workload`` needs with what ``decision`` gives it."""
-        queue = ObjectKey(self.cluster, "", self.cluster_queue(workload))
+        queue = ObjectKey(self.host, "", self.cluster_queue(workload))
         classes = (
-            self.objects[_CLASS_KINDS[kind]].get(ObjectKey(self.cluster, "", name))
-            for kind, name in class_names(workload)
+            self.objects[_CLASS_KINDS[kind]].get(ObjectKey(self.host, "", name)) for kind, name in class_names(workload)
         )
         given = [{"flavors": a.flavors} for a in decision.assignments]
         return checks.required(self.objects[r.CLUSTER_QUEUES].get(queue), classes, given)
 
     def _class(self, name: str) -> Object | None:
-        return self.objects[r.WORKLOAD_CLASSES].get(ObjectKey(self.cluster, "", name))
-
-    def _cluster_queue_of(self, key: str, workload: Object) -> tuple[str, m.Decision | None]:
-        """The ClusterQueue that the workload's LocalQueue leads to, or why none takes it."""
-        namespace = workload["metadata"]["namespace"]
-        name = workload["spec"].get("queueName") or labels.DEFAULT_QUEUE
-        local = self.objects[r.LOCAL_QUEUES].get(ObjectKey(self.cluster, namespace, name))
-        if local is None or is_deleting(local):
-            return "", m.Decision(
-                key,
-                m.Outcome.NEVER,
-                m.Reason.QUEUE_NOT_FOUND,
-                f'LocalQueue "{name}" does not exist in namespace "{namespace}"',
-                f'create it, or submit to a queue of namespace "{namespace}" that exists',
-            )
-        if (local["spec"].get("stopPolicy") or "None") != "None":
-            return "", m.Decision(
-                key,
-                m.Outcome.WAIT,
-                m.Reason.QUEUE_STOPPED,
-                f'LocalQueue "{name}" is stopped',
-                "set its spec.stopPolicy to None",
-            )
-        queue = local["spec"]["clusterQueue"]
-        obj = self.objects[r.CLUSTER_QUEUES].get(ObjectKey(self.cluster, "", queue))
-        if obj is not None and is_deleting(obj):  # its finalizer waits for what runs: nothing may follow
-            return "", m.Decision(
-                key,
-                m.Outcome.NEVER,
-                m.Reason.QUEUE_NOT_FOUND,
-                f'ClusterQueue "{queue}" is being deleted',
-                "submit to another queue, or create it again when it is gone",
-            )
-        if obj is not None and not self._takes(obj, namespace):
-            return "", m.Decision(
-                key,
-                m.Outcome.NEVER,
-                m.Reason.MISCONFIGURED,
-                f'ClusterQueue "{queue}" does not take workloads of namespace "{namespace}"',
-                "make its spec.namespaceSelector match the namespace's labels; {} takes every namespace",
-            )
-        return queue, None
-
-    def _takes(self, queue: Object, namespace: str) -> bool:
-        selector = (queue.get("spec") or {}).get("namespaceSelector")
-        if selector is None:
-            return False
-        if not selector:
-            return True
-        obj = self.objects[r.NAMESPACES].get(ObjectKey(self.cluster, "", namespace))
-        return obj is not None and LabelSelector.from_object(selector).matches(labels_of(obj))
+        return self.objects[r.WORKLOAD_CLASSES].get(ObjectKey(self.host, "", name))
 
 
 def _without_class(key: str, missing: str) -> m.Decision:

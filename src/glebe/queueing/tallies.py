@@ -54,7 +54,7 @@ def tally_of(workload: Object) -> Tally:
 
 
 class Tallies:
-    """Sums by LocalQueue (``namespace/name``), and what workloads hold of the quota of each ClusterQueue.
+    """Sums by LocalQueue (:func:`.tenancy.door`), and what workloads hold of the quota of each ClusterQueue.
 
     The two differ: a workload keeps its quota when its LocalQueue is deleted.
     """
@@ -109,6 +109,5 @@ def holds_in(workload: Object) -> str:
 
 
 def local_queue_of(workload: Object) -> str:
-    """``namespace/name`` of its LocalQueue."""
-    name = workload["spec"].get("queueName") or labels.DEFAULT_QUEUE
-    return f"{workload['metadata']['namespace']}/{name}"
+    """What its LocalQueue is called (:func:`.tenancy.door`)."""
+    return convert.local_queue(workload)

@@ -12,14 +12,12 @@ from typing import Any, Protocol
 from glebe.kube import resources as r
 from glebe.kube.objects import EVERY, Object, ObjectKey
 from glebe.kube.resources import Resource
-from glebe.queueing import convert, labels
+from glebe.queueing import convert, labels, tenancy
 from glebe.scheduling import model as m
 from glebe.scheduling.order import queue_key
 from glebe.scheduling.turns import Turns
 
 GROUP = "visibility.kueue.x-k8s.io"
-#: The logical cluster in which the queue's own objects are.
-HOST = "root"
 DEFAULT_LIMIT, MOST = 1000, 100_000
 _OWNER = ("apiVersion", "kind", "name", "uid")
 
@@ -32,6 +30,9 @@ class Picture(Protocol):
 
     @property
     def objects(self) -> dict[Resource, dict[ObjectKey, Object]]: ...
+
+    @property
+    def keys(self) -> dict[str, ObjectKey]: ...
 
     def snapshot(self) -> m.Snapshot: ...
 
@@ -60,7 +61,8 @@ class Visibility:
 
     def cluster_queue(self, name: str, offset: int, limit: int) -> list[Object] | None:
         """The pending workloads of a ClusterQueue from ``offset`` on; ``None``: there is no such queue."""
-        if all(key.name != name for key in self._picture.objects[r.CLUSTER_QUEUES]):
+        host = tenancy.host_of(self._picture.cluster)
+        if ObjectKey(host, "", name) not in self._picture.objects[r.CLUSTER_QUEUES]:
             return None
         places: dict[tuple[str, str, str], int] = {}
         found = []
@@ -77,7 +79,7 @@ class Visibility:
     def local_queue(self, door: ObjectKey, offset: int, limit: int) -> list[Object] | None:
         """The same of a LocalQueue; positions in the ClusterQueue count everybody's workloads."""
         if self._picture.cluster != EVERY:
-            if door.cluster != HOST:
+            if door.cluster != tenancy.HOST:
                 return None
             door = door._replace(cluster=self._picture.cluster)
         local = self._picture.objects[r.LOCAL_QUEUES].get(door)
@@ -113,7 +115,7 @@ class Visibility:
         """As the core takes them, and among them those whom it does not see yet (a stopped queue, a missing class)."""
         by_use = next((q.afs for q in world.queues if q.name == queue), False) and world.afs is not None
         turns = Turns(world.afs) if by_use and world.afs is not None else None
-        keys = {str(key): key for key in self._picture.objects[r.WORKLOADS]}
+        keys = self._picture.keys
         listed: list[tuple[Any, ObjectKey]] = []
         for p in world.pending:
             if p.queue == queue and p.key in keys:
@@ -123,7 +125,7 @@ class Visibility:
             workload = self._picture.workload(key)
             if workload is not None and self._picture.cluster_queue(workload) == queue:
                 priority = int(workload["spec"].get("priority") or 0)
-                listed.append(((0.0, -priority, convert.queued_at(workload), str(key)), key))
+                listed.append(((0.0, -priority, convert.queued_at(workload), tenancy.named(key)), key))
         return [key for _, key in sorted(listed)]
 
 

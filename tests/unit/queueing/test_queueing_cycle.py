@@ -41,6 +41,9 @@ class FakeApi:
         self.fail_after: list[Exception] = []
         self.writes = 0
 
+    def at(self, cluster: str) -> FakeApi:
+        return self
+
     async def update_status(self, resource: Resource, obj: Object) -> Object:
         if self.fail_before:
             raise self.fail_before.pop(0)

@@ -14,8 +14,7 @@ from glebe.queueing.measures.indicators import Indicators
 from glebe.queueing.measures.moments import Moments
 from glebe.queueing.measures.standing import Standing
 from glebe.queueing.planner import Planner
-
-HOST = "root"
+from glebe.queueing.tenancy import HOST
 
 
 class Measures:
