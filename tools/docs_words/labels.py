@@ -44,7 +44,7 @@ JOB_LABELS: tuple[Row, ...] = (
         "annotation",
         labels.POD_SET_GROUP,
         "pod template",
-        "Of two pod sets with the same name here, one is a single pod, the leader: they get the same flavors and domain.",
+        "Of two pod sets with one name here, one is a single pod, the leader: they get the same flavors and domain.",
     ),
     (
         "annotation",

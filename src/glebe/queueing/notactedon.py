@@ -29,8 +29,6 @@ class Unused:
     acted_on: tuple[str, ...] = ()
 
 
-_REQUEST = "spec.podSets[].topologyRequest"
-
 #: By kind. Fields of a status are only documented: nobody but controllers writes them.
 NOT_ACTED_ON: dict[str, tuple[Unused, ...]] = {
     "ClusterQueue": (
@@ -39,8 +37,6 @@ NOT_ACTED_ON: dict[str, tuple[Unused, ...]] = {
     ),
     "Workload": (
         Unused("spec.podSets[].minCount"),
-        Unused(f"{_REQUEST}.subGroupIndexLabel"),
-        Unused(f"{_REQUEST}.subGroupCount"),
         Unused("status.requeueState"),
         Unused("status.reclaimablePods"),
         Unused("status.admissionChecks"),
