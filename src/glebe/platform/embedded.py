@@ -49,6 +49,7 @@ from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.kinds import conversion_service
 from glebe.queueing.measures.assembly import Measures
 from glebe.queueing.planner import InlinePlanner, Planner
+from glebe.queueing.tenantguard import TenantGuard
 from glebe.queueing.visibility import Visibility
 from glebe.workloads import identity
 
@@ -105,11 +106,12 @@ class Platform:
         self._simulated_names = frozenset(spec.name for spec in config.fleet.nodes)
         self._process: ProcessNode | None = None
         self._admission = QueueAdmission()
+        self._guard = TenantGuard()
         self.server = ApiServer(
             store,
             env,
             TypeRegistry(),
-            admission=(self._admission,),
+            admission=(self._admission, self._guard),
             pod_logs=NodeLogs(self._runtime_of, self._simulated_names),
         )
         self._admission.read = self.server.read
@@ -240,7 +242,7 @@ class Platform:
             made.publisher.compare = self._measures.indicators.compare
         self._admission.oracle = made.never_starts
         self._visibility.visibility = Visibility(made.builder)
-        self._admission.serves = made.opened.serves
+        self._admission.serves = self._guard.serves = made.opened.serves
         return [*made.controllers, TenantQueues(wiring.client, wiring.env, made.opened).controller]
 
     def _planner(self) -> Planner:

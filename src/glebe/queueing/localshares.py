@@ -16,7 +16,7 @@ from typing import Any
 
 from glebe.kube.clock import format_time, parse_time
 from glebe.kube.duration import parse_duration
-from glebe.kube.objects import Object, ObjectKey, condition_is_true
+from glebe.kube.objects import Object, ObjectKey, cluster_of, condition_is_true
 from glebe.kube.quantity import format_decimal, is_bytes, parse
 from glebe.queueing import convert, labels, tenancy
 from glebe.queueing.configuration import AdmissionFairSharing
@@ -149,6 +149,8 @@ def _past(local: Object) -> tuple[Amounts, float | None]:
 
 
 def _weight(local: Object) -> Fraction:
+    if tenancy.is_foreign(cluster_of(local)):
+        return m.EVEN  # a tenant writes it himself
     weight = (local["spec"].get("fairSharing") or {}).get("weight")
     return m.EVEN if weight is None else parse(weight)
 

@@ -65,12 +65,12 @@ def beside(obj: Object, written: Object) -> Object:
 
 
 def users_of(queue: Object) -> tuple[str, ...]:
-    """The clusters, or patterns of names, that a ClusterQueue takes workloads of beside the host's."""
+    """The clusters, or patterns of names, that a ClusterQueue or a class is open to beside the host."""
     return tuple(part.strip() for part in annotations_of(queue).get(labels.CLUSTERS, "").split(",") if part.strip())
 
 
 def may_use(queue: Object, cluster: str) -> bool:
-    """May workloads of ``cluster`` use the ClusterQueue?"""
+    """May workloads of ``cluster`` use the ClusterQueue, or the class?"""
     return not is_foreign(cluster) or any(fnmatchcase(cluster, pattern) for pattern in users_of(queue))
 
 

@@ -9,7 +9,7 @@ from glebe.kube.client import Client
 from glebe.kube.informer import Informer, Informers
 from glebe.kube.objects import EVERY, Object, ObjectKey, cluster_of, controller_of
 from glebe.kube.resources import Resource
-from glebe.queueing import integrations
+from glebe.queueing import integrations, tenancy
 from glebe.queueing.integrations import Find, JobKinds
 
 #: Where a workload's priority may come from.
@@ -47,7 +47,8 @@ class World:
             if known is None:
                 return None
             where = self.host if not resource.namespaced and resource in CLASSES else cluster
-            return known.store.get(ObjectKey(where, namespace, name))
+            found = known.store.get(ObjectKey(where, namespace, name))
+            return found if where == cluster or found is None or tenancy.may_use(found, cluster) else None
 
         return find
 

@@ -14,7 +14,9 @@ from glebe.kube import resources as r
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.errors import ApiError
+from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.objects import Object, condition_is_true
+from glebe.kube.transport import User
 from glebe.node.fleet import parse_fleet
 from glebe.platform.embedded import Platform, PlatformConfig
 
@@ -141,3 +143,59 @@ async def test_a_tenants_own_kinds_of_these_names_are_his_own() -> None:
             await own.get(r.CUSTOM_RESOURCE_DEFINITIONS, "localqueues.kueue.x-k8s.io")
         made = await own.create(r.JOBS, job("theirs", 1))
         assert not made["spec"].get("suspend")
+
+
+async def test_tenants_do_not_write_what_the_queue_believes() -> None:
+    async with platform() as p:
+        admin = User("admin", ("system:masters", "system:authenticated"))
+        await cluster(p, "team-a")
+        own = Client(InProcessTransport(p.server.handle, admin), cluster="team-a")
+        await open_to(p, "team-a")
+        await local_queue(own)
+        await own.create(r.JOBS, job("blocks", 2))
+        await asyncio.sleep(2)
+        await own.create(r.JOBS, job("waits", 2))
+        await asyncio.sleep(5)
+        waits = (await workloads(own))["waits"]
+        name, space = waits["metadata"]["name"], "default"
+        for change in (
+            {"metadata": {"annotations": {"glebe.dev/submitted-at": "2020-01-01T00:00:00Z"}}},
+            {"spec": {"priority": 1000000}},
+            {"metadata": {"labels": {"x": "y"}}},
+        ):
+            with pytest.raises(ApiError) as refused:
+                await own.patch(r.WORKLOADS, name, change, space)
+            assert refused.value.code == 403
+        forged = {"status": {"admission": {"clusterQueue": "default", "podSetAssignments": []}}}
+        with pytest.raises(ApiError, match="written by the platform's queue only"):
+            await own.patch(r.WORKLOADS, name, forged, space, subresource="status")
+        with pytest.raises(ApiError, match="Workloads are made by the platform"):
+            await own.create(r.WORKLOADS, {**waits, "metadata": {"name": "mine", "namespace": space}, "status": {}})
+        with pytest.raises(ApiError, match="only the platform changes it"):
+            await own.delete(r.CUSTOM_RESOURCE_DEFINITIONS, "workloads.kueue.x-k8s.io")
+        await own.patch(r.WORKLOADS, name, {"spec": {"active": False}}, space)
+        await asyncio.sleep(3)
+        assert (await workloads(own))["waits"]["spec"]["active"] is False
+
+
+async def test_classes_of_the_host_are_for_whom_they_are_open_to() -> None:
+    async with platform() as p:
+        own = await cluster(p, "team-a")
+        await open_to(p, "team-a")
+        await local_queue(own)
+        urgent: Object = {
+            "apiVersion": r.WORKLOAD_PRIORITY_CLASSES.api_version,
+            "kind": "WorkloadPriorityClass",
+            "metadata": {"name": "urgent"},
+            "value": 1000,
+        }
+        await p.client.create(r.WORKLOAD_PRIORITY_CLASSES, urgent)
+        made = job("vip", 1)
+        made["metadata"]["labels"]["kueue.x-k8s.io/priority-class"] = "urgent"
+        with pytest.raises(ApiError, match="urgent"):
+            await own.create(r.JOBS, made)
+        note = {"metadata": {"annotations": {"glebe.dev/clusters": "team-a"}}}
+        await p.client.patch(r.WORKLOAD_PRIORITY_CLASSES, "urgent", note)
+        await own.create(r.JOBS, made)
+        await asyncio.sleep(3)
+        assert (await workloads(own))["vip"]["spec"]["priority"] == 1000
