@@ -27,6 +27,7 @@ from glebe.node.spec import NodeSpec
 from glebe.platform.views import State, job_view
 from glebe.queueing import evictions, labels
 from glebe.queueing.admission import QueueAdmission
+from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.dryrun import evaluate
 
 CRDS = Path(queueing.__file__).parent.parent / "crds"
@@ -85,7 +86,9 @@ def admitted(workload: Object) -> bool:
 
 
 @asynccontextmanager
-async def cluster(nodes: int = 4, gpus: int = 8, *, checks: bool = True) -> AsyncIterator[Cluster]:
+async def cluster(
+    nodes: int = 4, gpus: int = 8, *, checks: bool = True, config: Configuration = DEFAULT
+) -> AsyncIterator[Cluster]:
     """``checks``: whether admission looks up other objects; policies of a real cluster cannot."""
     env = Env.seeded(1)
     admission = QueueAdmission()
@@ -117,7 +120,7 @@ async def cluster(nodes: int = 4, gpus: int = 8, *, checks: bool = True) -> Asyn
                 if error.code != 409:
                     raise
         sim = SimulatedNodes(client, env, specs, informers=informers)
-        queue = queueing.Queueing(client, informers, env)
+        queue = queueing.Queueing(client, informers, env, None, config)
         admission.oracle = queue.never_starts
         found = Cluster(client, sim, env)
         async with asyncio.TaskGroup() as group:

@@ -1,0 +1,102 @@
+"""Fair shares and turns end to end: who gives way, who goes next, and that it comes to rest."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from test_queueing_story import Cluster, admitted, cluster, job, obj
+
+from glebe.kube import resources as r
+from glebe.kube.objects import Object, condition_is_true, get_condition
+from glebe.queueing import labels
+from glebe.queueing.configuration import DEFAULT, Configuration, parsed
+
+FAIR = parsed({"fairSharing": {}})
+TURNS = parsed({"admissionFairSharing": {"usageHalfLifeTime": "1h", "resourceWeights": {"cpu": 0.0, "memory": 0.0}}})
+
+
+async def share_everything(c: Cluster, gpus: int, **annotations: str) -> None:
+    """All quota is the cohort's; both queues borrow it, and may take it from one another."""
+    quotas = [{"name": "nvidia.com/gpu", "nominalQuota": gpus}, {"name": "cpu", "nominalQuota": 1000}]
+    none = [{**quota, "nominalQuota": 0} for quota in quotas]
+
+    def groups(of: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{"coveredResources": ["nvidia.com/gpu", "cpu"], "flavors": [{"name": "gpu", "resources": of}]}]
+
+    cohort = obj("Cohort", "all", {"resourceGroups": groups(quotas)})
+    cohort["metadata"]["annotations"] = annotations
+    await c.client.create(r.COHORTS, cohort)
+    for team in ("team-a", "team-b"):
+        spec = {"resourceGroups": groups(none), "preemption": {"reclaimWithinCohort": "Any"}}
+        await c.client.patch(r.CLUSTER_QUEUES, team, {"spec": spec})
+
+
+async def running(c: Cluster, namespace: str) -> list[Object]:
+    found = await c.client.list(r.WORKLOADS, namespace)
+    return [w for w in found.items if admitted(w) and not condition_is_true(w, "Evicted")]
+
+
+@pytest.mark.parametrize(("config", "annotations"), [(FAIR, {}), (DEFAULT, {labels.FAIR_SHARING: "Enabled"})])
+async def test_who_has_borrowed_most_gives_way_until_shares_are_equal(
+    config: Configuration, annotations: dict[str, str]
+) -> None:
+    async with cluster(nodes=4, config=config) as c:
+        await share_everything(c, 32, **annotations)
+        for i in range(4):
+            await c.client.create(r.JOBS, job(f"b{i}", "team-b", 1, 8, 3000))
+        for i in range(4):
+            await c.wait_workload(f"b{i}", "team-b", admitted)
+        for i in range(4):
+            await c.client.create(r.JOBS, job(f"a{i}", "team-a", 1, 8, 3000))
+
+        async def equal() -> bool:
+            return len(await running(c, "team-a")) == len(await running(c, "team-b")) == 2
+
+        await c.until(equal)
+        await asyncio.sleep(60)
+        assert await equal(), "and nobody moves any more"
+        stopped = [w for w in (await c.client.list(r.WORKLOADS, "team-b")).items if not admitted(w)]
+        assert {(get_condition(w, "Preempted") or {})["reason"] for w in stopped} == {"InCohortFairSharing"}
+        assert all(w["status"]["schedulingStats"]["evictions"][0]["count"] == 1 for w in stopped)
+        assert not any(get_condition(w, "Evicted") for w in await running(c, "team-a"))
+
+
+async def test_without_fair_sharing_nobody_takes_from_a_borrower_to_borrow_himself() -> None:
+    async with cluster(nodes=4, config=FAIR) as c:
+        await share_everything(c, 32, **{labels.FAIR_SHARING: "Disabled"})
+        for i in range(4):
+            await c.client.create(r.JOBS, job(f"b{i}", "team-b", 1, 8, 3000))
+        for i in range(4):
+            await c.wait_workload(f"b{i}", "team-b", admitted)
+        await c.client.create(r.JOBS, job("a", "team-a", 1, 8, 3000))
+        await asyncio.sleep(20)
+        assert len(await running(c, "team-b")) == 4
+        assert not admitted(await c.workload("a", "team-a"))
+
+
+async def test_local_queues_take_turns_by_what_they_have_used() -> None:
+    async with cluster(nodes=1, config=TURNS) as c:
+        await c.client.delete(r.CLUSTER_QUEUES, "team-b")
+        quotas = [{"name": "nvidia.com/gpu", "nominalQuota": 8}, {"name": "cpu", "nominalQuota": 1000}]
+        flavors = [{"name": "gpu", "resources": quotas}]
+        groups = [{"coveredResources": ["nvidia.com/gpu", "cpu"], "flavors": flavors}]
+        turns = {"admissionMode": "UsageBasedAdmissionFairSharing"}
+        spec = {"resourceGroups": groups, "admissionScope": turns}
+        await c.client.patch(r.CLUSTER_QUEUES, "team-a", {"spec": spec})
+        for name in ("busy", "quiet"):
+            local = obj("LocalQueue", name, {"clusterQueue": "team-a"})
+            local["metadata"]["namespace"] = "team-a"
+            await c.client.create(r.LOCAL_QUEUES, local)
+        for i in range(3):
+            await c.client.create(r.JOBS, job(f"busy-{i}", "team-a", 1, 8, 10, **{labels.QUEUE_NAME: "busy"}))
+        await c.wait_workload("busy-0", "team-a", admitted)
+        await asyncio.sleep(2)
+        await c.client.create(r.JOBS, job("quiet", "team-a", 1, 8, 10, **{labels.QUEUE_NAME: "quiet"}))
+        names = ["busy-0", "busy-1", "busy-2", "quiet"]
+        done = [await c.wait_workload(n, "team-a", lambda w: condition_is_true(w, "Finished")) for n in names]
+        at = {
+            n: (get_condition(w, "QuotaReserved") or {})["lastTransitionTime"] for n, w in zip(names, done, strict=True)
+        }
+        assert sorted(names, key=lambda n: at[n]) == ["busy-0", "quiet", "busy-1", "busy-2"]
