@@ -35,6 +35,8 @@ from glebe.scheduling.model import Admitted, Decision, Outcome, Pending
 
 log = logging.getLogger("glebe.queueing.cycle")
 
+#: Event of a workload other nodes of which took over from failed ones.
+NODE_REPLACED = "NodeReplaced"
 #: Changes that come this close together are decided together.
 DEBOUNCE = 0.004
 #: A cycle over many classes costs more: the next one waits for this part of the time that the last one thought.
@@ -75,6 +77,7 @@ class AdmissionCycle:
         self._notices = notices
         self._after = after
         self._uncertain: dict[ObjectKey, Object] = {}  # admissions whose write may or may not have happened
+        self._placing: dict[ObjectKey, str] = {}  # second passes being written: what is said of a failed node
         self.preemptions = Preemptions(client, env, builder, notices)
         self._thought = 0.0  # seconds that the last cycle took to decide
         self.stats = Stats()
@@ -141,6 +144,7 @@ class AdmissionCycle:
             return False
         wanted = transitions.place(workload, decision, self._env.clock.now())
         self._builder.assume(wanted)
+        self._placing[key] = decision.message if condition_is_true(workload, labels.ADMITTED) else ""
         if not await self._write_admission(key, wanted):
             return False
         self.stats.placed += 1
@@ -168,8 +172,14 @@ class AdmissionCycle:
             written["metadata"]["resourceVersion"]
         ):
             self._builder.assume(written)
-        self.stats.admitted += 1
-        self._say_admitted(written)
+        moved = self._placing.pop(key, None)
+        if moved is None:
+            self.stats.admitted += 1
+            self._say_admitted(written)
+        elif moved:
+            self._notices.say(written, "Normal", NODE_REPLACED, moved)
+        elif condition_is_true(written, labels.ADMITTED):
+            self._notices.say(written, *admitted_event(written, self._env.clock.now()))
 
     def _say_admitted(self, written: Object) -> None:
         """Quota is reserved, and, without checks that are open, the workload may run: where, says the sentence."""
@@ -186,6 +196,7 @@ class AdmissionCycle:
     def _roll_back(self, key: ObjectKey, error: Exception) -> None:
         log.debug("admission of %s was not written: %s", key, error)
         self._uncertain.pop(key, None)
+        self._placing.pop(key, None)
         self._builder.forget(key)
         self.stats.rolled_back += 1
 

@@ -86,6 +86,8 @@ async def test_one_pod_moves_and_the_others_run_on(how: str) -> None:
         assert now[1]["spec"]["nodeName"] == nodes_of(after)[1]
         assert evictions(after) == []
         assert "unhealthyNodes" not in after["status"]
+        said = [e for e in (await c.client.list(r.EVENTS, "team-a")).items if e["reason"] == "NodeReplaced"]
+        assert {e["message"] for e in said} == {f"{failed} failed; its pods go to {nodes_of(after)[1]}"}
         since = (get_condition(before, "Admitted") or {})["lastTransitionTime"]
         assert (get_condition(after, "Admitted") or {})["lastTransitionTime"] == since
 
