@@ -61,11 +61,12 @@ def workload(count: int, gpus: int, queue: str = "q") -> Object:
             "namespace": "a",
             "ownerReferences": [{"uid": "job-uid", "controller": True}],
         },
+        "spec": {"podSets": [{"name": "main", "count": count, "template": {"spec": {"containers": []}}}]},
         "status": {
-            "conditions": [{"type": "QuotaReserved", "status": "True"}],
+            "conditions": [{"type": kind, "status": "True"} for kind in ("QuotaReserved", "Admitted")],
             "admission": {
                 "clusterQueue": queue,
-                "podSetAssignments": [{"count": count, "resourceUsage": {"nvidia.com/gpu": str(gpus)}}],
+                "podSetAssignments": [{"name": "main", "count": count, "resourceUsage": {"nvidia.com/gpu": str(gpus)}}],
             },
         },
     }
@@ -232,3 +233,49 @@ def test_a_pod_goes_where_its_volumes_are() -> None:
     writes.put("persistentvolumeclaims", body)
     with pytest.raises(Violation, match="where volume v cannot be had"):
         writes.put("pods", with_volume("m"))
+
+
+def evicted(uid: str, by: str, **status: Any) -> Object:
+    found = workload(1, 4)
+    found["metadata"].update(name=f"w-{uid}", uid=uid)
+    message = f"Preempted to accommodate a workload (UID: {by}, JobUID: j) due to prioritization"
+    condition = {"type": "Preempted", "status": "True", "reason": "InClusterQueue", "message": message}
+    found["status"]["conditions"] = [condition, *status.pop("conditions", ())]
+    found["status"].update(status)
+    return found
+
+
+def test_workloads_that_preempt_each_other_are_seen() -> None:
+    writes = Writes()
+    writes.put("workloads.kueue.x-k8s.io", evicted("a", "b"))
+    with pytest.raises(Violation, match="preempted by a, which it had preempted before"):
+        writes.put("workloads.kueue.x-k8s.io", evicted("b", "a"))
+
+
+def test_quota_that_returns_while_a_pod_runs_is_seen() -> None:
+    writes = Writes()
+    writes.put("nodes", node("n1", 8))
+    writes.put("workloads.kueue.x-k8s.io", workload(1, 4))
+    writes.put("pods", pod("p0", 4, "n1"))
+    freed = workload(1, 4)
+    freed["status"] = {"conditions": [{"type": "QuotaReserved", "status": "False"}]}
+    with pytest.raises(Violation, match="gave its quota back while p0 runs"):
+        writes.put("workloads.kueue.x-k8s.io", freed)
+
+
+def test_an_admission_before_all_checks_have_passed_is_seen() -> None:
+    writes = Writes()
+    early = workload(1, 4)
+    early["status"]["admissionChecks"] = [{"name": "boss", "state": "Pending"}]
+    with pytest.raises(Violation, match="admitted though boss did not pass"):
+        writes.put("workloads.kueue.x-k8s.io", early)
+
+
+def test_pods_that_are_done_give_their_quota_back() -> None:
+    writes = Writes()
+    for each in (queue("a", 8), queue("b", 8)):
+        writes.put("clusterqueues.kueue.x-k8s.io", each)
+    half = workload(2, 16, "a")
+    half["status"]["reclaimablePods"] = [{"name": "main", "count": 1}]
+    writes.put("workloads.kueue.x-k8s.io", half)
+    writes.put("workloads.kueue.x-k8s.io", workload(1, 8, "b"))

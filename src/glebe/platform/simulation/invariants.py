@@ -212,8 +212,11 @@ def _usage_by_queue(world: World) -> dict[str, int]:
         if not w.holds_quota(workload):
             continue
         admission = workload["status"]["admission"]
+        done = {p["name"]: int(p["count"]) for p in workload["status"].get("reclaimablePods") or ()}
         for assignment in admission["podSetAssignments"]:
             amount = int(parse(assignment["resourceUsage"].get(w.GPU, "0")))
+            count = int(assignment.get("count") or 1)
+            amount = amount // count * max(0, count - done.get(assignment.get("name", "main"), 0))
             used[admission["clusterQueue"]] = used.get(admission["clusterQueue"], 0) + amount
     return used
 
