@@ -12,7 +12,7 @@ EVENTS: tuple[Row, ...] = (
     ("job, Workload", "Normal", "Admitted", "It may run."),
     ("job, Workload", "Warning", "Evicted", "It must stop."),
     ("job, Workload", "Warning", "MaximumExecutionTimeExceeded", "It ran for its maximum execution time."),
-    ("job, Workload", "Normal", "NodeReplaced", "A node of it failed: its pods go to another one, the rest of them runs on."),
+    ("job, Workload", "Normal", "NodeReplaced", "A node of it failed: its pods go to another, the others run on."),
     ("job, Workload", "Normal", "Finished", "It ended."),
     ("Job", "Normal", "Suspended", "`spec.suspend` became true."),
     ("Job", "Normal", "Resumed", "`spec.suspend` became false."),

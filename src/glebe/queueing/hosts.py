@@ -28,6 +28,11 @@ class Nodes:
         found = self._store.by_index(HOST_INDEX, host)
         return next((n for n in found if cluster_of(n) in ("", self.host)), None)
 
+    def is_sound(self, host: str) -> bool:
+        """Is it ready, and open to all pods?"""
+        node = self.get(host)
+        return node is not None and not self.is_down(host) and not (node.get("spec") or {}).get("taints")
+
     def is_down(self, host: str) -> bool:
         """Does the node take no pods just now?"""
         node = self.get(host)

@@ -13,7 +13,7 @@ from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, cluster_of, is_deleting, key_of
 from glebe.queueing import convert, labels, tenancy
 from glebe.queueing.configuration import DEFAULT, Configuration
-from glebe.queueing.nodehealth import NODE_INDEX, NodeHealth, leaves, node_index, workload_key
+from glebe.queueing.nodehealth import NODE_INDEX, NodeHealth, leaves, node_index
 from glebe.queueing.notices import Notices
 from glebe.queueing.steps import Facts, Step, class_names, next_step
 
@@ -53,7 +53,7 @@ class Lifecycle:
             CLASS_INDEX: class_index,
         }
         self._workloads = informers.get(r.WORKLOADS, indexers=indexers).store
-        self._health = NodeHealth(informers, client.cluster)
+        self.health = NodeHealth(informers, client.cluster)
         self._local = informers.get(r.LOCAL_QUEUES).store
         self._cluster_queues = informers.get(r.CLUSTER_QUEUES).store
         self._classes = {
@@ -77,7 +77,7 @@ class Lifecycle:
         local = self._local.get(key_of(workload, self._cluster)._replace(name=name))
         reserved = next(iter(reserved_index(workload)), "")
         queue = reserved or (local["spec"]["clusterQueue"] if local is not None else "")
-        failed, again = self._health.failed(workload, now)
+        failed, again = self.health.failed(workload, now)
         return Facts(
             now=now,
             config=self._config,
@@ -124,7 +124,7 @@ def build(
         return [key_of(w, client.cluster) for w in store.by_index(index, value)]
 
     def of_pod(pod: Object) -> list[ObjectKey]:
-        return workload_key(pod, client.cluster)
+        return lifecycle.health.left_by(pod, client.cluster)
 
     def of_local_queue(queue: Object) -> list[ObjectKey]:
         return keys(QUEUE_INDEX, tenancy.door(queue, queue["metadata"]["name"]))

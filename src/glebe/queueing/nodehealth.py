@@ -77,6 +77,11 @@ class NodeHealth:
                 soonest = left if soonest is None else min(soonest, left)
         return tuple(failed), soonest
 
+    def left_by(self, pod: Object, cluster: str) -> list[ObjectKey]:
+        """The workload to look at when ``pod`` has stopped living on its node: none if nothing is wrong with that."""
+        host = (pod["spec"].get("nodeSelector") or {}).get(labels.HOSTNAME)
+        return [] if host is None or self._nodes.is_sound(host) else workload_key(pod, cluster)
+
     @staticmethod
     def _down_since(node: Object, now: float) -> float | None:
         """Since when it has not been ready; ``None`` if it is."""
