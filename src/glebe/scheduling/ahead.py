@@ -117,7 +117,8 @@ def run_ahead(
     starts: dict[str, float] = {}
     events: list[Event] = []
     for sequence, a in enumerate(world.snapshot.admitted):
-        events.append((predicted_end(a.started_at, a.run_time, now, level(a.key, a.run_time)), sequence, plateau.holdings[a.key]))
+        end = predicted_end(a.started_at, a.run_time, now, level(a.key, a.run_time))
+        events.append((end, sequence, plateau.holdings[a.key]))
     heapq.heapify(events)
     sequence = len(events)
 

@@ -82,7 +82,6 @@ class Forecaster:
 
     def _speak(self, replay: Replay, now: float) -> None:
         self.passes += 1
-        self.calibration.settle(now)
         snapshot = self._view(replay, now)
         if self._fleet is None:
             self._fleet = replay.course.world.fleet
@@ -92,7 +91,8 @@ class Forecaster:
             if p.key in self.told:
                 continue
             raw = expected[p.key]
-            half, late = self.calibration.told(p.key, p.queue, now, raw)
+            half, late = self.calibration.corrected(p.queue, now, raw)
+            self.calibration.promised(p.key, p.queue, now, raw, late)
             average = max(now, p.queued_at + self._average.wait(p.queue))
             self.told[p.key] = Foretold(
                 p.key, p.queue, now, p.queued_at, half, late, raw, average, limits.get(p.key), len(self._new)
@@ -113,7 +113,7 @@ class Forecaster:
         slurm = self._slurm
         if slurm is None:
             return {}
-        job = {key: life.job for key, life in replay.of.items() if key in replay.running or key in replay.course.waiting}
+        job = {key: replay.of[key].job for key in (*replay.running, *replay.course.waiting)}
         limited = replace(
             seen,
             admitted=tuple(replace(a, run_time=slurm.predict(job[a.key], now)) for a in seen.admitted),
