@@ -18,8 +18,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from glebe.apiserver.metrics.families import Families
 from glebe.kube import resources as r
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
@@ -31,6 +32,9 @@ from glebe.kube.lease import FencedTransport, LeaderElector, LeadershipLost
 from glebe.kube.transport import ConnectionLost
 from glebe.platform import bootstrap
 from glebe.platform.door import Door, open_door, point_conversion
+from glebe.platform.scraping import scraped
+from glebe.queueing.measures.assembly import Measures
+from glebe.queueing.planner import Planner
 
 if TYPE_CHECKING:
     from glebe.queueing.configuration import Configuration
@@ -39,6 +43,15 @@ log = logging.getLogger("glebe.platform")
 
 LEASE = "glebe-controller"
 OLDEST = (1, 34)
+
+
+class Named(Protocol):
+    """Something that runs until it is cancelled."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def run(self) -> None: ...
 
 
 class StartError(Exception):
@@ -61,6 +74,8 @@ class ControllerConfig:
     ledger: str = "glebe-ledger.db"
     queue_config: Path | None = None
     install_only: bool = False
+    advisory: bool = False
+    metrics_listen: str = ""
     verbose: bool = False
 
 
@@ -113,8 +128,13 @@ async def _main(config: ControllerConfig, connection: ClientConfig) -> int:
     transport = HttpTransport.from_config(connection)
     try:
         client = Client(transport, field_manager="glebe-controller")
-        how = await install(client, config.namespace)
-        print(f"Glebe's kinds are installed on {connection.server}; queued jobs are suspended by {how}", flush=True)
+        how = ""
+        if config.advisory:
+            await _prepare_advice(client, config.namespace)
+            print(f"Kueue on {connection.server} is advised: forecasts are written, nothing is decided", flush=True)
+        else:
+            how = await install(client, config.namespace)
+            print(f"Glebe's kinds are installed on {connection.server}; queued jobs are suspended by {how}", flush=True)
         if config.install_only:
             return 0
         work = asyncio.create_task(run(transport, Env.system(), config, webhook=how == WEBHOOK))
@@ -176,6 +196,25 @@ async def _check_version(client: Client) -> None:
         )
 
 
+async def _prepare_advice(client: Client, namespace: str) -> None:
+    """Is there a Kueue to advise?
+
+    :raises StartError: there is none, an old one, or a Glebe that decides itself.
+    """
+    await _check_version(client)
+    path = "/apis/kueue.x-k8s.io/v1beta2"
+    try:
+        await client.raw("GET", path)
+        found = await client.get(r.CUSTOM_RESOURCE_DEFINITIONS, r.WORKLOADS.group_resource)
+    except ApiError as error:
+        if not is_not_found(error):
+            raise
+        raise StartError(f"the cluster does not serve {path}", "advisory mode needs Kueue 0.15 or later") from error
+    if bootstrap.HASH_ANNOTATION in (found["metadata"].get("annotations") or {}):
+        raise StartError("the queue of this cluster is Glebe's own", "run glebe controller without --advisory")
+    await _ensure_namespace(client, namespace)
+
+
 async def _ensure_namespace(client: Client, name: str) -> None:
     try:
         await client.create(r.NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
@@ -207,8 +246,10 @@ async def run(transport: HttpTransport, env: Env, config: ControllerConfig, *, w
     """Stand for election and run the controllers whenever elected, until cancelled."""
     identity = config.identity or f"{socket.gethostname()}-{os.getpid()}"
     async with AsyncExitStack() as stack:
-        door = await stack.enter_async_context(open_door(env, config.webhook_listen))
-        if webhook:
+        measures = Measures(Families(), "leader")
+        await stack.enter_async_context(scraped(measures.families, config.metrics_listen))
+        door = None if config.advisory else await stack.enter_async_context(open_door(env, config.webhook_listen))
+        if webhook and door is not None:
             from glebe.platform.webhook import serve
 
             await stack.enter_async_context(serve(Client(transport), env, config.namespace, door))
@@ -216,28 +257,31 @@ async def run(transport: HttpTransport, env: Env, config: ControllerConfig, *, w
             elector = LeaderElector(Client(transport), env, LEASE, config.namespace, identity)
             fenced = FencedTransport(transport, elector.fence)
             try:
-                await elector.run(_leading(fenced, env, config, identity, door))
+                await elector.run(_leading(fenced, env, config, identity, door, measures))
             except LeadershipLost as error:
                 log.warning("%s; standing for election again", error)
 
 
 def _leading(
-    fenced: FencedTransport, env: Env, config: ControllerConfig, identity: str, door: Door
+    fenced: FencedTransport,
+    env: Env,
+    config: ControllerConfig,
+    identity: str,
+    door: Door | None,
+    measures: Measures,
 ) -> Callable[[], Awaitable[None]]:
     async def work() -> None:
-        from glebe.metering.controller import controllers as metering
-        from glebe.queueing.assembly import Queueing
         from glebe.queueing.planner import ProcessPlanner
 
-        print(f"{identity} leads: queue and ledger run", flush=True)
+        print(f"{identity} leads: {'forecasts' if door is None else 'queue and ledger'} run", flush=True)
         client = Client(fenced, field_manager="glebe-controller")
-        await point_conversion(client, door)
         informers = Informers(client, env)
         planner = ProcessPlanner()
-        controllers = [
-            *Queueing(client, informers, env, planner, _queue_config(config)).controllers,
-            *metering(client, informers, env, config.ledger),
-        ]
+        if door is None:
+            controllers = _advising(client, informers, env, planner, config, measures)
+        else:
+            await point_conversion(client, door)
+            controllers = _queueing(client, informers, env, planner, config, measures)
         try:
             async with asyncio.TaskGroup() as group:
                 informers.start(group)
@@ -247,3 +291,25 @@ def _leading(
             await planner.close()
 
     return work
+
+
+def _queueing(
+    client: Client, informers: Informers, env: Env, planner: Planner, config: ControllerConfig, measures: Measures
+) -> list[Named]:
+    from glebe.metering.controller import controllers as metering
+    from glebe.queueing.assembly import Queueing
+
+    made = Queueing(client, informers, env, measures.around(planner), _queue_config(config))
+    measures.observe(informers, env, made.builder.cluster_queue)
+    made.publisher.compare = measures.indicators.compare
+    return [*made.controllers, *metering(client, informers, env, config.ledger)]
+
+
+def _advising(
+    client: Client, informers: Informers, env: Env, planner: Planner, config: ControllerConfig, measures: Measures
+) -> list[Named]:
+    from glebe.queueing.advisory import Advisory
+
+    made = Advisory(client, informers, env, planner, _queue_config(config))
+    measures.observe(informers, env, made.builder.cluster_queue)
+    return [*made.controllers]

@@ -31,6 +31,8 @@ SUBMITTED_AT = "glebe.dev/submitted-at"
 #: What the other version of a kueue.x-k8s.io object says and this one has no field for.
 FIELDS_OF_V1BETA1 = "glebe.dev/fields-of-v1beta1"
 FIELDS_OF_V1BETA2 = "glebe.dev/fields-of-v1beta2"
+#: A forecast where the status is not Glebe's to write (advisory mode).
+FORECAST = "glebe.dev/forecast"
 MISSING_CLASS = "glebe.dev/missing-class"
 
 PROVISIONING_PREFIX = "provreq.kueue.x-k8s.io/"

@@ -137,9 +137,11 @@ class SnapshotBuilder:
         self.fleet_version = 0  # moves with anything but workloads and pods
         self._detach: list[Callable[[], None]] = []
 
-    def attach(self, informers: Informers) -> None:
-        """Follow the shared informers."""
+    def attach(self, informers: Informers, without: frozenset[Resource] = frozenset()) -> None:
+        """Follow the shared informers; ``without`` are kinds that the cluster does not have."""
         for resource in WATCHED:
+            if resource in without:
+                continue
             informer = informers.get(resource)
 
             def handle(old: Object | None, new: Object | None, resource: Resource = resource) -> None:

@@ -23,7 +23,8 @@ def controller(
     ] = "glebe-system",
     identity: Annotated[str, typer.Option("--identity", help="Name in the lease (else host name and pid).")] = "",
     webhook: Annotated[
-        str, typer.Option("--webhook-listen", help="HOST:PORT of the admission webhook where policies are not served.")
+        str,
+        typer.Option("--webhook-listen", help="HOST:PORT at which the cluster calls this process."),
     ] = "",
     ledger: Annotated[str, typer.Option("--ledger", help="File of the allocation ledger.")] = "glebe-ledger.db",
     queue_config: Annotated[
@@ -32,6 +33,10 @@ def controller(
     install_only: Annotated[
         bool, typer.Option("--install-only", help="Install CRDs and admission policy, then exit.")
     ] = False,
+    advisory: Annotated[
+        bool, typer.Option("--advisory", help="Advise an installed Kueue: forecast its workloads, decide nothing.")
+    ] = False,
+    metrics: Annotated[str, typer.Option("--metrics-listen", help="HOST:PORT of /metrics, plain HTTP.")] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the controllers do.")] = False,
 ) -> None:
     """Run queueing and accounting against a Kubernetes cluster (1.34 or later)."""
@@ -46,6 +51,8 @@ def controller(
         ledger=ledger,
         queue_config=Path(queue_config) if queue_config else None,
         install_only=install_only,
+        advisory=advisory,
+        metrics_listen=metrics,
         verbose=verbose,
     )
     try:

@@ -24,7 +24,7 @@ class Measures:
     """
 
     def __init__(self, families: Families, role: str = "standalone") -> None:
-        self._families = families
+        self.families = families
         self._role = role
         self._attempts = Attempts(families, role)
         self._moments = Moments(families, role)
@@ -40,7 +40,7 @@ class Measures:
         """
         seen = self.indicators
         seen.follow(informers, env)
-        Standing(self._families, informers, self._role, HOST)
+        Standing(self.families, informers, self._role, HOST)
 
         def change(old: Object | None, new: Object | None) -> None:
             if old is not None and new is not None:
