@@ -5,6 +5,7 @@ The tests check both ways: every name in the code stands here, and nothing stand
 
 from __future__ import annotations
 
+from docs_words import jobkinds
 from docs_words.controllers import APPS, EVENTS, JOB, NAMESPACES
 from docs_words.labels import LABEL_TABLES, labels_page
 from docs_words.nodes import DEVICES, NODE_REASONS, PODS, VOLUMES
@@ -13,7 +14,20 @@ from docs_words.reasons import reasons_page
 from docs_words.reference import index_page, models_page
 
 #: Tables whose rows end with a reason and its meaning.
-REASON_TABLES = (WORKLOAD, QUEUES, EVENTS, JOB, APPS, NAMESPACES, PODS, NODE_REASONS, DEVICES, VOLUMES)
+REASON_TABLES = (
+    WORKLOAD,
+    jobkinds.CONDITIONS,
+    QUEUES,
+    EVENTS,
+    jobkinds.EVENTS,
+    JOB,
+    APPS,
+    NAMESPACES,
+    PODS,
+    NODE_REASONS,
+    DEVICES,
+    VOLUMES,
+)
 
 __all__ = [
     "AT_SUBMISSION",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from docs_page import NOTE, cell, code, table
+from docs_words import jobkinds
 from docs_words.rows import Row
 from glebe.kube import storage
 from glebe.queueing import labels, notactedon
@@ -260,9 +261,10 @@ UNUSED: tuple[Row, ...] = (
 
 LABEL_TABLES: tuple[tuple[str, str, tuple[Row, ...]], ...] = (
     ("What users write", "On a job that shall queue.", JOB_LABELS),
+    ("Pods, groups, other queues' words", "See [Kinds of jobs](../job-kinds.md).", jobkinds.PODS_AND_GROUPS),
     ("What administrators write", "On queues; see [Sharing quota](../sharing.md).", QUEUES),
     ("What simulated nodes read", "Other nodes ignore it. See [Simulated nodes](../simulated-nodes.md).", SIMULATION),
-    ("What Glebe writes", "Do not write these yourself.", WRITTEN),
+    ("What Glebe writes", "Do not write these yourself.", (*WRITTEN, *jobkinds.WRITTEN)),
     (
         "Nodes",
         "Written by Glebe's own nodes. On a real cluster the `nvidia.com` labels come from GPU feature discovery, and "

@@ -80,6 +80,7 @@ WRITERS = (
     "node/simulated/*.py",
     "node/volumes/*.py",
     "queueing/*.py",
+    "queueing/pods/*.py",
     "workloads/**/*.py",
 )
 #: Words of the API that look like reasons and are something else: types of conditions, plug-ins, codes of protocols.
@@ -88,8 +89,9 @@ OTHER_WORDS = frozenset(
         r"\w+",
         """Aborted Accept AdmissionReview Age AllContainersRestarting AlreadyExists Approved Authorization
         Background Canceled ClusterTrustBundle Cmd Conflict ContainerResource DataLoss Description
-        DeviceFileMinor Disabled DisruptionAllowed DynamicResources Entrypoint ExposedPorts External
-        FailedPrecondition False Foreground HoldAndDrain Hostname InterPodAffinity Internal InternalIP
+        DeviceFileMinor Disabled DisruptionAllowed DynamicResources Entrypoint Established ExposedPorts External
+        FailedPrecondition False FieldValueTooMany Find Foreground HoldAndDrain Hostname Integration InterPodAffinity Internal
+        InternalIP
         InvalidArgument Ki Liveness Max MaximumExecutionTimeExceeded Message Min NamespaceTerminating
         NoAdmissionFairSharing NodeResourcesFit NetworkUnavailable NodeUnschedulable Normal NotFound Nvidia Object
         Orphan OutOf
