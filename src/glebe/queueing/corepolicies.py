@@ -25,6 +25,7 @@ _GATES = {
     "fail_fast": "TASFailedNodeReplacementFailFast",
     "recompute_placement": "TASRecomputeAssignmentWithinSchedulingCycle",
     "preferred_affinity": "TASRespectNodeAffinityPreferred",
+    "profile_mixed": "TASProfileMixed",
     "topology_aware": "TopologyAwareScheduling",
 }
 

@@ -53,7 +53,7 @@ class Lifecycle:
             CLASS_INDEX: class_index,
         }
         self._workloads = informers.get(r.WORKLOADS, indexers=indexers).store
-        self.health = NodeHealth(informers, client.cluster)
+        self.health = NodeHealth(informers, client.cluster, config)
         self._local = informers.get(r.LOCAL_QUEUES).store
         self._cluster_queues = informers.get(r.CLUSTER_QUEUES).store
         self._classes = {

@@ -7,6 +7,7 @@ tolerate) and none of them lives on it. Who runs on a node that is shut is left 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 
@@ -15,6 +16,7 @@ from glebe.kube.clock import parse_time
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, annotations_of, get_condition, is_deleting, key_of
 from glebe.queueing import convert, labels, topology
+from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.hosts import Nodes
 from glebe.queueing.lonepods import owned_by_pod
 from glebe.queueing.ungate import INDEXERS, is_live, pods_of
@@ -44,7 +46,10 @@ def assigned(workload: Object) -> Counter[str]:
 class NodeHealth:
     """Asks the caches about the nodes and pods of a workload."""
 
-    def __init__(self, informers: Informers, cluster: str) -> None:
+    def __init__(self, informers: Informers, cluster: str, config: Configuration = DEFAULT) -> None:
+        fixed_time = config.gate("TASReplaceNodeDueToNotReadyOverFixedTime", True)  # off in Kueue
+        self._grace = NODE_GRACE if fixed_time else math.inf
+        self._heeds_taints = config.gate("TASReplaceNodeOnNodeTaints", True)
         self._nodes = Nodes(informers, cluster)
         self._flavors = informers.get(r.RESOURCE_FLAVORS).store
         self._pods = informers.get(r.PODS, indexers=INDEXERS).store
@@ -70,10 +75,10 @@ class NodeHealth:
                 continue
             if pods is None:
                 pods = pods_of(self._pods, workload)
-            if _abandoned(pods, name, count) or (down is not None and down + NODE_GRACE <= now):
+            if _abandoned(pods, name, count) or (down is not None and down + self._grace <= now):
                 failed.append(name)
-            elif down is not None:
-                left = down + NODE_GRACE - now
+            elif down is not None and self._grace < math.inf:
+                left = down + self._grace - now
                 soonest = left if soonest is None else min(soonest, left)
         return tuple(failed), soonest
 
@@ -93,6 +98,8 @@ class NodeHealth:
     def _shut(self, workload: Object, node: Object) -> bool:
         """Does the node take no (more) pods of the workload?"""
         spec = node.get("spec") or {}
+        if not self._heeds_taints:
+            return False
         if spec.get("unschedulable") or is_deleting(node):
             return True
         shut = [t for t in convert.taints(spec.get("taints")) if t.effect in ("NoSchedule", "NoExecute")]

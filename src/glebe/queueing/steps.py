@@ -262,15 +262,25 @@ def _nodes(workload: Object, facts: Facts) -> Step:
     """Failed nodes are named, so that the next cycle finds others for their pods; too many of them end the run."""
     if not convert.holds_quota(workload):
         return NOTHING
-    if len(facts.failed) > MOST_FAILED:
-        message = f"{len(facts.failed)} nodes failed at once, among them {', '.join(facts.failed[:MOST_FAILED])}"
-        stopped = evictions.evict(workload, evictions.NODE_FAILURES, message, facts.now)
+    why = _beyond_repair(facts)
+    if why:
+        stopped = evictions.evict(workload, evictions.NODE_FAILURES, why, facts.now)
         return Step(stopped, events=(_evicted(stopped, evictions.NODE_FAILURES),))
     listed = tuple(n["name"] for n in read(workload, ("status", "unhealthyNodes"), ()))
     if set(listed) == set(facts.failed):
         return Step(after=facts.look_again)
     named = [{"name": name} for name in facts.failed]
     return Step(transitions.with_status(workload, facts.now, unhealthyNodes=named or None))
+
+
+def _beyond_repair(facts: Facts) -> str:
+    """Why no other nodes are looked for."""
+    if not facts.failed:
+        return ""
+    names = ", ".join(facts.failed[:MOST_FAILED])
+    if not facts.config.gate("TASFailedNodeReplacement", True):
+        return f"{names} failed; the gang starts anew as a whole"
+    return f"{len(facts.failed)} nodes failed, among them {names}" if len(facts.failed) > MOST_FAILED else ""
 
 
 #: In this order.

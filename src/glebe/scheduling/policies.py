@@ -117,6 +117,7 @@ class Gates:
     fail_fast: bool = True  # TASFailedNodeReplacementFailFast
     recompute_placement: bool = True  # TASRecomputeAssignmentWithinSchedulingCycle
     preferred_affinity: bool = False  # TASRespectNodeAffinityPreferred
+    profile_mixed: bool = True  # TASProfileMixed: unconstrained pods fill what has least room; off: best fit for all
     topology_aware: bool = True  # TopologyAwareScheduling
 
 

@@ -20,6 +20,8 @@ def refine(
     """
     if delays:
         sets = [_delayed(s, delays) for s in sets]
+    if not gates.profile_mixed:
+        sets = [_packed(s, fleet) for s in sets]
     grouped = _fault_of_groups(sets)
     leaders = {unit[1] for unit in units(sets) if len(unit) == 2}
     return tuple(_refine(s, fleet, grouped, gates, i in leaders) for i, s in enumerate(sets))
@@ -29,6 +31,17 @@ def _delayed(this: SetPlan, delays: tuple[str, ...]) -> SetPlan:
     options = tuple(
         replace(o, ask=None, delayed=True)
         if o.ask is not None and not set(delays).isdisjoint(o.flavors.values())
+        else o
+        for o in this.options
+    )
+    return replace(this, options=options)
+
+
+def _packed(this: SetPlan, fleet: Fleet) -> SetPlan:
+    """The same with best fit for unconstrained pods, too."""
+    options = tuple(
+        _numbered(replace(o, ask=replace(o.ask, scattered=False, flat=True)), this.pod_set.count, fleet)
+        if o.ask is not None and o.ask.scattered
         else o
         for o in this.options
     )

@@ -136,7 +136,7 @@ def _top(levels: list[Level], ask: Ask, slices: int, leaders: int) -> tuple[int,
             return level, [one]
         if ask.required:
             return None
-        if level == 0 or ask.scattered:
+        if level == 0 or ask.scattered or ask.flat:
             together = _together(levels[level], domains, slices, leaders, ask.scattered)
             return None if together is None else (level, together)
         level -= 1

@@ -32,6 +32,7 @@ class Ask:
     layers: tuple[tuple[int, int], ...] = ()
     balanced: bool = False  # preferred: evenly over as few domains as needed, where that is possible
     ranked: bool = False  # domains that the pods' preferred affinity likes more go first
+    flat: bool = False  # unconstrained, by best fit: several domains of the level rather than a wider one
 
     @property
     def special(self) -> bool:
@@ -75,7 +76,7 @@ def _top(table: SlotTable, ask: Ask, count: int) -> tuple[int, list[int], list[i
         best = _tightest(rooms, count)
         if best >= 0:
             return level, [best], [count]
-        if level == 0 or ask.scattered:
+        if level == 0 or ask.scattered or ask.flat:
             return level, *_pick(rooms, count, ask.scattered)
         level -= 1
 

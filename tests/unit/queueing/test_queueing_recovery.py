@@ -11,7 +11,11 @@ from test_queueing_story import Cluster, admitted, cluster, job
 from glebe.kube import resources as r
 from glebe.kube.objects import Object, condition_is_true, get_condition, is_deleting
 from glebe.queueing import labels, topology
+from glebe.queueing.configuration import parsed
 from glebe.queueing.recovery import strays
+from glebe.queueing.steps import Facts, next_step
+
+STARTED = ("QuotaReserved", "Admitted", "PodsReady")
 
 
 def ready(workload: Object) -> bool:
@@ -139,8 +143,11 @@ async def test_a_node_that_comes_back_in_time_has_not_failed() -> None:
 
 async def test_nodes_are_called_by_their_hostname_label() -> None:
     async with cluster() as c:
-        while len((await c.client.list(r.NODES)).items) < 4:
-            await asyncio.sleep(0.1)
+
+        async def all_there() -> bool:
+            return len((await c.client.list(r.NODES)).items) == 4
+
+        await c.until(all_there)
         for i in range(4):
             change = {"metadata": {"labels": {labels.HOSTNAME: f"host-{i}"}}}
             await c.client.patch(r.NODES, f"gpu-{i:02d}", change)
@@ -175,3 +182,34 @@ def test_strays_are_pods_on_nodes_that_are_not_theirs_any_more() -> None:
     assert [p["metadata"]["name"] for p in strays(workload, everybody)] == ["p1"]
     evicted = {**workload, "status": {**workload["status"], "conditions": [{"type": "Evicted", "status": "True"}]}}
     assert strays(evicted, everybody) == []
+
+
+@pytest.mark.parametrize(
+    ("failed", "gates", "named"),
+    [(("a", "b"), {}, ["a", "b"]), (("a",), {"TASFailedNodeReplacement": False}, None), (tuple("abcdefghi"), {}, None)],
+)
+def test_failed_nodes_are_named_or_end_the_run(
+    failed: tuple[str, ...], gates: dict[str, bool], named: list[str] | None
+) -> None:
+    assigned = {"name": "main", "count": 9, "topologyAssignment": topology.encode([(name, 1) for name in "abcdefghi"])}
+    conditions = [{"type": t, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"} for t in STARTED]
+    workload: Object = {
+        "metadata": {
+            "name": "w",
+            "namespace": "n",
+            "ownerReferences": [{"controller": True, "uid": "u", "kind": "Job"}],
+        },
+        "spec": {"podSets": [{"name": "main", "count": 9}], "queueName": "main"},
+        "status": {
+            "admission": {"clusterQueue": "q", "podSetAssignments": [assigned]},
+            "conditions": conditions,
+        },
+    }
+    facts = Facts(1e9, parsed({"featureGates": gates}), queue={"spec": {}}, failed=failed)
+    status = (next_step(workload, facts).status or {})["status"]
+    if named is not None:
+        assert [n["name"] for n in status["unhealthyNodes"]] == named
+        assert next_step({**workload, "status": status}, facts).status is None
+    else:
+        assert status["schedulingStats"]["evictions"][0]["reason"] == "NodeFailures"
+        assert "unhealthyNodes" not in status

@@ -90,6 +90,14 @@ def test_preferred_affinity_counts_when_its_gate_is_on() -> None:
         assert {n for n, _ in decision.assignments[0].nodes} <= rack
 
 
+def test_unconstrained_pods_fill_nodes_or_fit_tightly_by_their_gate() -> None:
+    nodes = [w.node("a", "b", "r0", 4), w.node("b", "b", "r0", 2), w.node("c", "b", "r1", 3)]
+    job = w.pending("j", "q", 6, 1, topology=TopologyRequest(TopologyMode.UNCONSTRAINED))
+    for mixed, wanted in ((True, {"b": 2, "c": 3, "a": 1}), (False, {"a": 4, "b": 2})):
+        (decision,) = decide(world(nodes, [job], profile_mixed=mixed), 0.0)
+        assert dict(decision.assignments[0].nodes) == wanted
+
+
 @pytest.mark.parametrize(("count", "wanted"), [(2, (("n3", 2),)), (3, (("n3", 2), ("n1", 1)))])
 def test_a_smaller_slice_keeps_its_first_ranks(count: int, wanted: tuple[tuple[str, int], ...]) -> None:
     anywhere = TopologyRequest(TopologyMode.UNCONSTRAINED)
