@@ -49,6 +49,7 @@ class NodeHealth:
     def __init__(self, informers: Informers, cluster: str, config: Configuration = DEFAULT) -> None:
         fixed_time = config.gate("TASReplaceNodeDueToNotReadyOverFixedTime", True)  # off in Kueue
         self._grace = NODE_GRACE if fixed_time else math.inf
+        self._moves_single_pods = not config.gate("SkipReassignmentForPodOwnedWorkloads", True)
         self._heeds_taints = config.gate("TASReplaceNodeOnNodeTaints", True)
         self._nodes = Nodes(informers, cluster)
         self._flavors = informers.get(r.RESOURCE_FLAVORS).store
@@ -57,10 +58,10 @@ class NodeHealth:
     def failed(self, workload: Object, now: float) -> tuple[tuple[str, ...], float | None]:
         """The nodes that have failed it, and after how many seconds to look again (``None``: when something changes).
 
-        A workload that is one plain pod cannot move: none of its nodes counts as failed.
+        A workload that is one plain pod does not move: none of its nodes counts as failed, unless a gate says so.
         """
         given = assigned(workload)
-        if not given or owned_by_pod(workload):
+        if not given or (owned_by_pod(workload) and not self._moves_single_pods):
             return (), None
         failed: list[str] = []
         soonest: float | None = None
