@@ -19,10 +19,19 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError
 from glebe.kube.informer import Informers
-from glebe.kube.objects import CLUSTER, EVERY, Object, ObjectKey, condition_is_true, controller_of, get_condition
+from glebe.kube.objects import (
+    CLUSTER,
+    EVERY,
+    Object,
+    ObjectKey,
+    condition_is_true,
+    controller_of,
+    get_condition,
+    labels_of,
+)
 from glebe.kube.pods import has_ended
 from glebe.kube.transport import ConnectionLost
-from glebe.queueing import convert, labels, pacing, tenancy, transitions
+from glebe.queueing import convert, elastic, labels, pacing, tenancy, transitions
 from glebe.queueing.configuration import Configuration
 from glebe.queueing.deciding import Deciding
 from glebe.queueing.notices import Notices, in_full
@@ -135,7 +144,26 @@ class AdmissionCycle:
         needed = self._builder.checks_of(workload, decision)
         wanted = transitions.admit(workload, asked.queue, decision, self._env.clock.now(), needed)
         self._builder.assume(wanted)
-        return await self._write_admission(key, wanted)
+        if not await self._write_admission(key, wanted):
+            return False
+        if decision.replaces:
+            await self._replace(decision.replaces, wanted)
+        return True
+
+    async def _replace(self, key: str, by: Object) -> None:
+        """End the slice that has just been replaced; where that fails, its job's reconciler does it."""
+        old = self._builder.workload(self._builder.keys[key]) if key in self._builder.keys else None
+        if old is None or convert.is_finished(old):
+            return
+        uid, job = by["metadata"].get("uid", ""), labels_of(by).get(labels.JOB_UID, "UNKNOWN")
+        message = f"Replaced to accommodate a workload (UID: {uid}, JobUID: {job}) due to workload slice aggregation"
+        ended = transitions.finish(old, elastic.REPLACED, message, self._env.clock.now())
+        self._builder.assume(ended)
+        try:
+            await self._client.update_status(r.WORKLOADS, ended)
+        except (ApiError, ConnectionLost) as error:
+            log.debug("the end of slice %s was not written: %s", key, error)
+            self._builder.forget(self._builder.keys[key])
 
     async def _place(self, key: ObjectKey, asked: Admitted, decision: Decision) -> bool:
         """Write the nodes of a workload that has its quota; whether they are known to be written."""

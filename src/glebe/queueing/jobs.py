@@ -29,7 +29,7 @@ from glebe.kube.objects import (
     labels_of,
 )
 from glebe.kube.pods import has_ended
-from glebe.queueing import convert, integrations, labels, startstop, transitions
+from glebe.queueing import convert, elastic, integrations, labels, startstop, transitions
 from glebe.queueing.construct import (
     FOLLOWED,
     Priority,
@@ -110,6 +110,8 @@ class JobReconciler:
             return None
         # 2. workloads of an earlier job of this name go
         name, uid = workload_name(kind, job), job["metadata"]["uid"]
+        if elastic.is_elastic(kind, job):
+            return await self._slices(job, [w for w in owned if (controller_of(w) or {}).get("uid") == uid])
         for stray in owned:
             if stray["metadata"]["name"] != name or (controller_of(stray) or {}).get("uid") != uid:
                 await self._delete(stray)
@@ -142,6 +144,38 @@ class JobReconciler:
             await self._sync(job, workload, desired)
             return None
         return await self._steer(job, workload)
+
+    async def _slices(self, job: Object, owned: list[Object]) -> Result | None:
+        """A job whose number of pods may change: see :mod:`.elastic`."""
+        found = elastic.sorted_out(owned)
+        if (end := integrations.finished(self._integration, job)) is not None:
+            for workload in (w for w in owned if not convert.is_finished(w)):
+                await self._finish(workload, *end)
+            return None
+        for workload, reason, message in found.surplus:
+            await self._finish(workload, reason, message)
+        if found.surplus:
+            return None
+        holder, current = found.holder, found.current
+        if holder is not None and transitions.is_evicted(holder):
+            return await self._steer(job, holder)
+        desired = self._desired(job, current)
+        if current is None:
+            if await self._stopped(job, None):
+                await self._create(job, elastic.first(desired))
+            return None
+        if is_deleting(current):
+            return None
+        if not elastic.is_compatible(current, desired):
+            await self._sync(job, current, desired)
+            return None
+        if elastic.counts(current) != elastic.counts(desired):
+            if convert.holds_quota(current) and elastic.grows(current, desired):
+                await self._create(job, elastic.replacement(current, desired, job))
+            else:
+                await self._at(job).update(r.WORKLOADS, elastic.resized(current, desired))
+            return None
+        return await self._steer(job, holder or current)
 
     def _owned(self, key: ObjectKey) -> list[Object]:
         cluster = key.cluster if self._client.cluster == EVERY else ""

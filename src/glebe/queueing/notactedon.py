@@ -51,7 +51,6 @@ JOB_LABELS: dict[str, str] = {
 #: The same with annotations.
 JOB_ANNOTATIONS: dict[str, str] = {
     "kueue.x-k8s.io/job-completions-equal-parallelism": "Completions follow the parallelism",
-    "kueue.x-k8s.io/elastic-job": "The number of pods may change while the job runs",
 }
 #: The same on pod templates.
 POD_ANNOTATIONS: dict[str, str] = {}

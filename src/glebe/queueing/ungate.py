@@ -301,7 +301,10 @@ def build(client: Client, informers: Informers, env: Env, kinds: JobKinds | None
 
     def own(workload: Object) -> Iterable[ObjectKey]:
         key = key_of(workload, client.cluster)
-        by_job[labels_of(workload).get(labels.JOB_UID, "")] = key
+        if (
+            may_run(workload) or labels_of(workload).get(labels.JOB_UID, "") not in by_job
+        ):  # of slices, the one that runs
+            by_job[labels_of(workload).get(labels.JOB_UID, "")] = key
         return (key,)
 
     def of_pod(pod: Object) -> Iterable[ObjectKey]:
