@@ -14,16 +14,22 @@ from typing import Any
 import orjson
 
 from glebe.apiserver.admission.base import AdmissionAttributes
+from glebe.apiserver.request.routing import ROOT
 from glebe.kube.errors import ApiError, Cause, invalid
-from glebe.kube.objects import Object, labels_of
-from glebe.kube.resources import LOCAL_QUEUES, WORKLOAD_CLASSES, WORKLOADS, Resource
-from glebe.queueing import integrations, labels
-from glebe.queueing.integrations import Integration
+from glebe.kube.objects import Object, controller_of, labels_of
+from glebe.kube.resources import CONFIGMAPS, LOCAL_QUEUES, PODS, WORKLOAD_CLASSES, WORKLOADS, Resource
+from glebe.queueing import foreign, integrations, labels, tenancy
+from glebe.queueing.integrations import Integration, JobKinds
 from glebe.queueing.jobadmission import check, suspend_and_gate
+from glebe.queueing.jobkinds import declared
 from glebe.queueing.notactedon import findings, job_findings
 from glebe.queueing.notices import in_full
+from glebe.queueing.pods import holding
+from glebe.queueing.world import CLASSES
 from glebe.scheduling.model import Decision
 
+#: Owners of owners that are followed.
+_DEPTH = 10
 #: API groups of the queue's own kinds.
 QUEUE_GROUPS = (WORKLOADS.group, WORKLOAD_CLASSES.group)
 #: (cluster, resource name like "jobs.batch", namespace, name) -> object; namespace "" for cluster-scoped kinds.
@@ -42,46 +48,131 @@ class QueueAdmission:
     def __init__(self, read: Read | None = None, oracle: Oracle | None = None) -> None:
         self.read = read
         self.oracle = oracle
+        self.serves: Callable[[str], bool] = lambda cluster: not tenancy.is_foreign(cluster)
+        """The logical clusters whose jobs are the queue's business."""
+        self._declared = JobKinds()
+        self._version = ""
 
     async def admit(self, a: AdmissionAttributes) -> None:
         if a.info.group in QUEUE_GROUPS:
             _warn_of_unused(a)
             return
-        integration = integrations.for_resource(a.info.group, a.info.plural)
-        if integration is None or a.subresource or a.obj is None:
+        if a.subresource or a.obj is None or not self.serves(a.cluster):
             return
+        if a.info.plural == CONFIGMAPS.plural and not a.info.group:
+            _check_declaration(a)
+            return
+        kind = self._kind(a)
+        if kind is None:
+            return
+        if kind.resource == PODS:
+            self._pod(kind, a, a.obj)
+        elif kind.held_by_pods:
+            self._serving(kind, a, a.obj)
+        else:
+            self._job(kind, a, a.obj)
+
+    def _kind(self, a: AdmissionAttributes) -> Integration | None:
+        """The row of the table for what is written."""
+        known = integrations.for_resource(a.info.group, a.info.plural)
+        if known is not None or self.read is None or "." not in a.info.group or a.info.group.endswith(".k8s.io"):
+            return known
+        found = self.read(ROOT, CONFIGMAPS.group_resource, declared.NAMESPACE, declared.NAME)
+        version = str((found or {"metadata": {}})["metadata"].get("resourceVersion", ""))
+        if version != self._version:
+            self._declared = JobKinds(declared.declared(found)[0])
+            self._version = version
+        return self._declared.for_resource(a.info.group, a.info.plural)
+
+    def _find(self, a: AdmissionAttributes) -> integrations.Find:
         read = self.read
 
-        def find(resource: Resource, name: str) -> Object | None:
-            return None if read is None else read(a.cluster, resource.group_resource, "", name)
+        def find(resource: Resource, name: str, namespace: str = "") -> Object | None:
+            cluster = ROOT if resource in CLASSES else a.cluster
+            found = None if read is None else read(cluster, resource.group_resource, namespace, name)
+            return found if found is None or cluster == a.cluster or tenancy.may_use(found, a.cluster) else None
 
-        def queue(name: str) -> Object | None:
-            return None if read is None else read(a.cluster, LOCAL_QUEUES.group_resource, a.namespace, name)
+        return find
 
+    def _job(self, kind: Integration, a: AdmissionAttributes, obj: Object) -> None:
         if a.operation == "UPDATE" and a.old is not None:
-            _refuse_moving(integration, a.old, a.obj)
-        if a.operation != "CREATE":
+            _refuse_moving(kind, a.old, obj)
+        if a.operation != "CREATE" or self._queued_owner(a, obj) is not None or integrations.is_skipped(kind, obj):
             return
-        if not integrations.is_queued(a.obj):
-            if queue(labels.DEFAULT_QUEUE) is None:
+        if not integrations.is_queued(obj, kind):
+            if self._queue(a, labels.DEFAULT_QUEUE) is None:
                 return
-            a.obj["metadata"].setdefault("labels", {})[labels.QUEUE_NAME] = labels.DEFAULT_QUEUE
-        if read is not None and (causes := check(integration, a.obj, find)):
-            raise invalid(integration.resource.group, integration.resource.kind, a.name, causes)
-        suspend_and_gate(integration, a.obj, a.user.name)
-        for text in job_findings(integration, a.obj):
+            obj["metadata"].setdefault("labels", {})[labels.QUEUE_NAME] = labels.DEFAULT_QUEUE
+        if self.read is not None and (causes := check(kind, obj, self._find(a))):
+            raise invalid(kind.resource.group, kind.resource.kind, a.name, causes)
+        suspend_and_gate(kind, obj, a.user.name)
+        for text in job_findings(kind, obj):
             a.warn(text)
-        self._warn(a, queue)
+        self._warn(a, integrations.queue_of(kind, obj))
 
-    def _warn(self, a: AdmissionAttributes, queue: Callable[[str], Object | None]) -> None:
-        name = labels_of(a.obj or {}).get(labels.QUEUE_NAME, "")
-        if self.read is not None and queue(name) is None:
+    def _pod(self, kind: Integration, a: AdmissionAttributes, pod: Object) -> None:
+        if a.operation == "UPDATE" and a.old is not None and holding.is_managed(a.old):
+            if causes := holding.check_change(a.old, pod):
+                raise invalid("", kind.resource.kind, a.name, causes)
+            return
+        if a.operation != "CREATE" or pod["spec"].get("nodeName"):
+            return
+        parent = holding.parent_of(pod)
+        if not parent:
+            if foreign.concerns(pod):
+                foreign.translate(pod, lambda r, name: self._find(a)(r, name, a.namespace))
+            _own_scheduler(a, pod)
+            if labels.QUEUE_NAME not in labels_of(pod) or self._queued_owner(a, pod) is not None:
+                return
+        if causes := holding.check(pod):
+            raise invalid("", kind.resource.kind, a.name, causes)
+        holding.hold(pod, a.user.name)
+        if not parent:
+            self._warn(a, labels_of(pod)[labels.QUEUE_NAME])
+
+    def _serving(self, kind: Integration, a: AdmissionAttributes, obj: Object) -> None:
+        if a.operation not in ("CREATE", "UPDATE") or self._queued_owner(a, obj) is not None:
+            return
+        if a.old is not None and holding.moved(a.old, obj):
+            where = f"metadata.labels[{labels.QUEUE_NAME}]"
+            why = "Invalid value: the queue cannot change while pods are ready"
+            raise invalid(kind.resource.group, kind.resource.kind, a.name, [Cause("FieldValueInvalid", why, where)])
+        if not integrations.is_queued(obj, kind):
+            return
+        holding.mark(kind, obj)
+        if a.operation == "CREATE":
+            self._warn(a, integrations.queue_of(kind, obj), judged=False)
+
+    def _queued_owner(self, a: AdmissionAttributes, obj: Object) -> Object | None:
+        """The queued object that ``obj`` is a part of: where nothing can be looked up, any of a known kind."""
+        for _ in range(_DEPTH):
+            ref = controller_of(obj)
+            kind = integrations.for_kind(ref["apiVersion"], ref["kind"]) if ref else None
+            if ref is None or kind is None:
+                return None
+            if self.read is None:
+                return ref
+            found = self.read(a.cluster, kind.resource.group_resource, a.namespace, ref["name"])
+            if found is None or found["metadata"].get("uid") != ref.get("uid"):
+                return None
+            if integrations.is_queued(found, kind):
+                return found
+            obj = found
+        return None
+
+    def _queue(self, a: AdmissionAttributes, name: str) -> Object | None:
+        return None if self.read is None else self.read(a.cluster, LOCAL_QUEUES.group_resource, a.namespace, name)
+
+    def _warn(self, a: AdmissionAttributes, name: str, *, judged: bool = True) -> None:
+        if self.read is not None and self._queue(a, name) is None:
             a.warn(
                 f'there is no LocalQueue "{name}" in namespace "{a.namespace}": the job will wait until it is created '
                 "(see kubectl get localqueues)"
             )
             return
-        decision = self.oracle(a.cluster, a.obj) if self.oracle is not None and a.obj is not None else None
+        if not judged or self.oracle is None or a.obj is None:
+            return
+        decision = self.oracle(a.cluster, a.obj)
         if decision is not None:
             a.warn(f"the job will never start as things are: {in_full(decision)}")
 
@@ -92,6 +183,27 @@ def _warn_of_unused(a: AdmissionAttributes) -> None:
         return
     for text in findings(a.info.kind, a.obj):
         a.warn(text)
+
+
+def _check_declaration(a: AdmissionAttributes) -> None:
+    """A ConfigMap that declares kinds of jobs must be right when it is written."""
+    if a.obj is None or a.operation not in ("CREATE", "UPDATE") or not declared.is_declaration(a.obj):
+        return
+    _, faults = declared.declared(a.obj)
+    causes = []
+    for fault in faults:
+        key, _, why = fault.partition(": ")
+        causes.append(Cause("FieldValueInvalid", f"Invalid value: {why}", f"data[{key}]"))
+    if causes:
+        raise invalid("", "ConfigMap", a.name, causes)
+
+
+def _own_scheduler(a: AdmissionAttributes, pod: Object) -> None:
+    """Pods for a scheduler that is not there are bound by the one that is."""
+    name = pod["spec"].get("schedulerName")
+    if name in foreign.OTHER_SCHEDULERS and labels.QUEUE_NAME in labels_of(pod):
+        pod["spec"]["schedulerName"] = "default-scheduler"
+        a.warn(f"spec.schedulerName: {name} is not here; the pod is queued and bound by this cluster")
 
 
 def _refuse_moving(integration: Integration, old: Object, new: Object) -> None:

@@ -90,8 +90,8 @@ OTHER_WORDS = frozenset(
         """Aborted Accept AdmissionReview Age AllContainersRestarting AlreadyExists Approved Authorization
         Background Canceled ClusterTrustBundle Cmd Conflict ContainerResource DataLoss Description
         DeviceFileMinor Disabled DisruptionAllowed DynamicResources Entrypoint Established ExposedPorts External
-        FailedPrecondition False FieldValueTooMany Find Foreground HoldAndDrain Hostname Integration InterPodAffinity Internal
-        InternalIP
+        FailedPrecondition False FieldValueTooMany Find Foreground HoldAndDrain Hostname Integration InterPodAffinity
+        Internal InternalIP
         InvalidArgument Ki Liveness Max MaximumExecutionTimeExceeded Message Min NamespaceTerminating
         NoAdmissionFairSharing NodeResourcesFit NetworkUnavailable NodeUnschedulable Normal NotFound Nvidia Object
         Orphan OutOf

@@ -326,9 +326,8 @@ def test_shipped_kinds_stay_as_they_are_and_faults_do_not_spread() -> None:
 
 def test_numbers_of_pods_come_from_where_the_table_says() -> None:
     jobset = KINDS["JobSet"]
-    spec = {
-        "replicatedJobs": [{"name": "a", "template": {"spec": {"parallelism": 4, "completions": 9}}}, {"name": "b"}]
-    }
+    a: dict[str, Any] = {"name": "a", "template": {"spec": {"parallelism": 4, "completions": 9}}}
+    spec = {"replicatedJobs": [a, {"name": "b"}]}
     views = integrations.pod_sets(jobset, {"metadata": {}, "spec": spec})
     assert [(v.name, v.count) for v in views] == [("a", 4), ("b", 1)]
     a["replicas"] = 0
