@@ -6,8 +6,8 @@ share fairly, by shares); each sees what the ones before it took. Rounds repeat 
 does not fit in a pass cannot fit later in it, because room only shrinks; so each equivalence class is refused at most
 once.
 
-A preemptor ends its line for this run; what it will hold is kept for it, and so is what its victims still hold. A
-blocked StrictFIFO head claims quota (see ``claims``) against those who come after it.
+What a preemptor will hold is kept for it, and so is what its victims still hold; then the next of its line has its
+turn, unless the line is strict. A blocked StrictFIFO head claims quota (see ``claims``) against those who come after.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from glebe.scheduling.placement import Choice, Fit, find, nominate, total_need
 from glebe.scheduling.placement import holding as holding_of
 from glebe.scheduling.preemption.roster import Roster
 from glebe.scheduling.projection import Projection, fits
+from glebe.scheduling.reservation import Reservations
 from glebe.scheduling.quota import UNLIMITED, Cell
 from glebe.scheduling.thorough import Thorough
 from glebe.scheduling.tournament import Contender, Tournament
@@ -72,8 +73,10 @@ class _Entry(NamedTuple):
     group: Group
     choice: Choice
     nomination: Nomination | None = None  # of the full search
+    seen: int = 0  # so many preempted when it was made
 
 
+MAX_PREEMPTORS = 256  # of one run; the others have their turn in the next
 _key = attrgetter("key")
 
 
@@ -95,8 +98,10 @@ class Cycle:
         self._thorough = Thorough(self._nominator, state, lines)
         self._fair = any(world.fair(root) for root in dict.fromkeys(line.root for line in lines))
         self._projection = Projection(state)
+        self.reserves: Reservations | None = None  # set by who knows when running work ends
         self._refused: set[Group] = set()  # in this pass
-        self._closed: set[int] = set()  # lines whose head preempts
+        self._closed: set[int] = set()  # strict lines whose head preempts
+        self._passed: list[tuple[Line, Group]] = []  # of others, in this round
         self._kept: dict[tuple[int, Cell], int] = {}  # by line and cell: the most that claims have left in this pass
 
     def run(self, nominator: Nominator | None = None) -> list[Admission]:
@@ -117,10 +122,11 @@ class Cycle:
                 claims = [c for root in dict.fromkeys(e.line.root for e in entries) for c in self.claims(root).listed]
             now = self._take(entries, claims)
             admitted += now
-            for admission in now:
-                self._thorough.moved(admission.line)
-                if admission.group.head == DONE:
-                    self._waker.compact(admission.line)
+            for line, group in dict.fromkeys([*((a.line, a.group) for a in now), *self._passed]):
+                self._thorough.moved(line)
+                if group.head == DONE:
+                    self._waker.compact(line)
+            self._passed.clear()
 
     def _begin(self, nominator: Nominator | None) -> None:
         if nominator is not None:
@@ -134,12 +140,11 @@ class Cycle:
 
     def _entries(self, *, anew: bool) -> list[_Entry]:
         """The heads of a round."""
-        entries: list[_Entry] = []
         quick: dict[int, _Entry] = {}
         for line, groups in self._waker.candidates(anew=anew):
             if id(line) not in self._closed and (entry := self._head(line, groups)):
                 quick[id(line)] = entry
-        for line in self._thorough.lines:
+        for line in self._thorough.lines if len(self.preempting) < MAX_PREEMPTORS else ():
             if id(line) in self._closed:
                 continue
             fits = quick.get(id(line))
@@ -148,9 +153,14 @@ class Cycle:
                 group, nomination = found
                 a = nomination.assignment
                 key = head_key(a.level, line.waiting[group.head])
-                quick[id(line)] = _Entry(key, line, group, a.choice, nomination)
-        entries += quick.values()
-        return entries
+                quick[id(line)] = _Entry(key, line, group, a.choice, nomination, len(self.preempting))
+        urgent = [e for e in quick.values() if e.line.waiting[e.group.head].preempting]
+        if not urgent or len(urgent) == len(quick):
+            return list(quick.values())
+        for entry in quick.values():  # others left for those: nobody comes before them
+            if entry.nomination is not None and not entry.line.waiting[entry.group.head].preempting:
+                self._thorough.ask_again(entry.line, entry.group)
+        return urgent
 
     def _head(self, line: Line, groups: list[Group]) -> _Entry | None:
         """Phase 1: the line's first group that fits on the state as it is, out of ``groups``."""
@@ -244,6 +254,8 @@ class Cycle:
                 self._refused.add(entry.group)
                 return None
             fit, holding = again, holding_of(plan, again)
+        if not self._reserved(entry, holding):
+            return None
         projection.admit(holding)
         admission = Admission(entry.line, entry.group, entry.group.head, fit, holding)
         entry.line.passed(entry.group)
@@ -258,14 +270,27 @@ class Cycle:
             found = self._nominator.nominate(found.pending, entry.group.plan, self.state)
             if found.mode is not Mode.FIT or not all(projection.fits_then(found.holding(), gone)):
                 return None
+        holding = found.holding()
+        if not self._reserved(entry, holding):
+            return None
         if old is not None:
             projection.finish(old)
-        holding = found.holding()
         projection.admit(holding)
         fewer = found.plan if found.plan is not entry.group.plan else None
         admission = Admission(entry.line, entry.group, entry.group.head, found.fit, holding, fewer)
         entry.line.passed(entry.group)
         return admission
+
+    def _reserved(self, entry: _Entry, holding: Holding) -> bool:
+        """Does it leave the reserved starts of others as they are? If not, its class waits."""
+        if self.reserves is None:
+            return True
+        pending = entry.line.waiting[entry.group.head]
+        if not self.reserves.permits(entry.line, entry.key, pending, holding):
+            self._refused.add(entry.group)
+            return False
+        self.reserves.taken(entry.line, entry.key, pending, holding)
+        return True
 
     def _preempt(self, entry: _Entry, found: Nomination) -> None:
         """Others leave for it, unless they are leaving for somebody else already: then it is nominated anew."""
@@ -275,17 +300,21 @@ class Cycle:
         if pending.gated and (gates.orchestrated_preemption or gates.concurrent_admission):
             self.verdicts[pending.key] = Verdict(Reason.ADMISSION_GATED)
             return
-        leaving = [roster.holding(v.key) for v in found.victims]
-        overlaps = any(v.key in projection.leaving for v in found.victims)
-        if overlaps or not all(projection.fits_then(found.holding(), leaving)):
-            rest = roster.without(projection.leaving)
+        leaving = [roster.holding(v.key) for v in found.victims if v.key not in projection.leaving]
+        if entry.seen != len(self.preempting) or not all(projection.fits_then(found.holding(), leaving)):
+            rest = roster.beside(projection.leaving)
             found = self._nominator.nominate(pending, entry.group.plan, projection.then, rest)
             if found.mode is not Mode.FIT and not found.victims:
                 return
         projection.evict((v, roster.holding(v.key)) for v in found.victims)
         holding = found.holding()
         projection.keep(holding)
-        self._closed.add(id(entry.line))
-        self._claims.pop(entry.line.root, None)
+        self._thorough.goes_on(projection.then, roster.beside(projection.leaving))
         self.verdicts[pending.key] = Verdict(Reason.WAITING_FOR_PREEMPTED, found.victims)
         self.preempting.append(Preempting(entry.line, entry.group, entry.group.head, found.victims, holding))
+        if entry.line.strict:
+            self._closed.add(id(entry.line))
+            self._claims.pop(entry.line.root, None)
+        else:
+            entry.line.passed(entry.group)
+            self._passed.append((entry.line, entry.group))

@@ -14,10 +14,12 @@ from glebe.scheduling.model import Pending, PreemptionPolicy
 from glebe.scheduling.nominations import Nomination, Nominator
 from glebe.scheduling.order import Group, Line, preempts
 from glebe.scheduling.placement import nominate, possible
+from glebe.scheduling.preemption.roster import Roster
 from glebe.scheduling.quota import QuotaState
 from glebe.scheduling.world import Holding, Plan, State
 
 PATIENCE = 2  # searches of a line that may fail before it is checked first whether the next can succeed at all
+SEQUEL = 3  # of a line whose head preempts, so many in a row are asked in vain in the same run
 Vector = tuple[float, ...]
 Found = tuple[Group, Nomination]
 
@@ -28,6 +30,7 @@ class Thorough:
     def __init__(self, nominator: Nominator, state: State, lines: list[Line]) -> None:
         self._nominator = nominator
         self._state = state
+        self._ahead: tuple[State, Roster] | None = None  # what will be, and who is not leaving, once somebody preempts
         self.lines = [line for line in lines if preempts(line.queue) or any(g.careful for g in line.groups)]
         self._asked: set[tuple[int, int]] = set()  # (group, rank)
         self._refused: dict[object, list[Vector]] = {}  # by what is asked for: the least of those who found nobody
@@ -35,15 +38,18 @@ class Thorough:
         self._lowest: dict[int, int | None] = {}  # by queue: the lowest priority of its holders
         self._borrowers: dict[int, set[int]] = {}  # by root
         self._failures: dict[int, int] = {}  # by line: searches for victims that found nobody
+        self._sequel: dict[int, int] = {}  # by line whose head preempts: how many may still be asked in vain after it
         self._bests: dict[tuple[int, int], State] = {}  # by queue and priority
 
     def begin(self, nominator: Nominator | None = None) -> None:
         """A new run, after something was freed or somebody was admitted elsewhere."""
         if nominator is not None:
             self._nominator = nominator
+        self._ahead = None
         for memory in (self._asked, self._refused, self._done, self._lowest, self._borrowers):
             memory.clear()
         self._failures.clear()
+        self._sequel.clear()
         self._bests.clear()
 
     def head(self, line: Line, before: tuple[float, int] | None) -> Found | None:
@@ -58,15 +64,28 @@ class Thorough:
         for group in groups:
             if before is not None and line.place(group) >= before:
                 return None
+            if self._sequel.get(id(line)) == 0:
+                return None
             found = self._ask(line, group)
             if found is not None:
+                if found.victims:
+                    self._sequel[id(line)] = SEQUEL
                 return group, found
         if before is None:
             self._done.add(id(line))
         return None
 
+    def goes_on(self, then: State, roster: Roster) -> None:
+        """Others are leaving: from now on victims are sought in what will be then, among those who stay."""
+        self._ahead = then, roster
+
+    def ask_again(self, line: Line, group: Group) -> None:
+        """What was found for the group's head is not used now."""
+        self._asked.discard((id(group), group.head))
+        self._done.discard(id(line))
+
     def moved(self, line: Line) -> None:
-        """Somebody of the line was admitted: the next of the group has not been asked."""
+        """Somebody of the line was admitted, or others leave for it: the next of the group has not been asked."""
         self._done.discard(id(line))
 
     def _ask(self, line: Line, group: Group) -> Nomination | None:
@@ -87,7 +106,10 @@ class Thorough:
             and not self._at_best(line, pending, group.plan)
         ):
             return None
-        found = self._nominator.nominate(pending, group.plan, self._state)
+        state, roster = self._ahead or (self._state, None)
+        found = self._nominator.nominate(pending, group.plan, state, roster)
+        if id(line) in self._sequel and not found.victims:
+            self._sequel[id(line)] -= 1
         if (found.mode is Mode.FIT and group.careful) or (found.victims and found.mode is Mode.PREEMPT):
             return found
         if not group.careful and found.mode is not Mode.FIT:
