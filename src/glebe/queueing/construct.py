@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from glebe.kube.objects import Object, annotations_of, labels_of, owner_reference
 from glebe.kube.resources import PRIORITY_CLASSES, WORKLOAD_CLASSES, WORKLOAD_PRIORITY_CLASSES, WORKLOADS, Resource
 from glebe.queueing import integrations, labels
+from glebe.queueing.foreign import with_shares
 from glebe.queueing.integrations import Find, Integration, PodSetView, read
 from glebe.queueing.jobkinds.shapes import Unreadable
 from glebe.queueing.runtimes import seconds_label
@@ -30,9 +32,14 @@ class Priority:
 
 def workload_name(integration: Integration, job: Object) -> str:
     """``job-NAME-HASH``: stable for one job object, different for another job of the same name."""
-    meta = job["metadata"]
-    prefix = f"{integration.resource.kind.lower()}-{meta['name']}"
-    seed = "\n".join((integration.resource.kind, integration.resource.group, meta["name"], meta.get("uid", "")))
+    return name_for(integration, job, job["metadata"]["name"])
+
+
+def name_for(integration: Integration, job: Object, name: str) -> str:
+    """The same for a part of the job."""
+    prefix = f"{integration.resource.kind.lower()}-{name}"
+    uid = job["metadata"].get("uid", "")
+    seed = "\n".join((integration.resource.kind, integration.resource.group, name, uid))
     digest = hashlib.sha1(seed.encode(), usedforsecurity=False).hexdigest()[:5]
     return f"{prefix[:247]}-{digest}"
 
@@ -83,7 +90,7 @@ def workload_of(job: Object, name: str, spec: dict[str, Any], priority: Priority
 
 def pod_set(view: PodSetView) -> dict[str, Any]:
     """``spec.podSets[]`` of a Workload."""
-    template = copy.deepcopy(view.template)
+    template = copy.deepcopy(with_shares(view.template))
     meta = {k: v for k, v in (template.get("metadata") or {}).items() if k in ("labels", "annotations") and v}
     out: dict[str, Any] = {
         "name": view.name,
@@ -149,11 +156,8 @@ def slice_constraints(text: str) -> list[dict[str, Any]]:
 
 def priority_of(integration: Integration, job: Object, find: Find) -> Priority:
     """The first that is given: the priority-class label, the class, the pods' priorityClassName; else 0."""
-    job_labels = labels_of(job)
-    if name := job_labels.get(labels.PRIORITY_CLASS):
-        return _from(find, WORKLOAD_PRIORITY_CLASSES, name, ("value",))
-    if name := job_labels.get(labels.CLASS):
-        return _from(find, WORKLOAD_CLASSES, name, ("spec", "priority"))
+    if (named := _named_priority(job, find)) is not None:
+        return named
     for path in integration.priority:
         if isinstance(name := read(job, path), str) and name:
             return _from(find, PRIORITY_CLASSES, name, ("value",))
@@ -161,6 +165,25 @@ def priority_of(integration: Integration, job: Object, find: Find) -> Priority:
         views = integrations.pod_sets(integration, job, find)
     except Unreadable:
         return Priority(0)  # nothing is made of it before they are told
+    return _priority_of_sets(views, find)
+
+
+def priority_of_pods(about: Object, views: Sequence[PodSetView], find: Find) -> Priority:
+    """The same for pods that are queued themselves."""
+    named = _named_priority(about, find)
+    return named if named is not None else _priority_of_sets(views, find)
+
+
+def _named_priority(obj: Object, find: Find) -> Priority | None:
+    own = labels_of(obj)
+    if name := own.get(labels.PRIORITY_CLASS):
+        return _from(find, WORKLOAD_PRIORITY_CLASSES, name, ("value",))
+    if name := own.get(labels.CLASS):
+        return _from(find, WORKLOAD_CLASSES, name, ("spec", "priority"))
+    return None
+
+
+def _priority_of_sets(views: Sequence[PodSetView], find: Find) -> Priority:
     for view in views:
         if name := read(view.template, ("spec", "priorityClassName")):
             return _from(find, PRIORITY_CLASSES, name, ("value",))
@@ -174,10 +197,13 @@ def class_text(kind: str, name: str) -> str:
 
 def missing_class(integration: Integration, job: Object, find: Find) -> str:
     """The class that ``job`` names and that does not exist, as :func:`class_text`; empty when all are there."""
-    name = labels_of(job).get(labels.CLASS)
-    if name and find(WORKLOAD_CLASSES, name) is None:
-        return class_text(WORKLOAD_CLASSES.kind, name)
-    return priority_of(integration, job, find).missing
+    return missing_class_of(job, find) or priority_of(integration, job, find).missing
+
+
+def missing_class_of(obj: Object, find: Find) -> str:
+    """The WorkloadClass that ``obj`` names and that does not exist."""
+    name = labels_of(obj).get(labels.CLASS)
+    return class_text(WORKLOAD_CLASSES.kind, name) if name and find(WORKLOAD_CLASSES, name) is None else ""
 
 
 def _from(find: Find, resource: Resource, name: str, path: tuple[str, ...]) -> Priority:
