@@ -15,7 +15,7 @@ import docs_cli
 import docs_kinds
 import docs_words
 from glebe.kube.crdgen import custom_resource_definition, to_yaml
-from glebe.queueing import policy, roles
+from glebe.queueing import kindpolicy, policy, roles
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,6 +35,7 @@ def manifests() -> dict[str, str]:
     for version in policy.VERSIONS:
         name = f"src/glebe/queueing/manifests/admission-{version}.yaml"
         files[name] = to_yaml(policy.objects(version))
+    files["src/glebe/queueing/manifests/kinds.yaml"] = to_yaml(kindpolicy.objects())
     files["src/glebe/queueing/manifests/roles.yaml"] = to_yaml(roles.objects())
     return files
 

@@ -170,11 +170,14 @@ async def install(client: Client, namespace: str) -> str:
             "kubectl describe crd says why; another owner of these names (an installed Kueue?) must go first",
         ) from error
     await _ensure_namespace(client, namespace)
+    from glebe.queueing import kindpolicy, policy
+
+    judging = {resource.kind: resource for resource in (policy.VALIDATING_POLICIES, policy.VALIDATING_BINDINGS)}
+    for obj in kindpolicy.objects():
+        await client.apply(judging[obj["kind"]], obj, field_manager="glebe", force=True)
     version = await _policy_version(client)
     if version is None:
         return WEBHOOK
-    from glebe.queueing import policy
-
     kinds = (
         policy.mutating_policies(version),
         policy.mutating_bindings(version),

@@ -46,6 +46,7 @@ from glebe.queueing import versions
 from glebe.queueing.admission import QueueAdmission
 from glebe.queueing.assembly import Queueing
 from glebe.queueing.configuration import DEFAULT, Configuration
+from glebe.queueing.kindadmission import KindAdmission
 from glebe.queueing.kinds import conversion_service
 from glebe.queueing.measures.assembly import Measures
 from glebe.queueing.planner import InlinePlanner, Planner
@@ -111,7 +112,7 @@ class Platform:
             store,
             env,
             TypeRegistry(),
-            admission=(self._admission, self._guard),
+            admission=(self._admission, KindAdmission(), self._guard),
             pod_logs=NodeLogs(self._runtime_of, self._simulated_names),
         )
         self._admission.read = self.server.read
