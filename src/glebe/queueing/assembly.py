@@ -64,7 +64,7 @@ class Queueing:
         own: list[Controller] = [
             cycle.build(self.cycle, informers, env, client.cluster),
             ungate.build(client, informers, env, self.kinds),
-            lifecycle.build(client, informers, env, self.notices, configuration),
+            lifecycle.build(client, informers, env, self.notices, configuration, self.kinds),
             recovery.build(client, informers, env),
             activity.build(client, informers, env),
             approvals.build(client, informers, env, self.notices),

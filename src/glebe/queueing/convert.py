@@ -173,7 +173,27 @@ def _weight(spec: Mapping[str, Any]) -> Fraction:
 def pod_sets(workload: Object, around: Surroundings = PLAIN) -> tuple[m.PodSet, ...]:
     """The pods that are still needed: those whose resources were given back (``reclaimablePods``) are left out."""
     gone = dict(reclaimable(workload))
-    return tuple(_pod_set(p, gone, around) for p in workload["spec"]["podSets"])
+    return tuple(_pod_set(_updated(p, workload), gone, around) for p in workload["spec"]["podSets"])
+
+
+def _updated(item: dict[str, Any], workload: Object) -> dict[str, Any]:
+    """The pod set with what its admission checks add (``podSetUpdates``), by which its pods are placed."""
+    name = item.get("name", labels.DEFAULT_POD_SET)
+    updates = [
+        u
+        for check in checks.in_state(workload, checks.READY)
+        for u in check.get("podSetUpdates") or ()
+        if u.get("name") == name
+    ]
+    if not updates:
+        return item
+    spec = dict(item["template"].get("spec") or {})
+    for update in updates:
+        if selector := update.get("nodeSelector"):
+            spec["nodeSelector"] = {**(spec.get("nodeSelector") or {}), **selector}
+        if more := update.get("tolerations"):
+            spec["tolerations"] = [*(spec.get("tolerations") or ()), *more]
+    return {**item, "template": {**item["template"], "spec": spec}}
 
 
 def reclaimable(workload: Object) -> tuple[tuple[str, int], ...]:

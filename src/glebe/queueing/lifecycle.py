@@ -10,9 +10,10 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import is_not_found
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, cluster_of, is_deleting, key_of
+from glebe.kube.objects import Object, ObjectKey, cluster_of, controller_of, is_deleting, key_of
 from glebe.queueing import convert, labels, tenancy
 from glebe.queueing.configuration import DEFAULT, Configuration
+from glebe.queueing.integrations import JobKinds
 from glebe.queueing.nodehealth import NODE_INDEX, NodeHealth, leaves, node_index
 from glebe.queueing.notices import Notices
 from glebe.queueing.steps import Facts, Step, class_names, next_step
@@ -38,12 +39,19 @@ class Lifecycle:
     """One reconcile, one write."""
 
     def __init__(
-        self, client: Client, informers: Informers, env: Env, notices: Notices, config: Configuration = DEFAULT
+        self,
+        client: Client,
+        informers: Informers,
+        env: Env,
+        notices: Notices,
+        config: Configuration = DEFAULT,
+        kinds: JobKinds | None = None,
     ) -> None:
         self._client = client
         self._env = env
         self._notices = notices
         self._config = config
+        self._kinds = kinds or JobKinds()
         self._cluster = client.cluster
         self._host = tenancy.host_of(client.cluster)
         indexers = {
@@ -106,17 +114,38 @@ class Lifecycle:
                 if not is_not_found(error):
                     raise
             return workload
+        if step.delete_owner:
+            return await self._delete_owner(workload)
         return None
+
+    async def _delete_owner(self, workload: Object) -> Object | None:
+        """Remove the job, and so the workload; a kind that is not known here stays."""
+        owner = controller_of(workload)
+        kind = self._kinds.for_kind(owner["apiVersion"], owner["kind"]) if owner is not None else None
+        if owner is None or kind is None:
+            return None
+        at, namespace = self._at(workload), workload["metadata"]["namespace"]
+        try:
+            await at.delete(kind.resource, owner["name"], namespace, uid=owner["uid"], propagation="Background")
+        except Exception as error:
+            if not is_not_found(error):
+                raise
+        return workload
 
     def _at(self, workload: Object) -> Client:
         return self._client.at(cluster_of(workload))
 
 
 def build(
-    client: Client, informers: Informers, env: Env, notices: Notices, config: Configuration = DEFAULT
+    client: Client,
+    informers: Informers,
+    env: Env,
+    notices: Notices,
+    config: Configuration = DEFAULT,
+    kinds: JobKinds | None = None,
 ) -> Controller:
     """Woken by workloads, their nodes, their queues and their classes."""
-    lifecycle = Lifecycle(client, informers, env, notices, config)
+    lifecycle = Lifecycle(client, informers, env, notices, config, kinds)
     controller = Controller("queue-lifecycle", lifecycle.reconcile, env, workers=2)
     store = informers.get(r.WORKLOADS).store
 

@@ -39,13 +39,14 @@ class Step:
     status: Object | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)
     delete: bool = False
+    delete_owner: bool = False  # the job
     events: tuple[Event, ...] = ()
     after: float | None = None
     halt: bool = False  # nothing else is to be looked at
 
     @property
     def acts(self) -> bool:
-        return self.status is not None or bool(self.spec) or self.delete or self.halt
+        return self.status is not None or bool(self.spec) or self.delete or self.delete_owner or self.halt
 
 
 NOTHING = Step()
@@ -104,8 +105,24 @@ def _switched_off(workload: Object, facts: Facts) -> Step:
     if convert.holds_quota(workload):
         return NOTHING
     if evictions.is_settled_off(workload):
-        return HALT
+        return _retained(workload, facts)
     return Step(evictions.settled_off(workload, facts.now))
+
+
+def _retained(workload: Object, facts: Facts) -> Step:
+    """Who was switched off by the queue, and stays so, is removed after a while, if that is wanted."""
+    kept = facts.config.object_retention_policies.workloads.after_deactivated_seconds
+    condition = get_condition(workload, labels.EVICTED) or {}
+    ours = condition.get("status") == "True" and str(condition.get("reason")).startswith(
+        f"{transitions.DEACTIVATED}Due"
+    )
+    if kept is None or not ours:
+        return HALT
+    left = parse_time(condition["lastTransitionTime"]) + kept - facts.now
+    if left > 0:
+        return Step(after=left, halt=True)
+    event = ("Normal", "Deleted", "Deleted job: deactivation retention period expired")
+    return Step(delete_owner=True, events=(event,))
 
 
 def _target(workload: Object, facts: Facts) -> Step:
