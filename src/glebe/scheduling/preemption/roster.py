@@ -7,11 +7,11 @@ out always is.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
-from glebe.scheduling.model import GPU, Admitted, Pending
+from glebe.scheduling.model import GPU, Admitted, Pending, Victim
 from glebe.scheduling.policies import PreemptionPolicy
 from glebe.scheduling.quota import Cell
 from glebe.scheduling.turns import Turns
@@ -37,7 +37,10 @@ class Holder:
 
     def uses(self, cells: frozenset[Cell]) -> bool:
         """Does it hold anything of one of ``cells``?"""
-        return any(cell in cells for cell, _ in self.holding.need)
+        for cell, _ in self.holding.need:  # noqa: SIM110 - a plain loop is faster, and this is asked very often
+            if cell in cells:
+                return True
+        return False
 
 
 class Roster:
@@ -48,7 +51,7 @@ class Roster:
         self.now = now
         self._holdings = holdings
         self._absent: frozenset[str] = frozenset()
-        self._leaving: Container[str] = ()
+        self._leaving: Collection[str] = ()
         self._by_queue: dict[str, list[Admitted]] = {}
         for a in admitted:
             self._by_queue.setdefault(a.queue, []).append(a)
@@ -56,6 +59,7 @@ class Roster:
         self._known: dict[str, Holder] = {}  # by key, as far as queues were listed
         self._added: tuple[Holder, ...] = ()
         self._by_turns: dict[int, list[Holder]] = {}
+        self.answers: dict[object, tuple[Victim, ...]] = {}  # of searches, with all that they depend on
         self._lineage: dict[str, tuple[tuple[str, float], ...]] | None = None
         self.turns = Turns(world.snapshot.afs)
         self._least_lost = world.snapshot.least_lost
@@ -66,7 +70,12 @@ class Roster:
         other._absent = self._absent | frozenset(keys)
         return other
 
-    def beside(self, leaving: Container[str]) -> Roster:
+    @property
+    def gone(self) -> int:
+        """How many have left since this roster was made: it changes when they are more."""
+        return len(self._leaving)
+
+    def beside(self, leaving: Collection[str]) -> Roster:
         """The same roster without those whose keys are in ``leaving``, which may grow."""
         other = self._twin()
         other._leaving = leaving
@@ -84,7 +93,7 @@ class Roster:
         other._by_queue, other._holders, other._known = self._by_queue, self._holders, self._known
         other.turns, other._least_lost = self.turns, self._least_lost
         other._absent, other._added, other._lineage = self._absent, self._added, self._lineage
-        other._leaving, other._by_turns = self._leaving, self._by_turns
+        other._leaving, other._by_turns, other.answers = self._leaving, self._by_turns, {}
         return other
 
     def holding(self, key: str) -> Holding:

@@ -21,10 +21,22 @@ def victims(world: World, state: State, roster: Roster, want: Want) -> tuple[Vic
 
     Nobody is among them who could preempt this workload in return.
     """
-    if ahead := roster.preemptors_of(want.pending):
-        roster = roster.without(ahead)
     quotas, root = state.quotas, world.tree.top[want.node]
     version = quotas.version[root]
+    if want.places is not None:
+        return _search(world, state, roster, want)
+    asked = (want.pending.key, want.node, want.need, want.short, quotas, version, roster.gone)
+    known = roster.answers.get(asked)  # the oracle asks for what is then sought
+    if known is None:
+        known = roster.answers[asked] = _search(world, state, roster, want)
+    return known
+
+
+def _search(world: World, state: State, roster: Roster, want: Want) -> tuple[Victim, ...]:
+    quotas, root = state.quotas, world.tree.top[want.node]
+    version = quotas.version[root]
+    if ahead := roster.preemptors_of(want.pending):
+        roster = roster.without(ahead)
     while True:
         found = _by_rules(world, state, roster, want)
         guilty = returned(world, state, roster, want, found, _by_rules) if found else NOBODY
