@@ -58,6 +58,9 @@ class QuotaTree:
         for n, above in enumerate(self.parent):
             if above >= 0:
                 self.children[above].append(n)
+        self.queues_under: dict[int, list[int]] = {}  # by root
+        for n in range(self.cohorts, len(self.names)):
+            self.queues_under.setdefault(self.top[n], []).append(n)
         self._lendable: dict[int, dict[str, int]] = {}
         self._limits(quotas)
         self._heights()

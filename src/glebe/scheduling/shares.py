@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 
 from glebe.scheduling.quota import Cell, QuotaState, QuotaTree
 
@@ -69,9 +70,20 @@ def share_of(tree: QuotaTree, node: int, usage: Sequence[int], more: Mapping[Cel
     most, dominant = _ZERO, ""
     for resource in sorted(borrowed):
         if lendable.get(resource, 0) > 0:
-            ratio = Fraction(borrowed[resource] * 1000, lendable[resource])
+            ratio = _ratio(borrowed[resource] * 1000, lendable[resource])
             if ratio > most:
                 most, dominant = ratio, resource
-    weight = tree.weight[node]
-    weighted = most / weight if weight else INFINITE if most else _ZERO
-    return Share(weighted, dominant, True, most)
+    return Share(_weighted(most, tree.weight[node]), dominant, True, most)
+
+
+@lru_cache(maxsize=1 << 14)
+def _ratio(above: int, below: int) -> Fraction:
+    """Equal ones are the same object, as a rule: so they compare at once."""
+    return Fraction(above, below)
+
+
+@lru_cache(maxsize=1 << 14)
+def _weighted(ratio: Fraction, weight: Fraction) -> Fraction | float:
+    if weight:
+        return ratio / weight
+    return INFINITE if ratio else _ZERO

@@ -6,7 +6,9 @@ above both (*sides*). The preemptor's share includes what it asks for. (Kueue KE
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 
 from glebe.scheduling.model import FairSharing, FairStrategy, Victim, VictimReason
 from glebe.scheduling.policies import PreemptionPolicy
@@ -16,24 +18,39 @@ from glebe.scheduling.quota import QuotaState
 from glebe.scheduling.shares import INFINITE, Rank, Share, share
 from glebe.scheduling.world import State, World
 
+Order = tuple[int, float, Fraction | float]
+
 
 class Shares:
-    """Shares of nodes, remembered until the use below them changes."""
+    """Shares of nodes, remembered until the use below them changes.
 
-    def __init__(self, quotas: QuotaState) -> None:
+    ``known`` are those without the preemptor, which hold for every search on the same use.
+    """
+
+    def __init__(self, quotas: QuotaState, known: dict[int, Share], own: int) -> None:
         self._quotas = quotas
-        self._known: dict[int, Share] = {}
+        self._known = known
+        self._own = frozenset(quotas.tree.paths[own])
+        self._changed: dict[int, Share] = {}
+        self._touched: set[int] = set(self._own)
 
     def of(self, node: int) -> Share:
-        known = self._known.get(node)
-        if known is None:
-            known = self._known[node] = share(self._quotas, node)
-        return known
+        here = self._changed if node in self._touched else self._known
+        found = here.get(node)
+        if found is None:
+            found = here[node] = share(self._quotas, node)
+        return found
+
+    def order(self, node: int) -> Order:
+        """The largest share first; figures that differ are told apart without fractions."""
+        kind, figure = self.of(node).rank
+        return (-kind, -float(figure), -figure)
 
     def touch(self, node: int) -> None:
         """The use of ``node`` has changed."""
         for n in self._quotas.tree.paths[node]:
-            self._known.pop(n, None)
+            self._touched.add(n)
+            self._changed.pop(n, None)
 
 
 class Waiting:
@@ -50,7 +67,11 @@ class Waiting:
 
 
 class Targets:
-    """Candidates by queue; yields the queue to take the next one from, until none is left that may lose any."""
+    """Candidates by queue; yields the queue to take the next one from, until none is left that may lose any.
+
+    From the root down it is the child with the largest share; between equals a cohort, then the queue whose first
+    candidate goes first. After each turn only the path of the queue that had it is entered anew.
+    """
 
     def __init__(self, quotas: QuotaState, own: int, shares: Shares, waiting: dict[int, Waiting]) -> None:
         self._tree = quotas.tree
@@ -58,18 +79,20 @@ class Targets:
         self._above = frozenset(quotas.tree.paths[own][1:])
         self._shares = shares
         self._waiting = waiting
-        self._pruned: set[int] = set()
+        self._dropped: set[int] = set()
+        self._heaps: dict[int, list[tuple[tuple[object, ...], int, int]]] = {}  # by cohort: key, child, its turn
+        self._turn: dict[int, int] = {}
+        self._live = {n for node in waiting for n in quotas.tree.paths[node]}
 
     def __iter__(self) -> Iterator[int]:
         root = self._tree.top[self._own]
-        if root == self._own:
-            while root not in self._pruned and self.left(root):
-                yield root
-            return
-        while root not in self._pruned:
+        while True:
             node = self._next(root)
-            if node is not None:
-                yield node
+            if node is None:
+                return
+            yield node
+            for child in self._tree.paths[node][:-1]:
+                self._enter(child)
 
     def left(self, node: int) -> bool:
         waiting = self._waiting.get(node)
@@ -79,30 +102,38 @@ class Targets:
         return self._waiting[node].pop()
 
     def drop(self, node: int) -> None:
-        self._pruned.add(node)
+        self._dropped.add(node)
 
-    def _next(self, cohort: int) -> int | None:
-        """The queue with the largest share, cohort by cohort downwards; between equals a cohort goes first."""
-        best: int | None = None
-        most: tuple[Rank, bool] | None = None
-        for child in self._tree.children[cohort]:
-            if child in self._pruned:
-                continue
-            is_cohort, found = child < self._tree.cohorts, self._shares.of(child)
-            stays = child in self._above if is_cohort else child == self._own
-            if not (found.borrowing or stays) or not (is_cohort or self.left(child)):
-                self._pruned.add(child)
-                continue
-            key = (found.rank, is_cohort)
-            if most is None or key > most or (key == most and (is_cohort or self._before(child, best))):
-                best, most = child, key
-        if best is None:
-            self._pruned.add(cohort)
-            return None
-        return self._next(best) if best < self._tree.cohorts else best
+    def _next(self, node: int) -> int | None:
+        if node >= self._tree.cohorts:
+            return node if self.left(node) and node not in self._dropped else None
+        heap = self._heaps.get(node)
+        if heap is None:
+            heap = self._heaps[node] = []
+            for child in self._tree.children[node]:
+                if child in self._live:
+                    self._enter(child)
+        while heap:
+            _, child, turn = heap[0]
+            if turn == self._turn[child] and (found := self._next(child)) is not None:
+                return found
+            heapq.heappop(heap)
+        return None
 
-    def _before(self, node: int, other: int | None) -> bool:
-        return other is None or self._rank(node) < self._rank(other)
+    def _enter(self, child: int) -> None:
+        """Where the child stands among its siblings. Only the preemptor's own path may lose without borrowing."""
+        heap = self._heaps.get(self._tree.parent[child])
+        if heap is None:
+            return
+        turn = self._turn[child] = self._turn.get(child, 0) + 1
+        is_cohort = child < self._tree.cohorts
+        stays = child in self._above if is_cohort else child == self._own
+        if child in self._dropped or not (stays or self._shares.of(child).borrowing):
+            return
+        if is_cohort:
+            heapq.heappush(heap, ((*self._shares.order(child), 0), child, turn))
+        elif self.left(child):
+            heapq.heappush(heap, ((*self._shares.order(child), 1, *self._rank(child)), child, turn))
 
     def _rank(self, node: int) -> tuple[object, ...]:
         """The queue's first candidate among those of other queues: the preemptor's own come last."""
@@ -124,7 +155,7 @@ def fair(world: World, state: State, roster: Roster, want: Want, sharing: FairSh
     waiting = _candidates(world, state.quotas, roster, want)
     if not waiting:
         return ()
-    search = _Search(state, want)
+    search = _Search(state, want, roster.shares_at(state.quotas, world.tree.top[want.node]))
     fits, retry = search.first(waiting, RULES[sharing.strategies[0]])
     if not fits and len(sharing.strategies) > 1:
         fits = search.second(retry)
@@ -147,11 +178,9 @@ def _candidates(world: World, quotas: QuotaState, roster: Roster, want: Want) ->
         add(own, policy.within)
     if tree.parent[own] < 0 or policy.reclaim is PreemptionPolicy.NEVER:
         return found
-    for node in range(tree.cohorts, len(tree.names)):
-        if node == own or tree.top[node] != tree.top[own]:
-            continue
+    for node in tree.queues_under[tree.top[own]]:
         used, nominal = quotas.usage[node], tree.nominal[node]
-        if any(used[c] > nominal[c] for c in want.short):
+        if node != own and any(used[c] > nominal[c] for c in want.short):
             add(node, policy.reclaim)
     return found
 
@@ -159,12 +188,12 @@ def _candidates(world: World, quotas: QuotaState, roster: Roster, want: Want) ->
 class _Search:
     """The request is in use while it runs, so that shares include it."""
 
-    def __init__(self, state: State, want: Want) -> None:
+    def __init__(self, state: State, want: Want, known: dict[int, Share]) -> None:
         self._quotas = state.quotas
         self._want = want
         self._trial = Trial(state, want)
         self._quotas.add(want.node, want.need)
-        self._shares = Shares(state.quotas)
+        self._shares = Shares(state.quotas, known, want.node)
         used, nominal = self._quotas.usage[want.node], self._quotas.tree.nominal[want.node]
         self._entitled = all(used[c] <= nominal[c] for c in want.short)
 

@@ -13,7 +13,8 @@ from operator import attrgetter
 
 from glebe.scheduling.model import GPU, Admitted, Pending, Victim
 from glebe.scheduling.policies import PreemptionPolicy
-from glebe.scheduling.quota import Cell
+from glebe.scheduling.quota import Cell, QuotaState
+from glebe.scheduling.shares import Share
 from glebe.scheduling.turns import Turns
 from glebe.scheduling.world import Holding, World
 
@@ -59,6 +60,7 @@ class Roster:
         self._known: dict[str, Holder] = {}  # by key, as far as queues were listed
         self._added: tuple[Holder, ...] = ()
         self._by_turns: dict[int, list[Holder]] = {}
+        self._shares: tuple[object, dict[int, Share]] = (None, {})
         self.answers: dict[object, tuple[Victim, ...]] = {}  # of searches, with all that they depend on
         self._lineage: dict[str, tuple[tuple[str, float], ...]] | None = None
         self.turns = Turns(world.snapshot.afs)
@@ -94,6 +96,7 @@ class Roster:
         other.turns, other._least_lost = self.turns, self._least_lost
         other._absent, other._added, other._lineage = self._absent, self._added, self._lineage
         other._leaving, other._by_turns, other.answers = self._leaving, self._by_turns, {}
+        other._shares = self._shares
         return other
 
     def holding(self, key: str) -> Holding:
@@ -177,6 +180,13 @@ class Roster:
         lost = gpus * max(0.0, self.now - a.started_at) if gpus else 0.0
         first, second = (lost, -a.reserved_at) if self._least_lost else (-a.reserved_at, lost)
         return (not a.evicted, a.priority, first, second, a.uid or a.key)
+
+    def shares_at(self, quotas: QuotaState, root: int) -> dict[int, Share]:
+        """Shares below ``root`` that are known on its present use; whoever computes more puts them here."""
+        key = (quotas, root, quotas.version[root])
+        if self._shares[0] != key:
+            self._shares = (key, {})
+        return self._shares[1]
 
     def preemptors_of(self, pending: Pending) -> list[str]:
         """Keys of holders for whom the workload had to leave lately, or for whom those had to leave, and so on.
