@@ -470,3 +470,8 @@ def may_run(workload: Object) -> bool:
 
 def is_active(workload: Object) -> bool:
     return workload["spec"].get("active") is not False
+
+
+def is_on_hold(workload: Object) -> bool:
+    """Its job asks for nothing as it is: it stands in no line."""
+    return (get_condition(workload, labels.QUOTA_RESERVED) or {}).get("reason") == labels.ON_HOLD

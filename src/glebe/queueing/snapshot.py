@@ -317,7 +317,7 @@ class SnapshotBuilder:
         if convert.holds_quota(workload):
             holder = convert.admitted(name, workload, self._class, self.config, around)
             return Entry(admitted=tenancy.at_home(holder, key.cluster))
-        if is_deleting(workload) or not convert.is_active(workload):
+        if is_deleting(workload) or not convert.is_active(workload) or convert.is_on_hold(workload):
             return Entry()
         if (outside := barriers.kept_out(name, workload)) is not None:
             return Entry(barred=outside)

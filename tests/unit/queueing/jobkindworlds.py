@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +145,8 @@ async def kind_world(*, nodes: int = 4, gpus: int = 8, topology: bool = False) -
         for n in range(nodes)
     ]
     try:
-        for path in sorted(CRDS.glob("*.yaml")):
-            await client.create(r.CUSTOM_RESOURCE_DEFINITIONS, yaml.safe_load(path.read_text()))
+        for definition in definitions():
+            await client.create(r.CUSTOM_RESOURCE_DEFINITIONS, copy.deepcopy(definition))
         for name in ("default", "kube-system", "kube-node-lease", "glebe-system", NAMESPACE):
             try:
                 await client.create(r.NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
@@ -183,6 +185,13 @@ async def _make_queue(client: Client, gpus: int, topology: bool) -> None:
     local = queue_object("LocalQueue", "main", {"clusterQueue": "main"})
     local["metadata"]["namespace"] = NAMESPACE
     await client.create(r.LOCAL_QUEUES, local)
+
+
+@lru_cache(maxsize=1)
+def definitions() -> tuple[Object, ...]:
+    """The queue's own kinds; read once, for that takes longer than most tests."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return tuple(yaml.load(path.read_text(), loader) for path in sorted(CRDS.glob("*.yaml")))
 
 
 def queue_object(kind: str, name: str, spec: dict[str, Any]) -> Object:

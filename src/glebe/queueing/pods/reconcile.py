@@ -24,6 +24,7 @@ from glebe.kube.objects import (
     condition_is_true,
     get_condition,
     is_deleting,
+    key_of,
     labels_of,
     owner_reference,
     set_condition,
@@ -196,32 +197,36 @@ class PodReconciler:
     async def _follow(self, hold: Hold, workload: Object, now: float) -> bool:
         """A serving workload follows its owner: another queue, scaled to nothing and back; whether it was written."""
         if hold.idle:
-            if not convert.holds_quota(workload) or gathering.is_active(hold, now):
-                return False
-            told = transitions.with_status(
-                workload,
-                now,
-                (labels.QUOTA_RESERVED, False, labels.ON_HOLD, "scaled to zero"),
-                (labels.ADMITTED, False, "NoReservation", "the workload has no reservation"),
-                admission=None,
-            )
-            await self._client.update_status(r.WORKLOADS, told)
-            await self._client.patch(*_spec_patch(workload, {"active": False}))
-            return True
-        held_back = (get_condition(workload, labels.QUOTA_RESERVED) or {}).get("reason") == labels.ON_HOLD
+            return await self._put_on_hold(hold, workload, now)
         if convert.holds_quota(workload):
             return False
-        spec = dict(workload["spec"])
-        desired = self._desired(workload["metadata"]["name"], hold)["spec"]
-        spec |= {name: desired[name] for name in ("podSets", "queueName")}
-        if held_back:
-            spec["active"] = True
-        if spec == workload["spec"]:
+        if convert.is_on_hold(workload):  # it joins the line anew
+            waits = (labels.QUOTA_RESERVED, False, "Pending", "scaled up from zero")
+            workload = await self._client.update_status(r.WORKLOADS, transitions.with_status(workload, now, waits))
+            notes = {**annotations_of(workload), labels.SUBMITTED_AT: format_micro_time(now)}
+            workload = {**workload, "metadata": {**workload["metadata"], "annotations": notes}}
+        elif hold.why:
             return False
-        written = await self._client.update(r.WORKLOADS, {**workload, "spec": spec})
-        if held_back:
-            reason = (labels.QUOTA_RESERVED, False, "Pending", "scaled up from zero")
-            await self._client.update_status(r.WORKLOADS, transitions.with_status(written, now, reason))
+        desired = self._desired(workload["metadata"]["name"], hold)["spec"]
+        spec = {**workload["spec"], **{name: desired[name] for name in ("podSets", "queueName")}}
+        known = self._workloads.get(key_of(workload, self._client.cluster))
+        if known is not None and spec == known["spec"] and annotations_of(known) == annotations_of(workload):
+            return False
+        await self._client.update(r.WORKLOADS, {**workload, "spec": spec})
+        return True
+
+    async def _put_on_hold(self, hold: Hold, workload: Object, now: float) -> bool:
+        if convert.is_on_hold(workload) or gathering.is_active(hold, now):
+            return False
+        told = transitions.with_status(
+            workload,
+            now,
+            (labels.QUOTA_RESERVED, False, labels.ON_HOLD, "scaled to zero"),
+            (labels.ADMITTED, False, "NoReservation", "the workload has no reservation"),
+            admission=None,
+            forecast=None,
+        )
+        await self._client.update_status(r.WORKLOADS, told)
         return True
 
     async def _finish(self, workload: Object, reason: str, message: str) -> None:
@@ -398,8 +403,3 @@ def _reference(obj: Object) -> dict[str, Any]:
 def _awaits_others(workload: Object | None) -> bool:
     """Whether pods are gone because the workload was stopped: others may come in their place."""
     return workload is not None and not convert.is_finished(workload) and transitions.is_evicted(workload)
-
-
-def _spec_patch(workload: Object, spec: dict[str, Any]) -> tuple[Any, str, dict[str, Any], str]:
-    meta = workload["metadata"]
-    return r.WORKLOADS, meta["name"], {"spec": spec}, meta["namespace"]
