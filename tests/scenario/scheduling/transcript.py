@@ -8,11 +8,12 @@ Lines that begin with ``>`` (decisions) and ``~`` (forecasts) are what the core 
     queue NAME [in COHORT] [strict] FLAVOR=QUOTA ...     also: within|reclaim|borrow POLICY, weight N, protected TIME
     fair                                                 quota is shared fairly
     at HH:MM                                             what follows happens then
-    job NAME in QUEUE PODSxGPUS [required|preferred LEVEL] [priority N] [pool POOL] for P50[..P90] [really TIME]
-    ends JOB / down NODE / up NODE / stop QUEUE
+    job NAME in QUEUE PODSxGPUS [required|preferred LEVEL] [slices LEVEL:PODS ...] [priority N] [pool POOL]
+        for P50[..P90] [really TIME]                     (all in one line)
+    ends JOB / down NODE / up NODE / fails NODE / stop QUEUE
 
 After each ``at`` block one decision is taken; what is admitted starts, what is preempted is gone at the next ``at`` and
-waits again.
+waits again. A node that fails is down, and those that run on it need another one; who is evicted waits again at once.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from glebe.scheduling.model import (
     Reason,
     ResourceGroup,
     RunTime,
+    Slice,
     Snapshot,
     Strategy,
     Taint,
@@ -101,8 +103,11 @@ class Transcript:
         predicted = forecast(self.snapshot, self.now)
         waiting = {p.key: p for p in self.snapshot.pending}
         started = []
+        running = {a.key: a for a in self.snapshot.admitted}
         for d in decide(self.snapshot, self.now):
-            if d.outcome is Outcome.ADMIT:
+            if d.key in running:
+                self._moved(running[d.key], d, waiting)
+            elif d.outcome is Outcome.ADMIT:
                 p = waiting.pop(d.key)
                 started.append(_started(p, d, self.now))
                 self.output.append(f"  > {d.key} starts{_where(d.assignments[0].nodes)}")
@@ -122,6 +127,17 @@ class Transcript:
                 )
         admitted = (*self.snapshot.admitted, *started)
         self.snapshot = replace(self.snapshot, pending=tuple(waiting.values()), admitted=admitted)
+
+    def _moved(self, a: Admitted, d: Decision, waiting: dict[str, Pending]) -> None:
+        """Second look at a job that runs."""
+        others = tuple(other for other in self.snapshot.admitted if other.key != a.key)
+        if d.outcome is Outcome.ADMIT:
+            self.output.append(f"  > {d.key}: {d.message}; it runs{_where(d.assignments[0].nodes)}")
+            others = (*others, replace(a, assignments=d.assignments, unhealthy=(), second_pass=False))
+        elif d.outcome is Outcome.EVICT:
+            self.output.append(f"  > {d.key} leaves: {d.reason}: {d.message}")
+            waiting[d.key] = self.asked[d.key]
+        self.snapshot = replace(self.snapshot, admitted=others)
 
     def _preempt(self, d: Decision) -> None:
         leaving = {v.key: v for v in d.victims}
@@ -156,7 +172,9 @@ class Transcript:
                 self.lengths[words[0]] = _seconds(_after(words, "really"))
         elif verb == "ends":
             s = replace(s, admitted=tuple(a for a in s.admitted if a.key != words[0]))
-        elif verb in ("down", "up"):
+        elif verb in ("down", "up", "fails"):
+            if verb == "fails":
+                s = replace(s, admitted=tuple(_without_node(a, words[0]) for a in s.admitted))
             s = replace(s, nodes=tuple(replace(n, ready=verb == "up") if n.name == words[0] else n for n in s.nodes))
         elif verb == "stop":
             s = replace(s, queues=tuple(replace(q, stopped=True) if q.name == words[0] else q for q in s.queues))
@@ -177,6 +195,12 @@ def _sharing(words: list[str]) -> dict[str, Any]:
         "weight": Fraction(_after(words, "weight") or 1),
         "min_run_time": _seconds(_after(words, "protected") or "0s"),
     }
+
+
+def _without_node(a: Admitted, node: str) -> Admitted:
+    if all(name != node for assigned in a.assignments for name, _ in assigned.nodes):
+        return a
+    return replace(a, unhealthy=(*a.unhealthy, node), second_pass=True)
 
 
 def _started(p: Pending, d: Decision, now: float) -> Admitted:
@@ -225,7 +249,10 @@ def _job(words: list[str], now: float, sequence: int) -> Pending:
     for mode in TopologyMode:
         if mode.value in words:
             level = "" if mode is TopologyMode.UNCONSTRAINED else LEVELS[_after(words, mode.value)]
-            request = TopologyRequest(mode, level)
+            slices = tuple(
+                w.split(":") for w in words if w.partition(":")[0] in LEVELS and w.partition(":")[2].isdigit()
+            )
+            request = TopologyRequest(mode, level, tuple(Slice(LEVELS[name], int(size)) for name, size in slices))
     half, _, most = _after(words, "for").partition("..")
     selector = {"pool": _after(words, "pool")} if "pool" in words else {}
     pod_set = PodSet("main", int(pods), {GPU: int(gpus)}, node_selector=selector, topology=request)
