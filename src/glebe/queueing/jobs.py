@@ -29,7 +29,7 @@ from glebe.kube.objects import (
     labels_of,
 )
 from glebe.kube.pods import has_ended
-from glebe.queueing import convert, elastic, integrations, labels, startstop, transitions
+from glebe.queueing import convert, elastic, integrations, labels, onhold, startstop, transitions
 from glebe.queueing.construct import (
     FOLLOWED,
     Priority,
@@ -264,8 +264,8 @@ class JobReconciler:
         if not convert.holds_quota(workload):
             if not integrations.is_suspended(self._integration, job):
                 await self._stopped(job, workload)
-            elif integrations.is_on_hold(self._integration, job):
-                self._notices.say(workload, "Warning", labels.ON_HOLD, "the job asks for nothing as it is")
+            elif integrations.is_on_hold(self._integration, job) != convert.is_on_hold(workload):
+                await self._hold(workload, now)
             return None
         if transitions.is_evicted(workload):
             if (left := self._grace(workload, job, now)) > 0:
@@ -276,12 +276,27 @@ class JobReconciler:
                 return Result(requeue_after=_LOOK_AGAIN)
             await self._client.update_status(r.WORKLOADS, transitions.release(workload, now))
             return None
+        if integrations.is_on_hold(self._integration, job):
+            if await self._stopped(job, workload):
+                await self._hold(workload, now)
+            return None
         if not convert.is_active(workload) or not condition_is_true(workload, labels.ADMITTED):
             return None  # its eviction is on the way, or checks are not passed yet
         if integrations.is_suspended(self._integration, job):
             return await self._start(job, workload)
         await self._report(job, workload, now)
         return None
+
+    async def _hold(self, workload: Object, now: float) -> None:
+        """The job asks for nothing as it is; or it does so again."""
+        if convert.is_on_hold(workload):
+            waiting = onhold.resume(workload, "the job may run again", now)
+            await self._client.update(
+                r.WORKLOADS, onhold.rejoined(await self._client.update_status(r.WORKLOADS, waiting), now)
+            )
+            return
+        await self._client.update_status(r.WORKLOADS, onhold.put(workload, "the job cannot run as it is", now))
+        self._notices.say(workload, "Warning", labels.ON_HOLD, "the job cannot run as it is: it asks for nothing")
 
     async def _pods_left(self, job: Object) -> bool:
         """Whether pods run that the job has not counted yet: one that was stopped as it started may have such."""

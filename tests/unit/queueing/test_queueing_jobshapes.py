@@ -194,6 +194,24 @@ async def test_a_sparkapplication_speaks_of_roles() -> None:
         assert (get_condition(await w.workload(finished), "Finished") or {})["reason"] == "Succeeded"
 
 
+async def test_a_rayjob_that_is_refused_asks_for_nothing() -> None:
+    resource = KINDS["RayJob"].resource
+    head = {"template": {"spec": {"containers": [container(2)]}}}
+    async with kind_world() as w:
+        await w.apply(r.CUSTOM_RESOURCE_DEFINITIONS, crd(resource))
+        await w.apply(resource, job(resource, "one", {"rayClusterSpec": {"headGroupSpec": head}}))
+        await w.workload(admitted)
+        await w.holds(2)
+        await w.set_status(resource, "one", {"jobDeploymentStatus": "ValidationFailed"})
+        await w.get(resource, "one", lambda o: o["spec"]["suspend"] is True)
+        # as the operator sees it: nothing runs
+        held = await w.workload(lambda o: (get_condition(o, "QuotaReserved") or {}).get("reason") == "OnHold")
+        assert not held["status"].get("admission")
+        await w.free()
+        await w.set_status(resource, "one", {"jobDeploymentStatus": ""})
+        await w.workload(admitted)
+
+
 SIMULATION = Resource("physics.example.org", "v1", "simulations", "Simulation")
 DECLARATION = """
 apiVersion: physics.example.org/v1

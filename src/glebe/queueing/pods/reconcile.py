@@ -30,7 +30,7 @@ from glebe.kube.objects import (
     set_condition,
 )
 from glebe.kube.pods import has_ended
-from glebe.queueing import construct, convert, labels, transitions
+from glebe.queueing import construct, convert, labels, onhold, transitions
 from glebe.queueing.construct import Priority
 from glebe.queueing.integrations import JobKinds, read
 from glebe.queueing.jobs import FAILED_TO_START, Grace, no_grace
@@ -201,10 +201,8 @@ class PodReconciler:
         if convert.holds_quota(workload):
             return False
         if convert.is_on_hold(workload):  # it joins the line anew
-            waits = (labels.QUOTA_RESERVED, False, "Pending", "scaled up from zero")
-            workload = await self._client.update_status(r.WORKLOADS, transitions.with_status(workload, now, waits))
-            notes = {**annotations_of(workload), labels.SUBMITTED_AT: format_micro_time(now)}
-            workload = {**workload, "metadata": {**workload["metadata"], "annotations": notes}}
+            waiting = onhold.resume(workload, "scaled up from zero", now)
+            workload = onhold.rejoined(await self._client.update_status(r.WORKLOADS, waiting), now)
         elif hold.why:
             return False
         desired = self._desired(workload["metadata"]["name"], hold)["spec"]
@@ -218,15 +216,7 @@ class PodReconciler:
     async def _put_on_hold(self, hold: Hold, workload: Object, now: float) -> bool:
         if convert.is_on_hold(workload) or gathering.is_active(hold, now):
             return False
-        told = transitions.with_status(
-            workload,
-            now,
-            (labels.QUOTA_RESERVED, False, labels.ON_HOLD, "scaled to zero"),
-            (labels.ADMITTED, False, "NoReservation", "the workload has no reservation"),
-            admission=None,
-            forecast=None,
-        )
-        await self._client.update_status(r.WORKLOADS, told)
+        await self._client.update_status(r.WORKLOADS, onhold.put(workload, "scaled to zero", now))
         return True
 
     async def _finish(self, workload: Object, reason: str, message: str) -> None:
