@@ -34,6 +34,27 @@ DECISIONS: dict[Reason, tuple[str, str, str]] = {
         "The nodes, or one domain of the topology that it requires, are too small for it even when they are empty.",
         "Ask for less, prefer the topology instead of requiring it, or add nodes.",
     ),
+    Reason.WAITING_FOR_PREEMPTED: (
+        "waits",
+        "Others must leave for it and have been told to, or it fits as soon as such workloads have left.",
+        "-",
+    ),
+    Reason.WAITING_FOR_PODS_READY: (
+        "waits",
+        "With `waitForPodsReady.blockAdmission`, the pods of workloads that were admitted before are not ready yet.",
+        "-",
+    ),
+    Reason.ADMISSION_GATED: (
+        "waits",
+        "It could start only by preemption, and one of its preemption gates is closed.",
+        "Open the gate, or wait until something ends.",
+    ),
+    Reason.PENDING_EVALUATION: (
+        "waits",
+        "It is passed over: an admission check has failed and is tried again, or a variant of it on a better flavor "
+        "goes first.",
+        "-",
+    ),
     Reason.NODE_FAILURES: (
         "-",
         "A node of it failed while it ran, and no other one can take over its pods: it is evicted, and waits again.",
