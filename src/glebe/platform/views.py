@@ -7,8 +7,10 @@ so their field names are an interface: times are RFC 3339 texts, durations are s
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -65,6 +67,11 @@ class JobView:
     computed_at: str | None
     nodes: tuple[str, ...]  # where it runs or is placed
     workload: str
+    reserved_start: str | None = None  # kept for it, whatever comes later
+    checks: tuple[Mapping[str, Any], ...] = ()  # name, state, message of each admission check
+    sooner: tuple[Mapping[str, Any], ...] = ()  # change, startP50, startP90: what would start it sooner
+    evictions: tuple[Mapping[str, Any], ...] = ()  # reason, underlyingCause, count
+    preempted: str = ""  # for whom it was stopped last
 
 
 def job_views(jobs: Iterable[Object], workloads: Iterable[Object], pods: Iterable[Object] = ()) -> list[JobView]:
@@ -93,7 +100,7 @@ def job_view(job: Object | None, workload: Object | None, pods: Iterable[Object]
     owner = _owner(workload) if workload else None
     status = (workload or {}).get("status") or {}
     spec = (workload or {}).get("spec") or {}
-    forecast = status.get("forecast") or {}
+    forecast = forecast_of(workload)
     admission = status.get("admission") or {}
     pod_sets = spec.get("podSets") or ([_job_pod_set(job)] if job else [])
     own_pods = [pod for pod in pods if not is_deleting(pod)]
@@ -126,7 +133,29 @@ def job_view(job: Object | None, workload: Object | None, pods: Iterable[Object]
         computed_at=forecast.get("computedAt"),
         nodes=tuple(sorted({n for p in own_pods if (n := (p.get("spec") or {}).get("nodeName"))})),
         workload=workload["metadata"]["name"] if workload else "",
+        reserved_start=forecast.get("reservedStart") if state is State.WAITING else None,
+        checks=tuple(
+            {k: c.get(k, "") for k in ("name", "state", "message")} for c in status.get("admissionChecks") or ()
+        ),
+        sooner=tuple(forecast.get("counterfactuals") or ()) if waiting else (),
+        evictions=tuple((status.get("schedulingStats") or {}).get("evictions") or ()),
+        preempted=_preempted(workload) if waiting else "",
     )
+
+
+def forecast_of(workload: Object | None) -> Mapping[str, Any]:
+    """Its forecast: of its status, or of its annotation where the status is another queue's (advisory mode)."""
+    told = ((workload or {}).get("status") or {}).get("forecast")
+    text = annotations_of(workload).get(names.FORECAST) if workload and not told else None
+    if text:
+        with suppress(ValueError):
+            told = json.loads(text)
+    return told if isinstance(told, dict) else {}
+
+
+def _preempted(workload: Object | None) -> str:
+    condition = get_condition(workload, "Preempted") if workload else None
+    return condition.get("message", "") if condition and condition.get("status") == "True" else ""
 
 
 def _state(job: Object | None, workload: Object | None) -> tuple[State, str, str]:
@@ -147,6 +176,8 @@ def _state(job: Object | None, workload: Object | None) -> tuple[State, str, str
         return _switched_off(workload)
     if workload is not None and not (workload.get("status") or {}).get("admission"):
         return _waiting(workload)
+    if workload is not None and (open_checks := _open_checks(workload)):
+        return State.WAITING, "UnsatisfiedAdmissionChecks", f"quota is reserved; not passed yet: {open_checks}"
     evicted = get_condition(workload, "Evicted") if workload else None
     if evicted and evicted.get("status") == "True":
         return State.WAITING, evicted.get("reason", ""), f"{evicted.get('message', '')}; its pods are being stopped"
@@ -180,8 +211,20 @@ def _switched_off(workload: Object) -> tuple[State, str, str]:
     return State.SUSPENDED, "Deactivated", "the workload is deactivated (spec.active is false)"
 
 
+def _open_checks(workload: Object) -> str:
+    """Admission checks that keep a workload with quota from starting, each with its state."""
+    if (get_condition(workload, "Admitted") or {}).get("status") == "True" or _is(workload, "Evicted"):
+        return ""
+    checks = (workload.get("status") or {}).get("admissionChecks") or ()
+    return ", ".join(f"{c['name']} ({c.get('state', 'Pending')})" for c in checks if c.get("state") != "Ready")
+
+
+def _is(workload: Object, kind: str) -> bool:
+    return bool((get_condition(workload, kind) or {}).get("status") == "True")
+
+
 def _waiting(workload: Object) -> tuple[State, str, str]:
-    forecast = (workload.get("status") or {}).get("forecast") or {}
+    forecast = forecast_of(workload)
     reserved = get_condition(workload, "QuotaReserved") or {}
     reason = forecast.get("reason") or reserved.get("reason") or "Accepted"
     message = forecast.get("message") or reserved.get("message") or "accepted; the queue has not looked at it yet"

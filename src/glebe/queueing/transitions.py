@@ -132,7 +132,8 @@ def wait(workload: Object, decision: Decision, forecast: Forecast | None, now: f
     published: dict[str, Any] = {} if forecast is not None else dict(read(workload, ("status", "forecast"), {}))
     if forecast is not None:
         published.update(position=forecast.position, gpusAhead=forecast.gpus_ahead, computedAt=format_time(now))
-        for name, start in (("startP50", forecast.start_p50), ("startP90", forecast.start_p90)):
+        starts = (forecast.start_p50, forecast.start_p90, forecast.reserved_start)
+        for name, start in zip(("startP50", "startP90", "reservedStart"), starts, strict=True):
             if start is not None:
                 published[name] = format_time(start)
     elif decision.outcome == "Never":

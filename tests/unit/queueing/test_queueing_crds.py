@@ -58,7 +58,7 @@ def test_field_names_are_kueues() -> None:
     assert "topologyAssignment" in status["admission"]["properties"]["podSetAssignments"]["items"]["properties"]
     assert set(status["forecast"]["properties"]) == {
         *("clusterQueue", "position", "gpusAhead", "startP50", "startP90"),
-        *("reason", "message", "remedy", "computedAt"),
+        *("reservedStart", "counterfactuals", "reason", "message", "remedy", "computedAt"),
     }
 
 

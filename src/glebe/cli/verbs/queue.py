@@ -60,6 +60,7 @@ async def queue(
             Column("GPUS", "gpus", right=True),
             Column("GPUS-AHEAD", "gpus_ahead", right=True),
             Column("START (P50..P90)", "start"),
+            Column("KEPT", "reserved_start", wide=True),
             Column("REASON", "reason", wide=True),
             Column("WAITS FOR", "message", flexible=True),
             Column("WOULD HELP", "remedy", wide=True, flexible=True),

@@ -54,6 +54,10 @@ def _explain(
         ("start", start_interval(view.start_p50, view.start_p90, now) if not view.started else ""),
         ("P50", view.start_p50 if not view.started else ""),
         ("P90", view.start_p90 if not view.started else ""),
+        ("kept for it", view.reserved_start),
+        ("checks", ", ".join(f"{c['name']}: {c['state']}" for c in view.checks)),
+        ("stopped for", view.preempted),
+        ("evictions", ", ".join(f"{e['count']} x {e.get('underlyingCause') or e['reason']}" for e in view.evictions)),
         ("forecast made", f"{ago(now)(view.computed_at)} ago" if view.computed_at else ""),
         ("asks for", f"{count(view.pods, 'pod')}, {count(view.gpus, 'GPU')}, together"),
         ("queue", f"{view.queue} -> {view.cluster_queue}" if view.cluster_queue else view.queue or "none"),
@@ -64,6 +68,10 @@ def _explain(
     for title, value in facts:
         if value not in ("", None):
             out.line(f"  {title + ':':15}{value}")
+    if view.sooner:
+        out.line("would start it sooner:")
+    for one in view.sooner:
+        out.line(f"  {one['change']}: {start_interval(one.get('startP50'), one.get('startP90'), now)}")
     if failures:
         out.line("failed:")
     for failure in failures[:_MOST_FAILURES]:

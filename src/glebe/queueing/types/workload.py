@@ -248,6 +248,17 @@ class RequeueState(Base):
     """Not before this time."""
 
 
+class Counterfactual(Base):
+    """What would start the workload sooner, as the same engine finds it."""
+
+    change: Annotated[str, Meta(max_length=1024)]
+    """What to change, in a sentence: fewer GPUs, another flavor or class, a wider topology, borrowing."""
+    start_p50: Time | None = None
+    """Expected start with that change."""
+    start_p90: Time | None = None
+    """Start that is kept in nine cases of ten, with that change."""
+
+
 class Forecast(Base):
     """When the workload is expected to start, and what it waits for."""
 
@@ -261,6 +272,10 @@ class Forecast(Base):
     """Expected start: as likely earlier as later. Missing when it never starts as things are."""
     start_p90: Time | None = None
     """Start that is kept in nine cases of ten."""
+    reserved_start: Time | None = None
+    """Start that is kept for it: later work may fill the time until then and does not delay it."""
+    counterfactuals: Annotated[list[Counterfactual], Meta(max_length=16, extra_json_schema=ATOMIC)] = []
+    """What would start it sooner, the soonest first."""
     reason: str = ""
     """Machine-readable cause of the wait."""
     message: Annotated[str, Meta(max_length=32768)] = ""
