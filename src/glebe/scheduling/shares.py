@@ -37,12 +37,17 @@ class Share:
     @property
     def rank(self) -> Rank:
         """Its place among shares, the least first: borrowers of weight 0 come last, by what they borrow."""
-        return (1, self.ratio) if self.weighted == INFINITE else (0, self.weighted)
+        return (1, self.ratio) if self.endless else (0, self.weighted)
+
+    @property
+    def endless(self) -> bool:
+        """Is it a borrower's of weight 0?"""
+        return isinstance(self.weighted, float)  # a fraction would be compared slowly
 
     @property
     def rounded(self) -> int:
         """As objects tell it: rounded up."""
-        return MOST if self.weighted == INFINITE else min(MOST, math.ceil(self.weighted))
+        return MOST if self.endless else min(MOST, math.ceil(self.weighted))
 
 
 NO_SHARE = Share(_ZERO, "", False)

@@ -8,7 +8,7 @@ have a lower priority, not above the threshold. (Kueue KEP-1337, KEP-79.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from enum import Enum
 from itertools import chain, pairwise
 from typing import NamedTuple
@@ -48,12 +48,12 @@ class Group(NamedTuple):
     policy: PreemptionPolicy
     claim: Callable[[Holder], Claim]
 
-    def listed(self, want: Want) -> Iterator[Candidate]:
-        """In the order in which they are tried."""
+    def listed(self, want: Want, spared: Container[int] = ()) -> Iterator[Candidate]:
+        """In the order in which they are tried; of ``spared`` queues nobody more."""
         if not self.shared:
             return iter(())
         policy, pending, short = self.policy, want.pending, want.short
-        found = self.roster.in_turn(self.shared, lambda h: may_take(policy, pending, h) and h.uses(short))
+        found = self.roster.in_turn(self.shared, lambda h: may_take(policy, pending, h) and h.uses(short), spared)
         return (Candidate(h, self.claim(h), self.shared[h.node]) for h in found)
 
 
@@ -64,11 +64,11 @@ class Candidates(NamedTuple):
     by_priority: Group
     same: Group
 
-    def listed(self, want: Want) -> Iterator[Candidate]:
+    def listed(self, want: Want, spared: Container[int]) -> Iterator[Candidate]:
         """First those who are on their way out; in each part kind by kind."""
         rest: list[Iterator[Candidate]] = []
         for group in self:
-            candidates = group.listed(want)
+            candidates = group.listed(want, spared)
             for candidate in candidates:
                 if not candidate.holder.evicted:
                     rest.append(chain((candidate,), candidates))
@@ -93,7 +93,7 @@ def classical(world: World, state: State, roster: Roster, want: Want) -> tuple[V
     candidates = _candidates(queue, state.quotas, roster, want)
     trial = Trial(state, want)
     for borrowing in _attempts(queue, candidates, state.quotas, want):
-        for candidate in _valid(candidates.listed(want), state.quotas, want, borrowing):
+        for candidate in _valid(candidates, state.quotas, want, borrowing):
             trial.remove(Target(candidate.holder, candidate.claim.reason))
             if trial.fits(borrowing):
                 return trial.fill_back(borrowing)
@@ -113,14 +113,14 @@ def _attempts(queue: ClusterQueue, candidates: Candidates, quotas: QuotaState, w
     return (False, True) if forbidden and not advantage else (True, False)
 
 
-def _valid(listed: Iterator[Candidate], quotas: QuotaState, want: Want, borrowing: bool) -> Iterator[Candidate]:
+def _valid(candidates: Candidates, quotas: QuotaState, want: Want, borrowing: bool) -> Iterator[Candidate]:
     """Those who may be taken at their turn: of other queues only while their side borrows from the preemptor's."""
     sides: dict[int, tuple[int, ...]] = {}
     spared: set[int] = set()  # queues whose side borrows no more; it will not again, as use only falls
-    for candidate in listed:
+    for candidate in candidates.listed(want, spared):
         if candidate.claim is not Claim.WITHIN_QUEUE:
             node = candidate.holder.node
-            if node in spared or (borrowing and candidate.claim is Claim.NOT_BORROWING):
+            if borrowing and candidate.claim is Claim.NOT_BORROWING:
                 continue
             side = sides.get(node)
             if side is None:

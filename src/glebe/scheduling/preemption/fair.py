@@ -14,8 +14,8 @@ from glebe.scheduling.model import FairSharing, FairStrategy, Victim, VictimReas
 from glebe.scheduling.policies import PreemptionPolicy
 from glebe.scheduling.preemption.roster import Holder, Roster, may_take
 from glebe.scheduling.preemption.trial import Target, Trial, Want
-from glebe.scheduling.quota import QuotaState
-from glebe.scheduling.shares import INFINITE, Rank, Share, share
+from glebe.scheduling.quota import Need, QuotaState
+from glebe.scheduling.shares import Rank, Share, share
 from glebe.scheduling.world import State, World
 
 Order = tuple[int, float, Fraction | float]
@@ -219,10 +219,14 @@ class _Search:
         """Take the queue's first candidate that passes; ``True`` if the workload fits then."""
         mine, its = self._sides(node)
         my_share, before = self._shares.of(mine), self._shares.of(its)
-        hopeless = my_share.weighted == INFINITE and before.weighted != INFINITE
+        hopeless = my_share.endless and not before.endless
+        passed: dict[Need, bool] = {}  # equal ones pass, or do not, all alike
         while targets.left(node):
             holder = targets.pop(node)
-            if not hopeless and rule(my_share.rank, before.rank, self._after(holder, its)):
+            need = holder.holding.need
+            if not hopeless and need not in passed:
+                passed[need] = rule(my_share.rank, before.rank, self._after(holder, its))
+            if passed.get(need):
                 return self._take(holder, VictimReason.IN_COHORT_FAIR_SHARING)
             retry.append(holder)
         return False

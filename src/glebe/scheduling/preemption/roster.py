@@ -7,7 +7,7 @@ out always is.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -125,15 +125,14 @@ class Roster:
             return listed
         return (h for h in listed if h.key not in absent and h.key not in leaving)
 
-    def in_turn(self, nodes: Iterable[int], accepts: Accepts) -> Iterator[Holder]:
+    def in_turn(self, nodes: Iterable[int], accepts: Accepts, spared: Container[int] = ()) -> Iterator[Holder]:
         """Whom ``accepts`` takes of several queues, in the order in which they are tried: no more is looked at than
-        is asked for.
+        is asked for. Of queues that come to be in ``spared`` nobody more is listed.
 
         Among those of one queue with admission fair sharing, local queues that used more come first: they share the
         places that these holders have in the order without it.
         """
-        sources = [filter(accepts, self.of(node)) for node in nodes]
-        merged = sources[0] if len(sources) == 1 else heapq.merge(*sources, key=_place)
+        merged = _merged((filter(accepts, self.of(node)) for node in nodes), spared)
         if self.world.snapshot.afs is None:
             return merged
         return self._with_turns(merged, accepts)
@@ -222,6 +221,19 @@ class Roster:
 
 
 _place = attrgetter("place")
+
+
+def _merged(sources: Iterable[Iterator[Holder]], spared: Container[int]) -> Iterator[Holder]:
+    heap = [(h.place, i, h, rest) for i, rest in enumerate(sources) if (h := next(rest, None)) is not None]
+    heapq.heapify(heap)
+    while heap:
+        _, i, holder, rest = heap[0]
+        if holder.node not in spared:
+            yield holder
+            if holder.node not in spared and (following := next(rest, None)) is not None:
+                heapq.heapreplace(heap, (following.place, i, following, rest))
+                continue
+        heapq.heappop(heap)
 
 
 def may_take(policy: PreemptionPolicy, pending: Pending, holder: Holder) -> bool:
