@@ -20,7 +20,7 @@ from glebe.kube.objects import Object, ObjectKey
 from glebe.kube.resources import Resource
 from glebe.platform.door import Door, json_answer
 from glebe.queueing.admission import review
-from glebe.queueing.integrations import switched
+from glebe.queueing.jobkinds.registry import shipped
 from glebe.queueing.labels import QUEUE_NAME
 
 log = logging.getLogger("glebe.platform")
@@ -47,7 +47,7 @@ async def serve(client: Client, env: Env, namespace: str, door: Door) -> AsyncIt
     caches = {resource: informers.get(resource) for resource in CLASSES}
     feeding = asyncio.create_task(informers.run())
 
-    def find(resource: Resource, name: str) -> Object | None:
+    def find(resource: Resource, name: str, namespace: str = "") -> Object | None:
         cache = caches.get(resource)
         return cache.store.get(ObjectKey(client.cluster, "", name)) if cache else None
 
@@ -71,10 +71,10 @@ def configuration(url: str, ca: bytes, namespace: str) -> Object:
             "apiGroups": [integration.resource.group],
             "apiVersions": [integration.resource.version],
             "resources": [integration.resource.plural],
-            "operations": ["CREATE"],
+            "operations": ["CREATE", "UPDATE"] if integration.held_by_pods and integration.pod_sets else ["CREATE"],
             "scope": "Namespaced",
         }
-        for integration in switched()
+        for integration in shipped()
     ]
     exempt = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", namespace]}
     return {

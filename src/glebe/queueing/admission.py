@@ -219,7 +219,7 @@ def _refuse_moving(integration: Integration, old: Object, new: Object) -> None:
     raise invalid(integration.resource.group, integration.resource.kind, new["metadata"]["name"], [cause])
 
 
-def review(body: dict[str, Any], find: Callable[[Resource, str], Object | None]) -> dict[str, Any]:
+def review(body: dict[str, Any], find: integrations.Find) -> dict[str, Any]:
     """Answer an ``admission.k8s.io/v1`` AdmissionReview: pure, no side effects.
 
     :param find: finds WorkloadClasses and priority classes by name.
@@ -230,25 +230,49 @@ def review(body: dict[str, Any], find: Callable[[Resource, str], Object | None])
     integration = integrations.for_kind(api_version, kind["kind"])
     answer: dict[str, Any] = {"uid": request["uid"], "allowed": True}
     job = request.get("object")
-    if integration is not None and job and request.get("operation") == "CREATE" and integrations.is_queued(job):
+    if integration is not None and job and not _is_part(job):
+        user = (request.get("userInfo") or {}).get("username", "")
         try:
-            changed = _admitted(integration, job, (request.get("userInfo") or {}).get("username", ""), find)
+            changed = _admitted(integration, job, user, find, str(request.get("operation")))
         except ApiError as error:
             answer.update(allowed=False, status={"code": error.code, "message": error.message, "reason": error.reason})
-        else:
+            changed = job
+        if changed != job:
             answer["patchType"] = "JSONPatch"
             answer["patch"] = base64.b64encode(orjson.dumps(json_patch(job, changed))).decode()
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": answer}
 
 
-def _admitted(
-    integration: Integration, job: Object, user: str, find: Callable[[Resource, str], Object | None]
-) -> Object:
-    if causes := check(integration, job, find):
-        name = job["metadata"].get("name", "")
-        raise invalid(integration.resource.group, integration.resource.kind, name, causes)
-    changed = copy.deepcopy(job)
-    suspend_and_gate(integration, changed, user)
+def _is_part(job: Object) -> bool:
+    """Whether an object of a known kind controls it (a pod that says who had it queued is looked at all the same)."""
+    ref = controller_of(job)
+    known = ref is not None and integrations.for_kind(ref["apiVersion"], ref["kind"]) is not None
+    return known and not holding.parent_of(job)
+
+
+def _admitted(kind: Integration, obj: Object, user: str, find: integrations.Find, operation: str) -> Object:
+    """What becomes of an object, where nothing but classes can be looked up.
+
+    :raises ApiError: it cannot be meant.
+    """
+    changed = copy.deepcopy(obj)
+    causes: list[Cause] = []
+    if kind.resource == PODS:
+        if foreign.concerns(changed) and operation == "CREATE":
+            foreign.translate(changed, lambda _resource, _name: None)
+        wanted = labels.QUEUE_NAME in labels_of(changed) or holding.parent_of(changed)
+        if operation == "CREATE" and wanted and not changed["spec"].get("nodeName"):
+            causes = holding.check(changed)
+            holding.hold(changed, user)
+    elif not integrations.is_queued(obj, kind):
+        return obj
+    elif kind.held_by_pods:
+        holding.mark(kind, changed)
+    elif operation == "CREATE":
+        causes = check(kind, obj, find)
+        suspend_and_gate(kind, changed, user)
+    if causes:
+        raise invalid(kind.resource.group, kind.resource.kind, obj["metadata"].get("name", ""), causes)
     return changed
 
 

@@ -126,8 +126,13 @@ class KindWorld:
 
 
 @asynccontextmanager
-async def kind_world(*, nodes: int = 4, gpus: int = 8, topology: bool = False) -> AsyncIterator[KindWorld]:
-    """One queue ``main`` over ``nodes`` nodes, with or without a topology of racks of two."""
+async def kind_world(
+    *, nodes: int = 4, gpus: int = 8, topology: bool = False, queue: bool = True
+) -> AsyncIterator[KindWorld]:
+    """One queue ``main`` over ``nodes`` nodes, with or without a topology of racks of two.
+
+    :param queue: whether the queue's controllers run.
+    """
     env = Env.seeded(1)
     admission = QueueAdmission()
     server = ApiServer(MemoryStore(), env, TypeRegistry(), admission=(admission,))
@@ -154,15 +159,15 @@ async def kind_world(*, nodes: int = 4, gpus: int = 8, topology: bool = False) -
                 if not is_already_exists(error):
                     raise
         sim = SimulatedNodes(client, env, specs, informers=informers)
-        queue = queueing.Queueing(client, informers, env)
-        admission.oracle = queue.never_starts
+        made = queueing.Queueing(client, informers, env)
+        admission.oracle = made.never_starts if queue else None
         async with asyncio.TaskGroup() as group:
-            parts = (*queue.controllers, *workloads.controllers(client, informers, env), sim)
+            parts = (*(made.controllers if queue else ()), *workloads.controllers(client, informers, env), sim)
             tasks = [group.create_task(part.run()) for part in parts]
             tasks.append(group.create_task(informers.run()))
             await _make_queue(client, nodes * gpus, topology)
             try:
-                yield KindWorld(client, env, queue, warnings)
+                yield KindWorld(client, env, made, warnings)
             finally:
                 for task in tasks:
                     task.cancel()

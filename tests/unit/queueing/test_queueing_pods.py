@@ -217,7 +217,7 @@ async def _no_pods(w: KindWorld) -> bool:
         ({"kueue.x-k8s.io/managed": "no"}, {}, "kueue.x-k8s.io/managed"),
     ],
 )
-async def test_what_is_wrong_with_a_group_is_named(labels: dict[str, str], notes: dict[str, str], field: str) -> None:
+async def test_what_is_wrong_with_a_group_is_named(labels: dict[str, str], notes: dict[str, Any], field: str) -> None:
     async with kind_world() as w:
         wrong = pod("one", **notes)
         wrong["metadata"]["labels"].update(labels)

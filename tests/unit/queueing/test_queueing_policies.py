@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import yaml
@@ -16,6 +18,7 @@ from glebe.kube.clock import Env
 from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.objects import Object
 from glebe.queueing import policy
+from glebe.queueing.admission import review
 from glebe.queueing.jobkinds.registry import shipped
 
 KINDS = {kind.resource.kind: kind for kind in shipped()}
@@ -109,3 +112,35 @@ async def test_pods_and_those_that_make_them_are_held() -> None:
     stored = await client.create(r.PODS, child)
     assert stored["spec"]["schedulingGates"] == GATES
     assert "finalizers" not in stored["metadata"]
+
+
+def reviewed(obj: Object, plural: str, operation: str = "CREATE") -> list[dict[str, Any]] | None:
+    """The patch with which the webhook answers; None when it leaves the object as it is."""
+    group, _, version = obj["apiVersion"].rpartition("/")
+    kind = {"group": group, "version": version, "kind": obj["kind"]}
+    request = {"uid": "u", "operation": operation, "kind": kind, "object": obj, "userInfo": {"username": "ada"}}
+    answer = review({"request": request}, lambda *_: None)["response"]
+    assert answer["allowed"], answer
+    return json.loads(base64.b64decode(answer["patch"])) if "patch" in answer else None
+
+
+def test_the_webhook_does_the_same() -> None:
+    spec: dict[str, Any] = {"containers": [container()]}
+    pod = job(r.PODS, "p", spec)
+    changes = {op["path"]: op["value"] for op in reviewed(pod, "pods") or ()}
+    assert changes["/spec/schedulingGates"] == GATES
+    assert changes["/metadata/finalizers"] == ["kueue.x-k8s.io/managed"]
+    part = job(r.PODS, "part", spec)
+    part["metadata"]["ownerReferences"] = [{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "controller": True}]
+    assert reviewed(part, "pods") is None
+    part["metadata"]["annotations"] = {"kueue.x-k8s.io/pod-suspending-parent": "statefulset"}
+    assert reviewed(part, "pods")
+    app = {"metadata": {"labels": {"app": "a"}}, "spec": spec}
+    web = job(r.DEPLOYMENTS, "web", {"template": app})
+    for operation in ("CREATE", "UPDATE"):
+        (op,) = [o for o in reviewed(web, "deployments", operation) or () if o["path"].endswith("annotations")]
+        assert op["value"] == {"kueue.x-k8s.io/pod-suspending-parent": "deployment"}
+    jobset = KINDS["JobSet"].resource
+    (op,) = [o for o in reviewed(job(jobset, "a", {}), "jobsets") or () if o["path"].startswith("/spec")]
+    assert op == {"op": "add", "path": "/spec/suspend", "value": True}
+    assert reviewed(unqueued(job(jobset, "a", {})), "jobsets") is None
