@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from docs_page import NOTE, cell, code, table
-from docs_words import jobkinds
+from docs_words import jobkinds, life
 from docs_words.rows import Row
 from glebe.kube import storage
-from glebe.queueing import labels, notactedon
+from glebe.queueing import labels, notactedon, tenancy
 
 #: (what, name, on, meaning)
 JOB_LABELS: tuple[Row, ...] = (
@@ -57,6 +57,12 @@ JOB_LABELS: tuple[Row, ...] = (
 
 
 QUEUES: tuple[Row, ...] = (
+    (
+        "annotation",
+        labels.CLUSTERS,
+        "ClusterQueue, classes",
+        "Other logical clusters that may use it: names or patterns with `*`, separated by commas; without it none.",
+    ),
     (
         "annotation",
         labels.MINIMUM_RUN_TIME,
@@ -136,6 +142,24 @@ WRITTEN: tuple[Row, ...] = (
         labels.FIELDS_OF_V1BETA2,
         "objects of kueue.x-k8s.io/v1beta1",
         "What v1beta2 says of the object and v1beta1 has no field for; clients of v1beta1 keep it by not touching it.",
+    ),
+    (
+        "annotation",
+        labels.FORECAST,
+        "Workload",
+        "In advisory mode: what `status.forecast` says elsewhere, as JSON. The last one stays.",
+    ),
+    (
+        "taint",
+        tenancy.ELSEWHERE.key,
+        "(no object)",
+        "In the queue's own picture of the nodes: one that the host's cluster does not have.",
+    ),
+    (
+        "value",
+        "kueue.x-k8s.io/workloadpriorityclass",
+        "`spec.priorityClassSource` of v1beta1 Workloads",
+        "The priority comes from a WorkloadPriorityClass.",
     ),
     ("annotation", labels.MISSING_CLASS, "Workload", "The class that its job names and that does not exist."),
     (
@@ -261,10 +285,11 @@ UNUSED: tuple[Row, ...] = (
 
 LABEL_TABLES: tuple[tuple[str, str, tuple[Row, ...]], ...] = (
     ("What users write", "On a job that shall queue.", JOB_LABELS),
+    ("The life of a job", "See [When a job is stopped](../stopping.md).", life.ASKED),
     ("Pods, groups, other queues' words", "See [Kinds of jobs](../job-kinds.md).", jobkinds.PODS_AND_GROUPS),
     ("What administrators write", "On queues; see [Sharing quota](../sharing.md).", QUEUES),
     ("What simulated nodes read", "Other nodes ignore it. See [Simulated nodes](../simulated-nodes.md).", SIMULATION),
-    ("What Glebe writes", "Do not write these yourself.", (*WRITTEN, *jobkinds.WRITTEN)),
+    ("What Glebe writes", "Do not write these yourself.", (*WRITTEN, *jobkinds.WRITTEN, *life.WRITTEN)),
     (
         "Nodes",
         "Written by Glebe's own nodes. On a real cluster the `nvidia.com` labels come from GPU feature discovery, and "

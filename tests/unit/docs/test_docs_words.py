@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from glebe.apiserver.types.registry import TypeRegistry
+from glebe.kube.crdgen import custom_resource_definition
 from glebe.platform.views import State
 from glebe.queueing import labels
+from glebe.queueing.kinds import KINDS
 from glebe.scheduling.model import Reason
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -93,12 +95,13 @@ OTHER_WORDS = frozenset(
         FailedPrecondition False FieldValueTooMany Find Foreground HoldAndDrain Hostname Integration InterPodAffinity
         Internal InternalIP
         InvalidArgument Ki Liveness Max MaximumExecutionTimeExceeded Message Min NamespaceTerminating
-        NoAdmissionFairSharing NodeResourcesFit NetworkUnavailable NodeUnschedulable Normal NotFound Nvidia Object
+        NodeResourcesFit NetworkUnavailable NodeUnschedulable Normal NotFound Nvidia Object
         Orphan OutOf
         OutOfRange Parent PermissionDenied PodGroup PodResizeInProgress PodResizePending PodTopologySpread
         Position PreferClose PreferSameNode PreferSameZone Progressing Queue Range Readiness ReplicaFailure
         Resize ResourceExhausted RestartContainer Rivals Startup StopSignal Tesla True TryNextFlavor
-        Unauthenticated Unavailable Unimplemented Value VolumeBinding VolumeRestrictions Warning WorkingDir""",
+        Unauthenticated Unavailable Unimplemented Value VolumeBinding VolumeRestrictions Warning WorkingDir
+        ConversionReview FieldValueNotSupported PendingWorkloadsSummary Success Webhook""",
     )
 )
 CAMEL = re.compile(r"[A-Z][a-z]+[A-Za-z]*")
@@ -115,9 +118,10 @@ def kinds() -> set[str]:
 
 
 def values_of_fields() -> set[str]:
-    """What the schemas of built-in kinds enumerate."""
+    """What the schemas of built-in kinds and of the queue's own enumerate."""
     found: set[str] = set()
     todo: list[Any] = [json.loads(p.read_text("utf-8")) for p in (SOURCE / "apiserver/data").glob("schema-*.json")]
+    todo.extend(custom_resource_definition(kind) for kind in KINDS)
     while todo:
         node = todo.pop()
         if isinstance(node, dict):
