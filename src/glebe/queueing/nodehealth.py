@@ -14,7 +14,17 @@ from collections.abc import Iterable
 from glebe.kube import resources as r
 from glebe.kube.clock import parse_time
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, annotations_of, get_condition, is_deleting, key_of
+from glebe.kube.objects import (
+    Object,
+    ObjectKey,
+    annotations_of,
+    controller_of,
+    get_condition,
+    is_deleting,
+    key_of,
+    labels_of,
+)
+from glebe.kube.store import Store
 from glebe.queueing import convert, labels, topology
 from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.hosts import Nodes
@@ -26,11 +36,30 @@ from glebe.scheduling.model import Toleration
 #: A node that is not ready for so long is given up, whoever seems to run there.
 NODE_GRACE = 30.0
 NODE_INDEX = "queueing/assigned-node"
+JOB_INDEX = "queueing/workload-job"
 
 
 def node_index(workload: Object) -> Iterable[str]:
     """Nodes that a running workload was given."""
     return assigned(workload)
+
+
+def job_index(workload: Object) -> Iterable[str]:
+    """The uid of its job: slices of an elastic job have the same."""
+    uid = labels_of(workload).get(labels.JOB_UID)
+    return (uid,) if uid else ()
+
+
+def workloads_of(pod: Object, workloads: Store, cluster: str) -> list[ObjectKey]:
+    """The workloads that a released pod may belong to: the one that it names, and slices that came after that one.
+
+    :param workloads: with the index :data:`JOB_INDEX`.
+    """
+    name, owner = annotations_of(pod).get(labels.WORKLOAD), controller_of(pod)
+    keys = [key_of(pod, cluster)._replace(name=name)] if name else []
+    if owner is not None:
+        keys += [key_of(w, cluster) for w in workloads.by_index(JOB_INDEX, str(owner["uid"]))]
+    return list(dict.fromkeys(keys))
 
 
 def assigned(workload: Object) -> Counter[str]:
@@ -54,6 +83,7 @@ class NodeHealth:
         self._nodes = Nodes(informers, cluster)
         self._flavors = informers.get(r.RESOURCE_FLAVORS).store
         self._pods = informers.get(r.PODS, indexers=INDEXERS).store
+        self._workloads = informers.get(r.WORKLOADS, indexers={JOB_INDEX: job_index}).store
 
     def failed(self, workload: Object, now: float) -> tuple[tuple[str, ...], float | None]:
         """The nodes that have failed it, and after how many seconds to look again (``None``: when something changes).
@@ -84,9 +114,9 @@ class NodeHealth:
         return tuple(failed), soonest
 
     def left_by(self, pod: Object, cluster: str) -> list[ObjectKey]:
-        """The workload to look at when ``pod`` has stopped living on its node: none if nothing is wrong with that."""
+        """The workloads to look at when ``pod`` has stopped living on its node: none if nothing is wrong with that."""
         host = (pod["spec"].get("nodeSelector") or {}).get(labels.HOSTNAME)
-        return [] if host is None or self._nodes.is_sound(host) else workload_key(pod, cluster)
+        return [] if host is None or self._nodes.is_sound(host) else workloads_of(pod, self._workloads, cluster)
 
     @staticmethod
     def _down_since(node: Object, now: float) -> float | None:
@@ -133,12 +163,6 @@ def _abandoned(pods: list[Object], node: str, count: int) -> bool:
     done = sum((p.get("status") or {}).get("phase") == "Succeeded" for p in here)
     waiting = any(is_live(p) and not p["spec"].get("nodeName") for p in pods)
     return done < count or waiting
-
-
-def workload_key(pod: Object, cluster: str) -> list[ObjectKey]:
-    """The workload of a pod that was released."""
-    name = annotations_of(pod).get(labels.WORKLOAD)
-    return [key_of(pod, cluster)._replace(name=name)] if name else []
 
 
 def leaves(old: Object | None, new: Object | None) -> bool:

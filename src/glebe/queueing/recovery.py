@@ -7,7 +7,7 @@ does (kueue:pkg/controller/tas/node_controller.go). The replacement gets the nod
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from glebe.kube import resources as r
 from glebe.kube.client import Client
@@ -26,7 +26,7 @@ from glebe.kube.objects import (
 )
 from glebe.kube.objects import set_condition as with_condition
 from glebe.queueing import convert, labels, transitions
-from glebe.queueing.nodehealth import assigned, workload_key
+from glebe.queueing.nodehealth import JOB_INDEX, assigned, job_index, workloads_of
 from glebe.queueing.ungate import INDEXERS, is_gated, is_live, pods_of
 
 TERMINATED = "TerminatedByKueue"
@@ -34,16 +34,19 @@ REASON = "UnschedulableOnAssignedNode"
 MESSAGE = "The pod's node failed and was replaced in its workload"
 
 
-def strays(workload: Object, pods: Iterable[Object]) -> list[Object]:
-    """Pods that were released onto a node that is not theirs any more: pure."""
+def strays(workload: Object, pods: Iterable[Object], others: Container[str] = ()) -> list[Object]:
+    """Pods that were released onto a node that is not theirs any more: pure.
+
+    :param others: other slices of the job, by name, that hold quota just now: their pods are their affair.
+    """
     if not convert.holds_quota(workload) or transitions.is_evicted(workload) or is_deleting(workload):
         return []
     places = {a.pod_set: {node for node, _ in a.nodes} for a in convert.assignments(workload) if a.nodes}
-    name = workload["metadata"]["name"]
     return [
         pod
         for pod in pods
-        if annotations_of(pod).get(labels.WORKLOAD) == name
+        if (name := annotations_of(pod).get(labels.WORKLOAD))
+        and name not in others
         and is_live(pod)
         and not is_deleting(pod)
         and not is_gated(pod)
@@ -58,12 +61,15 @@ class Recovery:
     def __init__(self, client: Client, informers: Informers, env: Env) -> None:
         self._client = client
         self._env = env
-        self._workloads = informers.get(r.WORKLOADS).store
+        self._workloads = informers.get(r.WORKLOADS, indexers={JOB_INDEX: job_index}).store
         self._pods = informers.get(r.PODS, indexers=INDEXERS).store
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
         workload = self._workloads.get(key)
-        if workload is None or not strays(workload, pods := pods_of(self._pods, workload)):
+        if workload is None:
+            return None
+        pods, others = pods_of(self._pods, workload), self._others(workload)
+        if not strays(workload, pods, others):
             return None
         client = self._client.at(cluster_of(workload))
         try:  # the cache may be behind the pods: they may be on nodes of a newer assignment
@@ -74,13 +80,19 @@ class Recovery:
             raise
         if latest["metadata"]["uid"] != workload["metadata"]["uid"]:
             return None
-        for pod in strays(latest, pods):
+        for pod in strays(latest, pods, others):
             try:
                 await self._remove(client, pod)
             except Exception as error:
                 if not is_not_found(error) and not is_conflict(error):
                     raise
         return None
+
+    def _others(self, workload: Object) -> set[str]:
+        """Other slices of the same job that hold quota: two do while one takes the other's place."""
+        slices = (w for uid in job_index(workload) for w in self._workloads.by_index(JOB_INDEX, uid))
+        names = {w["metadata"]["name"] for w in slices if convert.holds_quota(w)}
+        return names - {workload["metadata"]["name"]}
 
     async def _remove(self, client: Client, pod: Object) -> None:
         meta = pod["metadata"]
@@ -100,8 +112,11 @@ def build(client: Client, informers: Informers, env: Env) -> Controller:
     recovery = Recovery(client, informers, env)
     controller = Controller("queue-recovery", recovery.reconcile, env)
 
-    controller.watch(informers.get(r.WORKLOADS), when=_moved)
-    controller.watch(informers.get(r.PODS), lambda pod: workload_key(pod, client.cluster), when=_released)
+    workloads = informers.get(r.WORKLOADS)
+    controller.watch(workloads, when=_moved)
+    controller.watch(
+        informers.get(r.PODS), lambda pod: workloads_of(pod, workloads.store, client.cluster), when=_released
+    )
     return controller
 
 

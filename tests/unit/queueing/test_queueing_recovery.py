@@ -12,9 +12,11 @@ from glebe.kube import resources as r
 from glebe.kube.objects import Object, condition_is_true, get_condition, is_deleting
 from glebe.queueing import labels, topology
 from glebe.queueing.configuration import parsed
+from glebe.queueing.nodeuse import NodeUse
 from glebe.queueing.recovery import strays
 from glebe.queueing.steps import Facts, next_step
 
+PREFIX, HOST = "kueue.x-k8s.io/", "kubernetes.io/hostname"
 STARTED = ("QuotaReserved", "Admitted", "PodsReady")
 
 
@@ -141,6 +143,55 @@ async def test_a_node_that_comes_back_in_time_has_not_failed() -> None:
         }
 
 
+async def test_an_elastic_job_waits_rather_than_leave_its_required_host() -> None:
+    async with cluster(nodes=6, gpus=16) as c:
+        wanted = job("gang", "team-a", 2, 8, 5000)
+        wanted["metadata"]["annotations"]["kueue.x-k8s.io/elastic-job"] = "true"
+        wanted["spec"]["template"]["metadata"]["annotations"][f"{PREFIX}podset-required-topology"] = HOST
+        await c.client.create(r.JOBS, wanted)
+        first = nodes_of(await c.wait_workload("gang", "team-a", ready))
+        pods = await running(c, "gang")
+        await c.client.patch(r.JOBS, "gang", {"spec": {"parallelism": 3, "completions": 3}}, "team-a")
+        await asyncio.sleep(60)
+        assert len(await running(c, "gang")) == 2  # the third does not fit on their host, and none moves
+        await c.client.patch(r.JOBS, "gang", {"spec": {"parallelism": 2, "completions": 2}}, "team-a")
+        await asyncio.sleep(30)
+        now = await running(c, "gang")
+        assert {p["metadata"]["uid"] for p in now.values()} == {p["metadata"]["uid"] for p in pods.values()}
+        assert {p["spec"]["nodeName"] for p in now.values()} == set(first)
+
+
+async def test_a_slice_that_grew_outlives_a_node_of_the_first() -> None:
+    async with cluster(nodes=6) as c:
+        wanted = job("gang", "team-a", 2, 8, 5000)
+        wanted["metadata"]["annotations"]["kueue.x-k8s.io/elastic-job"] = "true"
+        await c.client.create(r.JOBS, wanted)
+        first = nodes_of(await c.wait_workload("gang", "team-a", ready))
+        pods = await running(c, "gang")
+        await c.client.patch(r.JOBS, "gang", {"spec": {"parallelism": 3, "completions": 3}}, "team-a")
+
+        async def grown() -> Object | None:
+            live = [
+                w for w in (await c.client.list(r.WORKLOADS, "team-a")).items if not condition_is_true(w, "Finished")
+            ]
+            return live[0] if len(live) == 1 and len(await running(c, "gang")) == 3 else None
+
+        grew = await c.until(grown)
+        assert nodes_of(grew)[:2] == first
+        await c.client.patch(r.NODES, first[0], {"spec": {"unschedulable": True}})
+        await asyncio.sleep(40)
+        await c.client.delete(r.PODS, pods[0]["metadata"]["name"], "team-a")
+
+        async def mended() -> bool:
+            now = await running(c, "gang")
+            return len(now) == 3 and now[0]["spec"]["nodeName"] != first[0]
+
+        await c.until(mended)
+        now = await running(c, "gang")
+        assert now[1]["metadata"]["uid"] == pods[1]["metadata"]["uid"]
+        assert nodes_of(await grown() or {})[1:] == nodes_of(grew)[1:]
+
+
 async def test_nodes_are_called_by_their_hostname_label() -> None:
     async with cluster() as c:
 
@@ -161,6 +212,26 @@ async def test_nodes_are_called_by_their_hostname_label() -> None:
         assert nodes_of(after)[1] != ranks[1]
 
 
+def test_pods_of_a_slice_are_counted_by_the_one_that_took_its_place() -> None:
+    use = NodeUse()
+    owner = [{"controller": True, "uid": "job", "kind": "Job", "name": "j"}]
+    meta = {"name": "p", "namespace": "n", "ownerReferences": owner, "annotations": {labels.WORKLOAD: "old"}}
+    requests = {"requests": {"nvidia.com/gpu": 4}}
+    pod = {"metadata": meta, "spec": {"nodeName": "a", "containers": [{"resources": requests}]}}
+    use.pod_changed(None, pod)
+    assert use.other_use("a") == {"nvidia.com/gpu": 4, "pods": 1}
+    for slice_of in ("old", "new"):
+        for known in ("job", f"/n/{slice_of}"):
+            use.set_placed(known, True)
+    for known in ("job", "/n/old"):
+        use.set_placed(known, False)
+    assert use.other_use("a") == {}
+    for known in ("job", "/n/new"):
+        use.set_placed(known, False)
+    assert use.other_use("a") == {"nvidia.com/gpu": 4, "pods": 1}
+    assert "a" in use.take_dirty()
+
+
 def test_strays_are_pods_on_nodes_that_are_not_theirs_any_more() -> None:
     def pod(name: str, node: str, workload: str = "w", **status: str) -> Object:
         meta = {"name": name, "uid": name, "namespace": "n", "annotations": {labels.WORKLOAD: workload}}
@@ -179,7 +250,8 @@ def test_strays_are_pods_on_nodes_that_are_not_theirs_any_more() -> None:
     anywhere = pod("p5", "c")
     anywhere["spec"] = {}
     everybody = [pod("p0", "a"), stray, ended, other, leaving, anywhere]
-    assert [p["metadata"]["name"] for p in strays(workload, everybody)] == ["p1"]
+    assert [p["metadata"]["name"] for p in strays(workload, everybody)] == ["p1", "p3"]
+    assert [p["metadata"]["name"] for p in strays(workload, everybody, {"older"})] == ["p1"]  # it still holds quota
     evicted = {**workload, "status": {**workload["status"], "conditions": [{"type": "Evicted", "status": "True"}]}}
     assert strays(evicted, everybody) == []
 
