@@ -9,9 +9,12 @@ import pytest
 from test_queueing_story import Cluster, admitted, cluster, job, obj
 
 from glebe.kube import resources as r
+from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, condition_is_true, get_condition
-from glebe.queueing import labels
+from glebe.queueing import convert, labels
 from glebe.queueing.configuration import DEFAULT, Configuration, parsed
+from glebe.queueing.corepolicies import policies
+from glebe.scheduling.model import FairSharing, FairStrategy
 
 FAIR = parsed({"fairSharing": {}})
 TURNS = parsed({"admissionFairSharing": {"usageHalfLifeTime": "1h", "resourceWeights": {"cpu": 0.0, "memory": 0.0}}})
@@ -100,3 +103,41 @@ async def test_local_queues_take_turns_by_what_they_have_used() -> None:
             n: (get_condition(w, "QuotaReserved") or {})["lastTransitionTime"] for n, w in zip(names, done, strict=True)
         }
         assert sorted(names, key=lambda n: at[n]) == ["busy-0", "quiet", "busy-1", "busy-2"]
+
+
+def condition(kind: str, status: str, reason: str, message: str) -> dict[str, str]:
+    at = "2026-01-01T00:00:00Z"
+    return {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": at}
+
+
+def test_what_the_core_reads_of_preemption_in_a_workload() -> None:
+    def workload(*conditions: dict[str, str]) -> Object:
+        return {"metadata": {"name": "w"}, "spec": {}, "status": {"conditions": list(conditions)}}
+
+    said = "Preempted to accommodate a workload (UID: u-1, JobUID: UNKNOWN) due to reclamation within the cohort"
+    at = parse_time("2026-01-01T00:00:00Z")
+    assert convert.preempted_by(workload(condition("Preempted", "True", "InCohortReclamation", said))) == (("u-1", at),)
+    again = condition("Preempted", "False", "QuotaReserved", f"Previously: {said}")
+    assert convert.preempted_by(workload(again)) == (("u-1", at),)
+    assert convert.preempted_by(workload()) == ()
+    waits = condition("QuotaReserved", "False", "WaitingForPreemptedWorkloads", "waits until x has left for it")
+    assert convert.is_preempting(workload(waits))
+    assert not convert.is_preempting(workload({**waits, "reason": "WaitingForQuota"}))
+    assert not convert.is_preempting(workload({**waits, "status": "True"}))
+
+
+@pytest.mark.parametrize(("written", "meant"), [("Enabled", True), ("Disabled", False), (None, None), ("maybe", None)])
+def test_the_switch_of_a_cohort(written: str | None, meant: bool | None) -> None:
+    cohort = obj("Cohort", "root", {})
+    cohort["metadata"]["annotations"] = {} if written is None else {labels.FAIR_SHARING: written}
+    assert convert.cohort(cohort).fair_sharing is meant
+
+
+def test_the_configuration_reaches_the_core() -> None:
+    plain = policies(DEFAULT)
+    assert plain["fair_sharing"] is None
+    assert plain["least_lost"] is False
+    one = ["LessThanInitialShare"]
+    asked = policies(parsed({"fairSharing": {"preemptionStrategies": one}, "glebe": {"victims": "LeastLostWork"}}))
+    assert asked["fair_sharing"] == FairSharing((FairStrategy.INITIAL_SHARE,))
+    assert asked["least_lost"] is True
