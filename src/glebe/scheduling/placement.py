@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from glebe.scheduling.flavors import Option
@@ -52,10 +53,16 @@ def _in_turn(plan: Plan, chosen: Choice, options: tuple[Option, ...], state: Sta
 
 
 def possible(plan: Plan, world: World) -> bool:
-    """Would it start on an empty fleet with nothing in use? If not: never."""
+    """Would it start on an empty fleet with nothing in use, with the fewest pods that do? If not: never."""
     if plan.possible is None:
-        plan.possible = nominate(plan, world.pristine, world) is not None
+        plan.possible = nominate(plan, world.pristine, world) is not None or _with_fewest(plan, world)
     return plan.possible
+
+
+def _with_fewest(plan: Plan, world: World) -> bool:
+    sets = tuple(s.pod_set for s in plan.sets)
+    fewest = tuple(s if s.min_count is None else replace(s, count=min(s.count, s.min_count)) for s in sets)
+    return fewest != sets and nominate(world.plan(plan.queue, fewest), world.pristine, world) is not None
 
 
 def find(
