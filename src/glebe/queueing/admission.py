@@ -139,6 +139,8 @@ class QueueAdmission:
             raise invalid(kind.resource.group, kind.resource.kind, a.name, [Cause("FieldValueInvalid", why, where)])
         if not integrations.is_queued(obj, kind):
             return
+        if a.old is not None and (causes := holding.check_serving(kind, a.old, obj)):
+            raise invalid(kind.resource.group, kind.resource.kind, a.name, causes)
         holding.mark(kind, obj)
         if a.operation == "CREATE":
             self._warn(a, integrations.queue_of(kind, obj), judged=False)

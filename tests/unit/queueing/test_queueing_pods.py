@@ -297,6 +297,13 @@ async def test_a_statefulset_is_admitted_as_a_whole_and_holds_nothing_when_scale
         assert held["metadata"]["name"] == "db-0"
         await w.activate(first)
         await w.all_pods(runs, 2)
+        for change, field in (
+            ({"replicas": 3}, "spec.replicas"),
+            ({"template": {"spec": {"containers": [container(7)]}}}, "spec.template"),
+        ):
+            with pytest.raises(ApiError) as refused:
+                await w.client.patch(r.STATEFUL_SETS, "db", {"spec": change}, NAMESPACE)
+            assert field in refused.value.message
         await w.client.patch(r.STATEFUL_SETS, "db", {"spec": {"replicas": 0}}, NAMESPACE)
         await w.free()
         waiting = await w.workload(lambda o: (get_condition(o, "QuotaReserved") or {})["status"] == "False")

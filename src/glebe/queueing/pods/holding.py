@@ -17,7 +17,7 @@ from glebe.kube.objects import Object, annotations_of, labels_of
 from glebe.queueing import labels
 from glebe.queueing.integrations import queue_of
 from glebe.queueing.jobkinds.model import JobKind
-from glebe.queueing.jobkinds.paths import number, read
+from glebe.queueing.jobkinds.paths import number, path_text, read
 
 _TOTAL = f"metadata.annotations[{labels.POD_GROUP_TOTAL}]"
 _GROUP = f"metadata.labels[{labels.POD_GROUP}]"
@@ -171,3 +171,33 @@ def moved(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether a Deployment or set names another queue now, while pods of it are ready."""
     before, after = (((o.get("metadata") or {}).get("labels") or {}).get(labels.QUEUE_NAME) for o in (old, new))
     return before != after and bool(read(old, ("status", "readyReplicas"), 0))
+
+
+def check_serving(kind: JobKind, old: Object, new: Object) -> list[Cause]:
+    """What must not change of a queued StatefulSet or LeaderWorkerSet: what its quota was given for.
+
+    Scaling a StatefulSet to zero and back is a change that it takes.
+    """
+    if kind.held_by_pods == "each" or not queue_of(kind, old):
+        return []
+    causes = []
+    for rule in kind.pod_sets:
+        before, after = (_pod_of(obj, rule.template) for obj in (old, new))
+        if (before is None) != (after is None) or (before and after and role_of(before) != role_of(after)):
+            why = "Invalid value: what pods ask for cannot change while they are queued"
+            causes.append(Cause("FieldValueInvalid", why, path_text(rule.template)))
+    sizes = ("spec", "replicas") if kind.held_by_pods == "set" else ("spec", "leaderWorkerTemplate", "size")
+    had, has = (number(read(obj, sizes, 1)) for obj in (old, new))
+    if had != has and had and has:
+        why = f'Invalid value: "{has}": field is immutable while its pods are queued'
+        causes.append(Cause("FieldValueInvalid", why, path_text(sizes)))
+    return causes
+
+
+def _pod_of(obj: Object, path: tuple[str, ...]) -> Object | None:
+    """The template as a pod, without what marks it."""
+    template = read(obj, path)
+    if not isinstance(template, dict):
+        return None
+    notes = {k: v for k, v in (read(template, ("metadata", "annotations"), {})).items() if k != labels.ROLE_HASH}
+    return {"metadata": {"annotations": notes}, "spec": template.get("spec") or {}}
