@@ -16,7 +16,7 @@ from glebe.kube.client import Client
 from glebe.kube.clock import Env, format_time
 from glebe.kube.informer import Informers
 from glebe.kube.inprocess import InProcessTransport
-from glebe.kube.objects import Object, ObjectKey
+from glebe.kube.objects import CLUSTER, Object, ObjectKey
 from glebe.kube.quantity import parse
 from glebe.kube.resources import Resource
 from glebe.platform import bootstrap
@@ -143,6 +143,19 @@ def test_what_is_admitted_in_the_second_of_a_sample_is_neither_lost_nor_counted_
     assert afs is not None
     assert afs.usage["ns/lq"]["cpu"] == pytest.approx(4 * ALPHA)
     assert told(past.sample(queue, T0 + 600))["consumedResources"] == {"cpu": f"{round(4000 * ALPHA)}m"}
+
+
+def test_queues_of_one_name_in_two_clusters_are_two() -> None:
+    past = PastUse(CONFIG)
+    known = {"consumedResources": {}, "lastUpdate": format_time(T0)}
+    mine, theirs = local(admissionFairSharingStatus=known), local(admissionFairSharingStatus=known)
+    other = workload("w", T0 + 1)
+    for obj in (theirs, other):
+        obj["metadata"][CLUSTER] = "tenant"
+    past.see(key("mine"), workload("mine", T0 + 1, "1"))
+    past.see(ObjectKey("tenant", "ns", "w"), other)
+    assert past.figure(mine) == pytest.approx(ALPHA)
+    assert past.figure(theirs) == pytest.approx(4 * ALPHA)
 
 
 def test_without_a_half_life_nothing_is_kept() -> None:
