@@ -272,9 +272,8 @@ def main() -> int:
         print(f"{'1,000 waiting gangs, from a snapshot':42}{found:12.0f}{found / GOAL:8.1f}x")
     slowest = min(rates, key=rates.__getitem__)
     held = rates[slowest] >= GOAL
-    print(
-        f"topology-aware gangs/s, slowest ({slowest}): {rates[slowest]:.0f} of {GOAL:.0f}: {'holds' if held else 'MISSED'}"
-    )
+    verdict = "holds" if held else "MISSED"
+    print(f"topology-aware gangs/s, slowest ({slowest}): {rates[slowest]:.0f} of {GOAL:.0f}: {verdict}")
     return int(not held)
 
 

@@ -59,7 +59,10 @@ class _Greedy(NamedTuple):
 def balance(arrangement: Arrangement, levels: list[Level], ask: Ask, cut: Cut, slices: int, led: int) -> Balance | None:
     """How ``slices`` and ``led`` leaders are spread evenly, or ``None`` where they cannot be."""
     best: _Group | None = None
-    for spans in _siblings(arrangement, ask.level):
+    room = levels[ask.level - 1].slices if ask.level else None
+    for parent, spans in enumerate(_siblings(arrangement, ask.level)):
+        if room is not None and room.item(parent) < slices:
+            continue
         found = _group(arrangement, levels, spans, cut, slices, led, best.threshold if best else 0)
         if found is None:
             continue
