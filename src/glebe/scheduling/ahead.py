@@ -9,7 +9,7 @@ decides today runs on whoever could profit. The runs differ in the *levels* at w
   (a Latin hypercube), and quantiles of a start are those of its ``n`` starts. A hundred jobs ahead do not all take
   their P90; but jobs of one batch are alike, so part of each draw is common to kin.
 
-Long queues get few runs, and ends that lie close together, compared to how far ahead they are, count as one.
+Long queues get few runs, in which the cycle waits until one in 64 of what runs has ended.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from statistics import NormalDist
 
 from glebe.scheduling.cycle import Admission, Cycle
 from glebe.scheduling.decide import Plateau
-from glebe.scheduling.model import RunTime, Snapshot
+from glebe.scheduling.model import Pending, RunTime, Snapshot
+from glebe.scheduling.reservation import Reservations
 from glebe.scheduling.runtime import predicted_end, quantile
 from glebe.scheduling.world import Holding
 
@@ -32,12 +33,12 @@ Event = tuple[float, int, Holding]  # (end, sequence, what is released)
 Level = Callable[[str, RunTime], float]
 Span = tuple[float | None, float | None]  # P50 and P90 of a start; None: not before the horizon
 
-#: (up to so many workloads, running and waiting; so many runs; ends this close count as one). 5 and 15 levels include
-#: exactly 0.5 and 0.9.
+#: (up to so many workloads, running and waiting; so many runs; which share of what runs may end before the cycle is
+#: run again). 5 and 15 levels include exactly 0.5 and 0.9.
 _EFFORT: tuple[tuple[float, int, float], ...] = (
     (400, 15, 0.0),
     (2000, 5, 0.0),
-    (math.inf, 2, 0.03),
+    (math.inf, 2, 1 / 64),
 )
 _SECOND = 3000  # starts that the second of two runs looks for
 _WINDOW = 25  # neighbours in the queue, to each side, whose spread over two runs is taken together
@@ -113,14 +114,22 @@ def run_ahead(
     Who is not in it does not start before ``until``.
     """
     world, state = plateau.world, plateau.state
-    cycle = Cycle(world, state, plateau.lines)
-    starts: dict[str, float] = {}
     events: list[Event] = []
+    leaving = {v.key for p in plateau.preempting for v in p.victims}
     for sequence, a in enumerate(world.snapshot.admitted):
-        end = predicted_end(a.started_at, a.run_time, now, level(a.key, a.run_time))
-        events.append((end, sequence, plateau.holdings[a.key]))
+        if a.key not in leaving:
+            end = predicted_end(a.started_at, a.run_time, now, level(a.key, a.run_time))
+            events.append((end, sequence, plateau.holdings[a.key]))
+    sequence = len(world.snapshot.admitted)
+    starts: dict[str, float] = {}
+    for pending, holding in _preemptors(plateau):
+        starts[pending.key] = now
+        events.append((now + quantile(pending.run_time, level(pending.key, pending.run_time)), sequence, holding))
+        sequence += 1
     heapq.heapify(events)
-    sequence = len(events)
+    cycle = Cycle(world, state, plateau.lines)
+    if world.reserves:
+        cycle.reserves = Reservations(world, state, plateau.lines, lambda: [(e[0], e[2]) for e in events])
 
     def start(admissions: list[Admission], at: float) -> None:
         nonlocal sequence
@@ -132,19 +141,38 @@ def run_ahead(
             sequence += 1
 
     start(plateau.admitted, now)
-    left = sum(len(line.waiting) for line in plateau.lines) - len(plateau.admitted)
+    left = sum(len(line.waiting) for line in plateau.lines) - len(starts)
     while events and left > 0 and len(starts) < most:
         at = events[0][0]
         if at > until:
             break
-        together = at + grain * (at - now)
-        while events and events[0][0] <= together:
+        together = int(len(events) * grain)
+        while events and (together > 0 or events[0][0] == at) and events[0][0] <= until:
             at, _, holding = heapq.heappop(events)
             state.release(holding)
+            together -= 1
+        if cycle.reserves is not None:
+            cycle.reserves.begin(at)
         admissions = cycle.run()
         start(admissions, at)
         left -= len(admissions)
     return starts
+
+
+def _preemptors(plateau: Plateau) -> list[tuple[Pending, Holding]]:
+    """Those for whom others leave now, started: their victims are taken to be gone at once, and do not come back."""
+    lines = {line.queue.name: line for line in plateau.lines}
+    started = []
+    for p in plateau.preempting:
+        line = lines[p.line.queue.name]
+        group = line.group_of[p.rank]
+        for victim in p.victims:
+            plateau.state.release(plateau.holdings[victim.key])
+        plateau.state.hold(p.holding)
+        if group.head == p.rank:
+            line.passed(group)
+        started.append((line.waiting[p.rank], p.holding))
+    return started
 
 
 def _uncertain(snapshot: Snapshot) -> bool:

@@ -15,6 +15,8 @@ from glebe.scheduling.fleet import Fleet
 from glebe.scheduling.model import Backfill, Pending, PodSetAssignment, Snapshot, Strategy
 from glebe.scheduling.order import lines, queue_key
 from glebe.scheduling.placement import assignments
+from glebe.scheduling.reservation import Reservations, starts
+from glebe.scheduling.runtime import predicted_end
 from glebe.scheduling.world import Holding, World
 
 
@@ -33,9 +35,12 @@ class Course:
         self.world = World(snapshot, fleet)
         self.state, self.holdings = self.world.state(snapshot.admitted)
         self.waiting: dict[str, Pending] = {}
+        self.reserved: dict[str, float] = {}  # starts of blocked heads, as of the last run
         self._fresh: list[Pending] = list(snapshot.pending)
         self._freed = False
         self._cycle: Cycle | None = None  # knows all that waits; none while somebody has arrived since
+        self._ends = {a.key: (a.started_at, a.run_time) for a in snapshot.admitted}
+        self._now = 0.0
         self._keeping = {
             q.name for q in snapshot.queues if q.strategy is Strategy.STRICT_FIFO or q.backfill is not Backfill.GREEDY
         }
@@ -46,6 +51,7 @@ class Course:
     def end(self, key: str) -> None:
         """The work is gone, and what it held is free."""
         self.state.release(self.holdings.pop(key))
+        self._ends.pop(key, None)
         self._freed = True
 
     def run(self, now: float) -> list[Started]:
@@ -53,14 +59,23 @@ class Course:
         cycle = self._prepared()
         if cycle is None:
             return []
+        self._now = now
+        if cycle.reserves is not None:
+            cycle.reserves.begin(now)
         started = []
         for admission in cycle.run():
             pending = admission.pending
             self.holdings[pending.key] = admission.holding
             self.waiting.pop(pending.key, None)
+            self._ends[pending.key] = (now, pending.run_time)
             placed = assignments(admission.plan, admission.fit, self.world.fleet)
             started.append(Started(pending, admission.holding, placed))
+        self.reserved = starts(cycle.reserves)
         return started
+
+    def _running(self) -> list[tuple[float, Holding]]:
+        now = self._now
+        return [(predicted_end(at, length, now), self.holdings[key]) for key, (at, length) in self._ends.items()]
 
     def _prepared(self) -> Cycle | None:
         """A cycle over those who may profit from what happened since the last one, if there are any."""
@@ -79,7 +94,10 @@ class Course:
         return self._over({p.key: p for p in (*fronts, *fresh)}.values())
 
     def _over(self, pending: Iterable[Pending]) -> Cycle:
-        return Cycle(self.world, self.state, lines(self.world, pending))
+        cycle = Cycle(self.world, self.state, (queued := lines(self.world, pending)))
+        if self.world.reserves:
+            cycle.reserves = Reservations(self.world, self.state, queued, self._running)
+        return cycle
 
 
 def _fronts(waiting: Mapping[str, Pending], queues: set[str]) -> list[Pending]:

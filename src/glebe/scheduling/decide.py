@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from glebe.scheduling import explain
 from glebe.scheduling.cycle import Admission, Cycle, Preempting
@@ -16,6 +16,8 @@ from glebe.scheduling.onecycle import OneCycle, Verdict
 from glebe.scheduling.order import Line, fork, lines, queue_key
 from glebe.scheduling.placement import assignments, possible
 from glebe.scheduling.preemption.roster import Roster
+from glebe.scheduling.reservation import Reservations, starts
+from glebe.scheduling.runtime import predicted_end
 from glebe.scheduling.secondpass import second_pass
 from glebe.scheduling.world import Holding, State, World
 
@@ -33,14 +35,13 @@ class Plateau:
     again: list[Decision] = field(default_factory=list)  # about running workloads that were looked at again
     preempting: list[Preempting] = field(default_factory=list)  # for whom others must leave
     through: bool = False  # everybody was looked at who could start
+    reserved: dict[str, float] = field(default_factory=dict)  # reserved starts of blocked heads, by key
 
     def fork(self) -> Plateau:
         """The same standing, to go on from independently."""
         copies = [fork(line) for line in self.lines]
         state = self.state.copy()
-        return Plateau(
-            self.world, state, copies, self.admitted, self.holdings, self.verdicts, self.again, self.preempting, True
-        )
+        return replace(self, state=state, lines=copies, through=True)
 
 
 def prepare(snapshot: Snapshot) -> Fleet:
@@ -85,8 +86,15 @@ def settle(snapshot: Snapshot, fleet: Fleet | None = None, now: float | None = N
     queue_lines = lines(world, snapshot.pending)
     roster = Roster(world, snapshot.admitted if now is not None else (), holdings, now or 0.0)
     cycle = Cycle(world, state, queue_lines, Nominator(world, roster, holdings))
+    if world.reserves and now is not None:
+        ends = [(predicted_end(a.started_at, a.run_time, now), holdings[a.key]) for a in snapshot.admitted]
+        cycle.reserves = Reservations(world, state, queue_lines, lambda: ends)
+        cycle.reserves.begin(now)
     admitted = cycle.run()
-    return Plateau(world, state, queue_lines, admitted, holdings, cycle.verdicts, again, cycle.preempting, True)
+    reserved = starts(cycle.reserves)
+    return Plateau(
+        world, state, queue_lines, admitted, holdings, cycle.verdicts, again, cycle.preempting, True, reserved
+    )
 
 
 def decisions(plateau: Plateau, now: float, waits: bool = True) -> list[Decision]:

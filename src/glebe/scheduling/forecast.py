@@ -33,7 +33,7 @@ def forecast(
     ``horizon``: seconds from ``now`` after which starts are no longer predicted (``None``: without end). ``limit``:
     only the first so many of every queue are returned.
     """
-    plateau = settle(snapshot, fleet)
+    plateau = settle(snapshot, fleet, now)
     today = {d.key: d for d in decisions(plateau, now)}
     until = now + horizon if horizon is not None else float("inf")
     blockers = _Blockers(plateau, now)
@@ -47,7 +47,8 @@ def forecast(
             decision = today[pending.key]
             plan = plans.get(pending.key)
             waits_for = blockers.before(start, plan) if plan and decision.outcome is Outcome.WAIT else ()
-            result.append(Forecast(pending.key, position, ahead, start, late, decision, waits_for))
+            reserved = plateau.reserved.get(pending.key)
+            result.append(Forecast(pending.key, position, ahead, start, late, decision, waits_for, reserved))
             if decision.outcome is not Outcome.NEVER:  # nobody waits for what never starts
                 ahead += gpus(pending)
     return result

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from glebe.scheduling.model import ClusterQueue, Pending, PreemptionPolicy, Strategy, TryNext
 from glebe.scheduling.policies import Preference
+from glebe.scheduling.runtime import reach
 from glebe.scheduling.turns import Turns
 from glebe.scheduling.world import Plan, World
 
@@ -159,6 +160,8 @@ def _groups(
         if by_local_queue or p.gated or p.replaces or p.flavors or not startable(p):
             flags = (p.gated, p.replaces, p.flavors, p.variant_of, startable(p))
             kind = (id(plan), p.local_queue if by_local_queue else "", *flags)
+        if world.reserves:  # who may fill the time before a reserved start depends on run times
+            kind = (kind, *(reach(p.run_time, predicted=predicted) for predicted in (False, True)))
         group = groups.get(kind)
         if group is None:
             group = groups[kind] = Group(plan, head=rank, careful=_careful(plan, p), local_queue=p.local_queue)

@@ -56,9 +56,14 @@ def predicted_end(started_at: float, run_time: RunTime, now: float, level: float
     return now + remaining(run_time, now - started_at, level)
 
 
-def longest(run_time: RunTime) -> float:
-    """What it surely does not exceed: the limit at which the platform ends it; infinity without one."""
-    return math.inf if run_time.bound is None else run_time.bound
+def reach(run_time: RunTime, *, predicted: bool) -> float:
+    """Seconds that it does not exceed: by the limit at which the platform ends it, or else (if ``predicted`` is enough)
+    by its P90, rounded up to the next quarter of a power of two; infinity if nothing says so."""
+    if run_time.bound is not None:
+        return run_time.bound
+    if not predicted or run_time.p90 <= 0:
+        return math.inf
+    return float(2.0 ** (math.ceil(math.log2(run_time.p90) * 4) / 4))
 
 
 def _on_curve(curve: tuple[float, ...], level: float) -> float:

@@ -14,7 +14,7 @@ from glebe.scheduling.asks import ANYTIME, Asks, Bits
 from glebe.scheduling.capacity import NodeState, Shape, Spot
 from glebe.scheduling.flavors import Option, SetPlan, plan_pod_set
 from glebe.scheduling.fleet import Fleet
-from glebe.scheduling.model import Admitted, ClusterQueue, PodSet, PodSetAssignment, Snapshot
+from glebe.scheduling.model import Admitted, Backfill, ClusterQueue, PodSet, PodSetAssignment, Snapshot
 from glebe.scheduling.quota import Cell, Need, QuotaState, QuotaTree
 from glebe.scheduling.refine import refine
 
@@ -88,6 +88,7 @@ class World:
         self.flavors = {f.name: f if aware else replace(f, topology=None) for f in snapshot.flavors}
         self.queues = {q.name: q for q in snapshot.queues}
         self.misconfigured = {q.name: why for q in snapshot.queues if (why := self._fault(q))}
+        self.reserves = any(q.backfill is not Backfill.GREEDY for q in snapshot.queues)
         self.pristine = State(QuotaState(self.tree), NodeState.pristine(fleet))
         self._idle: State | None = None
         self.asks = Asks()
