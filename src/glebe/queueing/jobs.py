@@ -26,14 +26,12 @@ from glebe.kube.objects import (
     get_condition,
     is_deleting,
     key_of,
-    labels_of,
 )
 from glebe.kube.pods import has_ended
 from glebe.queueing import convert, elastic, integrations, labels, onhold, startstop, transitions
 from glebe.queueing.construct import (
     FOLLOWED,
     Priority,
-    class_text,
     in_sync,
     missing_class,
     priority_of,
@@ -42,15 +40,14 @@ from glebe.queueing.construct import (
     workload_name,
 )
 from glebe.queueing.integrations import Integration, JobKinds, read
+from glebe.queueing.jobindex import OWNER_INDEX, known_classes, owner_index, watch_classes
 from glebe.queueing.jobkinds.shapes import Unreadable
 from glebe.queueing.notices import Notices
 from glebe.queueing.podsetinfo import CannotStart, FlavorGone
-from glebe.queueing.world import CLASSES, World
+from glebe.queueing.world import World
 
 #: Seconds for which an evicted workload's job may go on: (workload, job, now) -> seconds.
 Grace = Callable[[Object, Object, float], float]
-OWNER_INDEX = "queueing/owner"
-MISSING_INDEX = "queueing/missing-class"
 _UNREADABLE = 10.0
 _LOOK_AGAIN = 0.5
 #: Reason of a workload's end when what was admitted contradicts its job (Kueue's word).
@@ -60,19 +57,6 @@ FAILED_TO_START = "FailedToStart"
 def no_grace(workload: Object, job: Object, now: float) -> float:
     """Evicted is stopped."""
     return 0.0
-
-
-def owner_index(workload: Object) -> Iterable[str]:
-    owner = controller_of(workload)
-    if not owner:
-        return ()
-    return (f"{cluster_of(workload)}/{owner['kind']}/{workload['metadata']['namespace']}/{owner['name']}",)
-
-
-def missing_index(workload: Object) -> Iterable[str]:
-    """The class that it waits for."""
-    name = annotations_of(workload).get(labels.MISSING_CLASS)
-    return (name,) if name else ()
 
 
 class JobReconciler:
@@ -191,7 +175,7 @@ class JobReconciler:
         find = self._world.finder(job)
         missing = missing_class(self._integration, job, find)
         priority = priority_of(self._integration, job, find)
-        if workload is not None and (convert.holds_quota(workload) or missing in _known_classes(workload)):
+        if workload is not None and (convert.holds_quota(workload) or missing in known_classes(workload)):
             missing = ""  # it was there once; and a typo in a label ends no run
         if missing or priority.missing:
             priority = Priority(0, missing=missing)
@@ -357,15 +341,6 @@ class JobReconciler:
         return self._client.at(cluster_of(obj))
 
 
-def _known_classes(workload: Object) -> set[str]:
-    """The classes that a workload names, if they were there when it began to."""
-    if labels.MISSING_CLASS in annotations_of(workload):
-        return set()
-    ref, name = workload["spec"].get("priorityClassRef"), labels_of(workload).get(labels.CLASS)
-    known = {class_text(ref["kind"], ref["name"])} if ref else set()
-    return known | ({class_text(r.WORKLOAD_CLASSES.kind, name)} if name else set())
-
-
 def build(
     integration: Integration,
     client: Client,
@@ -394,20 +369,6 @@ def build(
     controller.watch(informers.get(r.WORKLOADS), owner)
     watch_classes(controller, informers, owner)
     return controller
-
-
-def watch_classes(
-    controller: Controller, informers: Informers, to_keys: Callable[[Object], Iterable[ObjectKey]]
-) -> None:
-    """Wake those who wait for a class when it appears; also: classes are in sync before the first workload is made."""
-    workloads = informers.get(r.WORKLOADS, indexers={MISSING_INDEX: missing_index}).store
-    for resource in CLASSES:
-
-        def waiting_for(found: Object, kind: str = resource.kind) -> Iterable[ObjectKey]:
-            for workload in workloads.by_index(MISSING_INDEX, class_text(kind, found["metadata"]["name"])):
-                yield from to_keys(workload)
-
-        controller.watch(informers.get(resource), waiting_for)
 
 
 def job_of(

@@ -12,8 +12,9 @@ from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, annotations_of, cluster_of, controller_of, key_of
 from glebe.queueing import labels
 from glebe.queueing.integrations import JobKinds, is_queued
+from glebe.queueing.jobindex import watch_classes
 from glebe.queueing.jobkinds.model import JobKind
-from glebe.queueing.jobs import Grace, no_grace, watch_classes
+from glebe.queueing.jobs import Grace, no_grace
 from glebe.queueing.notices import Notices
 from glebe.queueing.pods.holding import is_managed
 from glebe.queueing.pods.lookup import Lookup
