@@ -26,8 +26,8 @@ from glebe.scheduling.placement import Choice, Fit, find, nominate, total_need
 from glebe.scheduling.placement import holding as holding_of
 from glebe.scheduling.preemption.roster import Roster
 from glebe.scheduling.projection import Projection, fits
-from glebe.scheduling.reservation import Reservations
 from glebe.scheduling.quota import UNLIMITED, Cell
+from glebe.scheduling.reservation import Reservations
 from glebe.scheduling.thorough import Thorough
 from glebe.scheduling.tournament import Contender, Tournament
 from glebe.scheduling.wake import Waker
