@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
+from glebe.scheduling import variants
 from glebe.scheduling.assign import Mode
 from glebe.scheduling.claims import NO_CLAIMS, Claim, Claims, claim_key
 from glebe.scheduling.model import Pending, Reason, Victim
@@ -101,6 +102,7 @@ class Cycle:
         self.reserves: Reservations | None = None  # set by who knows when running work ends
         self._refused: set[Group] = set()  # in this pass
         self._closed: set[int] = set()  # strict lines whose head preempts
+        self._started_variants: set[str] = set()  # parents of variants that start in this run
         self._passed: list[tuple[Line, Group]] = []  # of others, in this round
         self._kept: dict[tuple[int, Cell], int] = {}  # by line and cell: the most that claims have left in this pass
 
@@ -135,6 +137,7 @@ class Cycle:
         self._projection = Projection(self.state)
         if self._closed:
             self._claims.clear()
+        self._started_variants.clear()
         for memory in (self._refused, self._kept, self._closed, self.preempting, self.verdicts):
             memory.clear()
 
@@ -231,6 +234,8 @@ class Cycle:
             while waiting and waiting[-1].key < entry.key:
                 made.append(waiting.pop())
                 quotas.add(made[-1].node, made[-1].need)
+            if entry.nomination is not None and self._migrates(entry, entry.nomination):
+                continue
             if entry.nomination is not None and entry.nomination.mode is not Mode.FIT:
                 self._preempt(entry, entry.nomination)
             elif (admission := self._admit(entry)) is not None:
@@ -290,6 +295,26 @@ class Cycle:
             self._refused.add(entry.group)
             return False
         self.reserves.taken(entry.line, entry.key, pending, holding)
+        return True
+
+    def _migrates(self, entry: _Entry, found: Nomination) -> bool:
+        """Is it a variant that waits for another one of the same workload, or for the other to make way for it?"""
+        pending = found.pending
+        if not pending.variant_of or not self.world.snapshot.gates.concurrent_admission:
+            return False
+        if variants.better(self.world, pending) or pending.variant_of in self._started_variants:
+            self.verdicts[pending.key] = Verdict(Reason.PENDING_EVALUATION)
+            return True
+        worse = variants.worse(self.world, pending) if found.mode is Mode.FIT else None
+        if worse is None:
+            if found.mode is Mode.FIT:
+                self._started_variants.add(pending.variant_of)
+            return False
+        if variants.may_migrate(entry.line.queue, pending):
+            self._projection.keep(found.holding())
+            self.verdicts[pending.key] = Verdict(Reason.WAITING_FOR_PREEMPTED, (worse,))
+        else:
+            self.verdicts[pending.key] = Verdict(Reason.PENDING_EVALUATION)
         return True
 
     def _preempt(self, entry: _Entry, found: Nomination) -> None:

@@ -16,6 +16,7 @@ from glebe.scheduling.model import (
     Flavor,
     FlavorQuotas,
     Fungibility,
+    Gates,
     Outcome,
     Pending,
     PodSet,
@@ -154,3 +155,27 @@ def test_quota_may_count_other_amounts_than_nodes_give() -> None:
     assert found.outcome is Outcome.ADMIT
     assert found.assignments[0].usage[GPU] == 2
     assert dict(found.assignments[0].nodes) == {"n0": 1, "n1": 1}
+
+
+def variants_world(*pending: Pending, admitted: tuple[Admitted, ...] = (), last: str = "") -> Snapshot:
+    mine = queue("mine", Quota(8), Quota(8), migrate_from=last)
+    return replace(world(mine, admitted=admitted, pending=pending), gates=Gates(concurrent_admission=True))
+
+
+def variant(key: str, flavor: str) -> Pending:
+    return job(key, "mine", 4, flavors=(flavor,), variant_of="parent")
+
+
+def test_one_variant_of_a_workload_starts_at_a_time() -> None:
+    found = decide(variants_world(variant("a", "one"), variant("b", "two")), 1.0)
+    started = [d for d in found if d.outcome is Outcome.ADMIT]
+    assert len(started) == 1
+    assert {d.reason for d in found if d not in started} == {Reason.PENDING_EVALUATION}
+
+
+def test_a_variant_on_a_better_flavor_takes_over() -> None:
+    held = replace(running("b", "mine", "two", 4), flavors=("two",), variant_of="parent")
+    better = only(variants_world(variant("a", "one"), admitted=(held,)))
+    assert better.victims == (Victim("b", VictimReason.FLAVOR_MIGRATION),)
+    held = replace(running("a", "mine", "one", 4), flavors=("one",), variant_of="parent")
+    assert only(variants_world(variant("b", "two"), admitted=(held,))).reason is Reason.PENDING_EVALUATION
