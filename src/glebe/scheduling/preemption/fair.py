@@ -131,7 +131,7 @@ class Targets:
         if child in self._dropped or not (stays or self._shares.of(child).borrowing):
             return
         if is_cohort:
-            heapq.heappush(heap, ((*self._shares.order(child), 0), child, turn))
+            heapq.heappush(heap, ((*self._shares.order(child), 0, -child), child, turn))
         elif self.left(child):
             heapq.heappush(heap, ((*self._shares.order(child), 1, *self._rank(child)), child, turn))
 
