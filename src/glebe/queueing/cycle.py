@@ -256,7 +256,8 @@ class AdmissionCycle:
         workload = self._builder.objects[r.WORKLOADS].get(key)
         if workload is None or convert.holds_quota(workload):
             return True
-        decision = tenancy.told(decision, key, self._builder.keys)
+        if self._builder.strangers:
+            decision = tenancy.told(decision, key, self._builder.keys)
         condition = get_condition(workload, labels.QUOTA_RESERVED) or {}
         same = condition.get("reason"), condition.get("message")
         if condition.get("status") == "False" and same == (str(decision.reason), decision.message):

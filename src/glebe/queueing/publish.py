@@ -96,7 +96,8 @@ class ForecastPublisher:
             workload = self._builder.workload(key) if key is not None else None
             if key is None or workload is None:
                 continue
-            forecast = _discreet(forecast, key, known)
+            if self._builder.strangers:
+                forecast = _discreet(forecast, key, known)
             if self.compare is not None and not convert.holds_quota(workload):
                 self.compare(workload, forecast)
             if not self._due(workload, forecast, now):

@@ -131,6 +131,7 @@ class SnapshotBuilder:
         self._pending_tuple: tuple[m.Pending, ...] | None = ()
         self._admitted_tuple: tuple[m.Admitted, ...] | None = ()
         self._heads = Heads()
+        self.strangers: dict[ObjectKey, None] = {}  # those of other clusters than the host
         self.keys: dict[str, ObjectKey] = {}  # of what waits, runs or is barred, by the core's names
         self._dirty: dict[ObjectKey, None] = {}
         self._assumed: dict[ObjectKey, Object] = {}
@@ -306,8 +307,11 @@ class SnapshotBuilder:
         _swap(self._barred, key, entry.barred)
         if entry == _NOTHING:
             self.keys.pop(tenancy.named(key), None)
+            self.strangers.pop(key, None)
         else:
             self.keys[tenancy.named(key)] = key
+            if tenancy.is_foreign(key.cluster):
+                self.strangers[key] = None
 
     def entry(self, key: ObjectKey, workload: Object) -> Entry:
         """What a workload is to the queue."""
