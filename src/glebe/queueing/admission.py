@@ -75,14 +75,19 @@ class QueueAdmission:
     def _kind(self, a: AdmissionAttributes) -> Integration | None:
         """The row of the table for what is written."""
         known = integrations.for_resource(a.info.group, a.info.plural)
-        if known is not None or self.read is None or "." not in a.info.group or a.info.group.endswith(".k8s.io"):
+        if known is not None or not _may_be_declared(a.info.group):
             return known
-        found = self.read(ROOT, CONFIGMAPS.group_resource, declared.NAMESPACE, declared.NAME)
-        version = str((found or {"metadata": {}})["metadata"].get("resourceVersion", ""))
-        if version != self._version:
-            self._declared = JobKinds(declared.declared(found)[0])
-            self._version = version
-        return self._declared.for_resource(a.info.group, a.info.plural)
+        return self._own_kinds().for_resource(a.info.group, a.info.plural)
+
+    def _own_kinds(self) -> JobKinds:
+        """With those of the ConfigMap, as it is now."""
+        if self.read is not None:
+            found = self.read(ROOT, CONFIGMAPS.group_resource, declared.NAMESPACE, declared.NAME)
+            version = str((found or {"metadata": {}})["metadata"].get("resourceVersion", ""))
+            if version != self._version:
+                self._declared = JobKinds(declared.declared(found)[0])
+                self._version = version
+        return self._declared
 
     def _find(self, a: AdmissionAttributes) -> integrations.Find:
         read = self.read
@@ -150,6 +155,8 @@ class QueueAdmission:
         for _ in range(_DEPTH):
             ref = controller_of(obj)
             kind = integrations.for_kind(ref["apiVersion"], ref["kind"]) if ref else None
+            if ref is not None and kind is None and _may_be_declared(ref["apiVersion"].rpartition("/")[0]):
+                kind = self._own_kinds().for_kind(ref["apiVersion"], ref["kind"])
             if ref is None or kind is None:
                 return None
             if self.read is None:
@@ -185,6 +192,11 @@ def _warn_of_unused(a: AdmissionAttributes) -> None:
         return
     for text in findings(a.info.kind, a.obj):
         a.warn(text)
+
+
+def _may_be_declared(group: str) -> bool:
+    """Kinds of Kubernetes itself are known, or none."""
+    return "." in group and not group.endswith(".k8s.io")
 
 
 def _check_declaration(a: AdmissionAttributes) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,3 +171,11 @@ async def test_pods_that_an_operator_makes_for_a_placed_job_get_their_nodes() ->
         await w.set_status(jobset, "set", {"conditions": [{"type": "Completed", "status": "True"}]})
         ended = await w.workload(finished, of="jobset-set")
         assert (get_condition(ended, "Finished") or {})["message"] == "JobSet succeeded"
+
+
+@pytest.mark.realtime
+def test_a_native_group_stands_in_the_queue() -> None:
+    """In a process of its own: which versions of the API are served is chosen once."""
+    story = Path(__file__).with_name("nativegroupstory.py")
+    done = subprocess.run([sys.executable, str(story)], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr

@@ -203,6 +203,16 @@ async def test_running_pods_that_are_deleted_give_their_quota_back() -> None:
         await w.until(lambda: _no_pods(w))
 
 
+async def test_an_evicted_pod_goes_and_leaves_nothing() -> None:
+    async with kind_world() as w:
+        await w.apply(r.PODS, pod("one", 2, 600))
+        await w.all_pods(runs, 1)
+        await w.evict(await w.workload(admitted))
+        await w.until(lambda: _no_pods(w))
+        await w.until(lambda: _empty(w))
+        await w.free()
+
+
 async def _no_pods(w: KindWorld) -> bool:
     return not await w.pods()
 

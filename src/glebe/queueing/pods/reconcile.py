@@ -78,8 +78,8 @@ class PodReconciler:
         if workload is not None and not self._is_ours(workload, hold):
             self._say(key, hold, f'a Workload "{name}" exists already and is not of these pods')
             return None
-        # 1. nobody is left, or all of them were deleted by hand
-        if not hold.serving and all(map(is_deleting, hold.pods)) and not _awaits_others(workload):
+        # 1. all of them are being deleted, and no others come in their place
+        if not hold.serving and all(map(is_deleting, hold.pods)) and not (hold.group and _awaits_others(workload)):
             return await self._let_all_go(hold, workload)
         # 2. the end
         if workload is not None and is_deleting(workload):
