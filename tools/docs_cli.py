@@ -63,6 +63,15 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "why": (("glebe why train", "exits with 5 when the job can never start"),),
     "logs": (("glebe logs -f train --rank 3", "the fourth pod, until it ends"),),
     "cancel": (("glebe cancel train", "a waiting or a running job"),),
+    "approve": (
+        ("glebe approve -A", "what waits for a person"),
+        ('glebe approve train -m "as agreed"', "it may start when it has its quota"),
+    ),
+    "deny": (('glebe deny train -m "the budget is spent"', "it is switched off, and says why"),),
+    "plan": (
+        ("glebe plan", "who could start, and who would have to move where"),
+        ("glebe plan --lost 0.1 -o json", "only what costs next to nothing, for scripts"),
+    ),
     "cluster": (
         ("glebe cluster create team-a --objects 20000", "a logical cluster that may hold 20,000 objects"),
         ("glebe cluster kubeconfig team-a --to team-a.kubeconfig", "a kubeconfig that is good in this cluster alone"),

@@ -5,7 +5,7 @@ The tests check both ways: every name in the code stands here, and nothing stand
 
 from __future__ import annotations
 
-from docs_words import jobkinds
+from docs_words import jobkinds, life
 from docs_words.controllers import APPS, EVENTS, JOB, NAMESPACES
 from docs_words.labels import LABEL_TABLES, labels_page
 from docs_words.nodes import DEVICES, NODE_REASONS, PODS, VOLUMES
@@ -17,6 +17,9 @@ from docs_words.reference import index_page, models_page
 REASON_TABLES = (
     WORKLOAD,
     jobkinds.CONDITIONS,
+    life.CONDITIONS,
+    life.CHECKS,
+    life.EVENTS,
     QUEUES,
     EVENTS,
     jobkinds.EVENTS,

@@ -10,7 +10,6 @@ EVENTS: tuple[Row, ...] = (
     ("job, Workload", "Warning", "a reason with *never*", "It never starts as things are."),
     ("job, Workload", "Normal", "QuotaReserved", "It was given quota."),
     ("job, Workload", "Normal", "Admitted", "It may run."),
-    ("job, Workload", "Warning", "Evicted", "It must stop."),
     ("job, Workload", "Warning", "MaximumExecutionTimeExceeded", "It ran for its maximum execution time."),
     ("job, Workload", "Normal", "NodeReplaced", "A node of it failed: its pods go to another, the others run on."),
     ("job, Workload", "Normal", "Finished", "It ended."),

@@ -60,6 +60,26 @@ DECISIONS: dict[Reason, tuple[str, str, str]] = {
         "A node of it failed while it ran, and no other one can take over its pods: it is evicted, and waits again.",
         "-",
     ),
+    Reason.WAITING_FOR_PREEMPTED: (
+        "waits",
+        "Others make room for it, or for one that goes first: their pods are being stopped.",
+        "Wait: it goes first in its queue.",
+    ),
+    Reason.WAITING_FOR_PODS_READY: (
+        "waits",
+        "`blockAdmission`: pods of a job that was admitted before are not ready yet.",
+        "Wait until they are, or until their time is over.",
+    ),
+    Reason.PENDING_EVALUATION: (
+        "waits",
+        "It was evicted and may not come back yet, or an admission check has failed.",
+        "Wait for the time that the message names.",
+    ),
+    Reason.ADMISSION_GATED: (
+        "waits",
+        "Somebody holds it back, or it would have to preempt and a preemption gate is closed.",
+        "Whoever set the gate opens it.",
+    ),
     Reason.BEHIND_HEAD: (
         "waits",
         "An older workload of a StrictFIFO queue goes first.",
@@ -83,7 +103,6 @@ DECISIONS: dict[Reason, tuple[str, str, str]] = {
 #: (condition, status, reason, meaning)
 WORKLOAD: tuple[Row, ...] = (
     ("QuotaReserved", "True", "QuotaReserved", "It holds quota, and nodes where its flavor has a topology."),
-    ("QuotaReserved", "False", "Pending", "It was evicted and waits again."),
     ("QuotaReserved", "False", "Deactivated", "`spec.active` is false: it has no place in the queue."),
     ("QuotaReserved", "False", "one of the reasons above", "It waits, or never starts."),
     ("Admitted", "True", "Admitted", "Its job may run."),
@@ -91,12 +110,6 @@ WORKLOAD: tuple[Row, ...] = (
     ("PodsReady", "True", "Started", "All pods are ready or have succeeded."),
     ("PodsReady", "False", "WaitForStart", "Not all pods are ready, or it waits to be admitted again."),
     ("Evicted", "True", "Deactivated", "Somebody set `spec.active` to false."),
-    (
-        "Evicted",
-        "True",
-        "DeactivatedDueToMaximumExecutionTimeExceeded",
-        "It ran for its maximum execution time. It does not start again.",
-    ),
     ("Evicted", "True", "LocalQueueStopped", "Its LocalQueue was set to `HoldAndDrain`."),
     ("Evicted", "True", "ClusterQueueStopped", "Its ClusterQueue was set to `HoldAndDrain`."),
     (
@@ -107,7 +120,6 @@ WORKLOAD: tuple[Row, ...] = (
     ),
     ("Evicted", "False", "QuotaReserved", "It was evicted once and has been admitted again."),
     ("DeactivationTarget", "True", "MaximumExecutionTimeExceeded", "Its time is over: `spec.active` becomes false."),
-    ("DeactivationTarget", "False", "Deactivated", "That has been done."),
     ("Requeued", "True", "the reason of the eviction", "Its pods are gone and it waits again."),
     ("Requeued", "False", "the reason of the eviction", "Its pods are gone and it does not wait again."),
     ("Finished", "True", "Succeeded", "Its job completed."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from docs_page import NOTE, cell, code, table
-from docs_words import jobkinds
+from docs_words import jobkinds, life
 from docs_words.controllers import APPS, EVENTS, JOB, NAMESPACES
 from docs_words.nodes import DEVICES, NODE_REASONS, PODS, VOLUMES
 from docs_words.queue import AT_SUBMISSION, DECISIONS, QUEUES, STATES, WORKLOAD
@@ -26,11 +26,11 @@ def reasons_page() -> dict[str, str]:
         "## States in `glebe jobs`\n",
         table(("state", "meaning"), ((code(state), cell(text)) for state, text in STATES.items())),
         "## Conditions of a Workload\n",
-        _four(("condition", "status", "reason", "meaning"), (*WORKLOAD, *jobkinds.CONDITIONS)),
+        _four(("condition", "status", "reason", "meaning"), (*WORKLOAD, *life.CONDITIONS, *jobkinds.CONDITIONS)),
         "## Conditions of queues\n\nThe condition is `Active`, where nothing else is said.\n",
-        _three(("of", "reason", "meaning"), QUEUES),
+        _three(("of", "reason", "meaning"), (*QUEUES, *life.CHECKS)),
         "## Events\n",
-        _four(("about", "type", "reason", "meaning"), (*EVENTS, *jobkinds.EVENTS)),
+        _four(("about", "type", "reason", "meaning"), (*EVENTS, *life.EVENTS, *jobkinds.EVENTS)),
         "## Conditions of a Job\n",
         _three(("condition", "reason", "meaning"), JOB),
         "## Deployments, sets, budgets\n\nEvents about a single pod are those of a Job.\n",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from glebe.kube.duration import parse_duration
-from glebe.kube.objects import Object, condition_is_true, is_deleting
+from glebe.kube.objects import Object, condition_is_true, get_condition, is_deleting
+from glebe.queueing import checks
 from glebe.queueing.configuration import Configuration
 from glebe.scheduling import model as m
 
@@ -46,20 +47,33 @@ def policies(config: Configuration) -> dict[str, Any]:
     }
 
 
-def configured(queue: m.ClusterQueue, checks: Mapping[str, Object], config: Configuration) -> m.ClusterQueue:
+def configured(queue: m.ClusterQueue, found: Mapping[str, Object], config: Configuration) -> m.ClusterQueue:
     """A queue one of whose checks is not there, or not active, takes nothing. Flavors of a check that brings nodes
     are placed in a second pass, when it has passed."""
     if not queue.min_run_time and (shield := parse_duration(config.glebe.minimum_run_time)):
         queue = replace(queue, min_run_time=shield)
     if not queue.checks:
         return queue
-    broken = any(not usable(checks.get(name)) for name, _ in queue.checks)
+    dead = any(not usable(found.get(name)) for name, _ in queue.checks)
     every = tuple(dict.fromkeys(f.flavor for group in queue.resource_groups for f in group.flavors))
     late: dict[str, None] = {}
     for name, flavors in queue.checks:
-        if ((checks.get(name) or {}).get("spec") or {}).get("controllerName") == PROVISIONING:
+        if ((found.get(name) or {}).get("spec") or {}).get("controllerName") == PROVISIONING:
             late.update(dict.fromkeys(flavors or every))
-    return replace(queue, stopped=queue.stopped or broken, delays_topology=tuple(late))
+    return replace(queue, stopped=queue.stopped or dead, delays_topology=tuple(late))
+
+
+def broken(queue: Object, found: Callable[[str], Object | None]) -> tuple[str, str]:
+    """(reason, sentence) of a check of the queue that nobody works on, so that nothing is admitted; empty: none."""
+    for name in checks.of_queue(queue):
+        check = found(name)
+        if check is None or is_deleting(check):
+            return "AdmissionCheckNotFound", f'AdmissionCheck "{name}" does not exist'
+        if not usable(check):
+            said = (get_condition(check, "Active") or {}).get("message")
+            why = said or "its controller has not said that it is"
+            return "AdmissionCheckInactive", f'AdmissionCheck "{name}" is not active: {why}'
+    return "", ""
 
 
 def usable(check: Object | None) -> bool:

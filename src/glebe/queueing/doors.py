@@ -10,6 +10,7 @@ from glebe.kube.objects import Object, ObjectKey, is_deleting, labels_of
 from glebe.kube.resources import Resource
 from glebe.kube.selectors import LabelSelector
 from glebe.queueing import labels, tenancy
+from glebe.queueing.corepolicies import broken
 from glebe.scheduling import model as m
 
 Objects = Mapping[Resource, Mapping[ObjectKey, Object]]
@@ -62,6 +63,11 @@ def cluster_queue(objects: Objects, host: str, key: ObjectKey, workload: Object)
             f'ClusterQueue "{queue}" does not take workloads of namespace "{namespace}"',
             "make its spec.namespaceSelector match the namespace's labels; {} takes every namespace",
         )
+    if obj is not None and (
+        problem := broken(obj, lambda n: objects[r.ADMISSION_CHECKS].get(ObjectKey(host, "", n)))[1]
+    ):
+        text = f'ClusterQueue "{queue}" admits nothing: {problem}'
+        return "", m.Decision(called, m.Outcome.WAIT, m.Reason.QUEUE_STOPPED, text, "create the check, or take it out")
     return queue, None
 
 

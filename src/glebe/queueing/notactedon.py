@@ -32,14 +32,11 @@ class Unused:
 #: By kind. Fields of a status are only documented: nobody but controllers writes them.
 NOT_ACTED_ON: dict[str, tuple[Unused, ...]] = {
     "ClusterQueue": (
-        Unused("spec.admissionChecksStrategy", {"admissionChecks": ()}),
         Unused("spec.concurrentAdmissionPolicy"),
     ),
     "Workload": (
-        Unused("spec.podSets[].minCount"),
-        Unused("status.requeueState"),
-        Unused("status.reclaimablePods"),
-        Unused("status.admissionChecks"),
+        Unused("status.nominatedClusterNames"),
+        Unused("status.clusterName"),
     ),
     "WorkloadClass": (Unused("status"),),
 }

@@ -15,6 +15,7 @@ from glebe.kube.objects import Object, ObjectKey, cluster_of, is_deleting, key_o
 from glebe.kube.quantity import from_int, to_int
 from glebe.queueing import labels, shares, tenancy
 from glebe.queueing.configuration import DEFAULT, Configuration
+from glebe.queueing.corepolicies import broken
 from glebe.queueing.integrations import read
 from glebe.queueing.localshares import PastUse
 from glebe.queueing.notactedon import findings
@@ -61,6 +62,7 @@ class QueueStatus:
         self._queues = informers.get(r.CLUSTER_QUEUES).store
         self._flavors = informers.get(r.RESOURCE_FLAVORS).store
         self._topologies = informers.get(r.TOPOLOGIES).store
+        self._checks = informers.get(r.ADMISSION_CHECKS).store
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
         await asyncio.sleep(_DEBOUNCE)
@@ -178,6 +180,9 @@ class QueueStatus:
                 if name and self._topologies.get(ObjectKey(self._host, "", name)) is None:
                     why = f'Topology "{name}" of ResourceFlavor "{flavor["name"]}" does not exist'
                     return False, "TopologyNotFound", why
+        reason, why = broken(queue, lambda name: self._checks.get(ObjectKey(self._host, "", name)))
+        if reason:
+            return False, reason, why
         return True, "Ready", "workloads can be admitted"
 
     def _conditions(self, queue: Object, kind: str, active: bool, reason: str, message: str) -> list[dict[str, Any]]:
@@ -239,6 +244,7 @@ def build(client: Client, informers: Informers, env: Env, config: Configuration 
     controller.watch(cluster_queues, of_cluster_queue)
     controller.watch(informers.get(r.RESOURCE_FLAVORS), everything)
     controller.watch(informers.get(r.TOPOLOGIES), everything)
+    controller.watch(informers.get(r.ADMISSION_CHECKS), everything)
     controller.watch(informers.get(r.COHORTS), everything, when=spec_differs)
     lending = Controller("queue-shares", mates, env)
     lending.watch(cluster_queues, cohort, when=spec_differs)  # what the others can borrow has changed

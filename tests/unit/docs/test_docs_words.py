@@ -89,7 +89,11 @@ WRITERS = (
 OTHER_WORDS = frozenset(
     re.findall(
         r"\w+",
-        """Aborted Accept AdmissionReview Age AllContainersRestarting AlreadyExists Approved Authorization
+        """BlockUndeclared Class ConcurrentAdmission Creation DueTo ElasticJobsViaWorkloadSlicesWithTAS Enabled
+        IgnoreUndeclared LeastLostWork LessThanInitialShare LessThanOrEqualToFinalShare MultiKueueOrchestratedPreemption
+        Newest PriorityBoost RecomputeAssignmentUponPreemptionTargetsOverlap SkipReassignmentForPodOwnedWorkloads
+        TopologyAwareScheduling
+        Aborted Accept AdmissionReview Age AllContainersRestarting AlreadyExists Approved Authorization
         Background Canceled ClusterTrustBundle Cmd Conflict ContainerResource DataLoss Description
         DeviceFileMinor Disabled DisruptionAllowed DynamicResources Entrypoint Established ExposedPorts External
         FailedPrecondition False FieldValueTooMany Find Foreground HoldAndDrain Hostname Integration InterPodAffinity
