@@ -135,9 +135,7 @@ async def test_who_has_saved_his_work_is_stopped_at_once() -> None:
             return annotations_of(await c.client.get(r.JOBS, "low", "team-a")).get(labels.STOP_AT, "")
 
         at = await c.until(told)
-        await c.client.patch(
-            r.JOBS, "low", {"metadata": {"annotations": {labels.CHECKPOINT_SAVED: at}}}, "team-a"
-        )
+        await c.client.patch(r.JOBS, "low", {"metadata": {"annotations": {labels.CHECKPOINT_SAVED: at}}}, "team-a")
         await c.wait_workload("high", "team-a", admitted)
         assert c.env.clock.now() < began + 30
 
