@@ -235,7 +235,7 @@ def test_pods_of_a_slice_are_counted_by_the_one_that_took_its_place() -> None:
 def test_strays_are_pods_on_nodes_that_are_not_theirs_any_more() -> None:
     def pod(name: str, node: str, workload: str = "w", **status: str) -> Object:
         meta = {"name": name, "uid": name, "namespace": "n", "annotations": {labels.WORKLOAD: workload}}
-        meta["labels"] = {labels.POD_SET: "main"}  # type: ignore[assignment]
+        meta["labels"] = {labels.POD_SET: "main"}
         return {"metadata": meta, "spec": {"nodeSelector": {labels.HOSTNAME: node}}, "status": status}
 
     assigned = {"name": "main", "count": 2, "topologyAssignment": topology.encode([("a", 1), ("b", 1)])}
