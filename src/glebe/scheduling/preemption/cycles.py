@@ -79,4 +79,5 @@ def _started(want: Want, now: float) -> Holder:
     p = want.pending
     holding = Holding(want.node, tuple((c, amount) for c, amount in want.need if amount), ())
     place = (True, p.priority, -now, 0.0, p.uid or p.key)
-    return Holder(p.key, want.node, holding, p.priority, p.queued_at, False, p.local_queue, place)
+    cells = frozenset(cell for cell, _ in want.need)
+    return Holder(p.key, want.node, holding, p.priority, p.queued_at, False, p.local_queue, place, cells)

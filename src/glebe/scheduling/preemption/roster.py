@@ -35,13 +35,11 @@ class Holder:
     evicted: bool
     local_queue: str
     place: Place
+    cells: frozenset[Cell]  # of which it was given a flavor, be it for an amount of 0
 
     def uses(self, cells: frozenset[Cell]) -> bool:
-        """Does it hold anything of one of ``cells``?"""
-        for cell, _ in self.holding.need:  # noqa: SIM110 - a plain loop is faster, and this is asked very often
-            if cell in cells:
-                return True
-        return False
+        """Was it given a flavor for one of ``cells``?"""
+        return not cells.isdisjoint(self.cells)
 
 
 class Roster:
@@ -60,6 +58,7 @@ class Roster:
         self._known: dict[str, Holder] = {}  # by key, as far as queues were listed
         self._added: tuple[Holder, ...] = ()
         self._by_turns: dict[int, list[Holder]] = {}
+        self._cells: dict[object, frozenset[Cell]] = {}  # by flavors given
         self._shares: tuple[object, dict[int, Share]] = (None, {})
         self.answers: dict[object, tuple[Victim, ...]] = {}  # of searches, with all that they depend on
         self._lineage: dict[str, tuple[tuple[str, float], ...]] | None = None
@@ -96,7 +95,7 @@ class Roster:
         other.turns, other._least_lost = self.turns, self._least_lost
         other._absent, other._added, other._lineage = self._absent, self._added, self._lineage
         other._leaving, other._by_turns, other.answers = self._leaving, self._by_turns, {}
-        other._shares = self._shares
+        other._shares, other._cells = self._shares, self._cells
         return other
 
     def holding(self, key: str) -> Holding:
@@ -169,9 +168,18 @@ class Roster:
         return found
 
     def _holder(self, node: int, a: Admitted) -> Holder:
-        return Holder(
-            a.key, node, self._holdings[a.key], a.priority, a.queued_at, a.evicted, a.local_queue, self._place(a)
-        )
+        held = self._holdings[a.key]
+        place, cells = self._place(a), self._cells_of(a)
+        return Holder(a.key, node, held, a.priority, a.queued_at, a.evicted, a.local_queue, place, cells)
+
+    def _cells_of(self, a: Admitted) -> frozenset[Cell]:
+        given = tuple(tuple(x.flavors.items()) for x in a.assignments)
+        known = self._cells.get(given)
+        if known is None:
+            cells = self.world.tree.cells
+            found = (cells.get((flavor, resource)) for flavors in given for resource, flavor in flavors)
+            known = self._cells[given] = frozenset(cell for cell in found if cell is not None)
+        return known
 
     def _place(self, a: Admitted) -> Place:
         """Who goes first: on its way out; low priority; newest; fewest lost GPU-seconds."""
