@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from glebe.kube import resources as r
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.controller import Controller
@@ -16,6 +17,7 @@ from glebe.queueing.admissionchecks import activity, approvals, provisioning
 from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.dryrun import hypothetical
 from glebe.queueing.kindhost import KindHost
+from glebe.queueing.learning import Learning
 from glebe.queueing.notices import Notices
 from glebe.queueing.opened import Opened
 from glebe.queueing.planner import Arrays, InlinePlanner, Planner
@@ -56,6 +58,8 @@ class Queueing:
         self.builder.attach(informers)
         self.notices = Notices(client, env)
         self.publisher = ForecastPublisher(client, env, planner, self.builder, self.notices)
+        self.learning = self.publisher.learning = Learning(client.cluster, env)
+        informers.get(r.WORKLOADS).add_handler(self.learning.change)
         self.cycle = cycle.AdmissionCycle(client, env, planner, self.builder, self.notices, self.publisher.poke)
         self._env = env
         self.kinds = integrations.JobKinds()

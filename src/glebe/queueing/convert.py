@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -119,7 +120,14 @@ def cluster_queue(obj: Object) -> m.ClusterQueue:
         min_run_time=_seconds(annotations_of(obj).get(labels.MINIMUM_RUN_TIME)),
         checks=tuple(sorted(checks.of_queue(obj).items())),
         afs=(spec.get("admissionScope") or {}).get("admissionMode") == "UsageBasedAdmissionFairSharing",
+        backfill=_backfill(annotations_of(obj).get(labels.BACKFILL)),
     )
+
+
+def _backfill(text: str | None) -> m.Backfill:
+    """What is not understood counts as missing."""
+    known = {str(mode): mode for mode in m.Backfill}
+    return known.get(text or "", m.Backfill.GREEDY)
 
 
 def _seconds(text: str | None) -> float:
@@ -263,7 +271,16 @@ def run_time(workload: Object, class_of: ClassOf) -> m.RunTime:
     name = labels_of(workload).get(labels.CLASS)
     known = read(class_of(name), ("spec", "expectedRunTime"), {}) if name else {}
     bound = workload["spec"].get("maximumExecutionTimeSeconds")
-    return runtimes.predict(expected, known.get("p50Seconds"), known.get("p90Seconds"), bound)
+    said = runtimes.predict(expected, known.get("p50Seconds"), known.get("p90Seconds"), bound)
+    return said if bound is None else dataclasses.replace(said, bound=float(bound))
+
+
+def declares_run_time(workload: Object, class_of: ClassOf) -> bool:
+    """Whether its owner or its class says how long it runs; else history is asked."""
+    if annotations_of(workload).get(labels.EXPECTED_RUN_TIME):
+        return True
+    name = labels_of(workload).get(labels.CLASS)
+    return name is not None and "p50Seconds" in read(class_of(name), ("spec", "expectedRunTime"), {})
 
 
 def pending(

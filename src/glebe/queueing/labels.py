@@ -48,6 +48,8 @@ CLUSTERS = "glebe.dev/clusters"
 ADMISSION_CHECKS = "glebe.dev/admission-checks"
 APPROVALS = "glebe.dev/approvals"
 MINIMUM_RUN_TIME = "glebe.dev/minimum-run-time"
+#: On a ClusterQueue: what may start behind its blocked head (Greedy, Reserve, ReservePredicted).
+BACKFILL = "glebe.dev/backfill"
 #: On a root Cohort: whether its tree shares fairly (Enabled, Disabled), whatever the configuration says.
 FAIR_SHARING = "glebe.dev/fair-sharing"
 

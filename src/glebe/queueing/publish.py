@@ -14,6 +14,7 @@ from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, ObjectKey, get_condition
 from glebe.kube.transport import ConnectionLost
 from glebe.queueing import convert, labels, tenancy, transitions
+from glebe.queueing.learning import Learning
 from glebe.queueing.notices import Notices, in_full
 from glebe.queueing.parallel import in_parallel
 from glebe.queueing.planner import Planner
@@ -62,6 +63,7 @@ class ForecastPublisher:
         self.controller = Controller("queue-forecast", self._reconcile, env)
         self.compare: Callable[[Object, Forecast], None] | None = None
         """Told what a waiting workload shows and the verdict that is new (for the reasons' accuracy)."""
+        self.learning: Learning | None = None
         self.passes = 0
         self.written = 0
 
@@ -78,7 +80,11 @@ class ForecastPublisher:
         self._holding = snapshot.admitted
         if not snapshot.pending:
             return None
+        if self.learning is not None:
+            snapshot = self.learning.applied(snapshot, now, self._declared)
         forecasts = await self._planner.forecast(snapshot, now)
+        if self.learning is not None:
+            forecasts = self.learning.calibrated(snapshot, forecasts, now)
         listed = self._to_tell(forecasts, now)
         limit = int(_WHILE_MOVING * min(max(since, self._interval), 10.0)) if self._moving else len(listed)
         await in_parallel((self._publish(key, f) for key, f in listed[:limit]), _PARALLEL_WRITES)
@@ -86,6 +92,12 @@ class ForecastPublisher:
         self._took = self._last - now
         self.passes += 1
         return Result(requeue_after=self._interval if limit < len(listed) else self._refresh)
+
+    def _declared(self, name: str) -> bool:
+        """Did its owner, or its class, say how long it runs?"""
+        key = self._builder.keys.get(name)
+        workload = self._builder.workload(key) if key is not None else None
+        return workload is None or self._builder.declares_run_time(workload)
 
     def _to_tell(self, forecasts: Sequence[Forecast], now: float) -> list[tuple[ObjectKey, Forecast]]:
         """Forecasts that are due: first of those who never had one, then by place."""

@@ -218,6 +218,10 @@ class SnapshotBuilder:
         local = doors.local_queue(self.objects, key_of(workload, self.cluster), workload)
         return str(local["spec"]["clusterQueue"]) if local is not None else ""
 
+    def declares_run_time(self, workload: Object) -> bool:
+        """Does its annotation or its class say how long it runs?"""
+        return convert.declares_run_time(workload, self._class)
+
     def _workload_changed(self, key: ObjectKey, new: Object | None) -> None:
         self._dirty[key] = None
         assumed = self._assumed.get(key)

@@ -2,9 +2,9 @@
 
 A raw forecast knows run times and the queue as it is; it does not know who will still come, be cancelled or be let in
 first, nor how wrong all its run times are at once. What that did to earlier promises is learned. Each judged promise
-leaves a *score*: by how many of its own spreads (P50 to P90, of the logarithm of the wait) the start missed its P50. The
-new P90 stands where the recent scores say, at a level that moves with every promise that held or not (adaptive conformal
-inference, Gibbs and Candès 2021).
+leaves a *score*: by how many of its own spreads (P50 to P90, of the logarithm of the wait) the start missed its P50.
+The new P90 stands where the recent scores say, at a level that moves with every promise that held or not (adaptive
+conformal inference, Gibbs and Candès 2021).
 
 Jobs that are promised a start at about the same time share their fate: of each quarter of an hour only two promises
 count, or else one burst of submissions would be all that is remembered. A promise is judged when its job starts; one

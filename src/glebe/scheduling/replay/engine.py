@@ -140,7 +140,7 @@ class Replay:
 
 
 def pending(job: Job, run_time: RunTime, topology: TopologyRequest | None = None) -> Pending:
-    """The job as the queue sees it: equal pods of as many GPUs as a node has, or fewer if that does not come out even."""
+    """The job as the queue sees it: equal pods of at most 8 GPUs."""
     each = next(n for n in range(min(job.gpus, GPUS_PER_POD), 0, -1) if job.gpus % n == 0)
     pods = PodSet("main", job.gpus // each, {GPU: each}, topology=topology)
     return Pending(job.key, job.queue, job.priority, job.submitted, (pods,), run_time)
