@@ -67,7 +67,8 @@ def decide_one_cycle(snapshot: Snapshot, now: float, *, fleet: Fleet | None = No
     state, holdings = world.state(snapshot.admitted)
     again = second_pass(world, state, holdings)
     queue_lines = lines(world, snapshot.pending, everybody=True)
-    nominator = Nominator(world, Roster(world, snapshot.admitted, holdings, now), holdings)
+    roster = Roster(world, snapshot.admitted, holdings, now, to_the_letter=True)
+    nominator = Nominator(world, roster, holdings)
     outcomes = OneCycle(world, state, nominator).run(queue_lines)
     admitted = []
     for head in outcomes.started:

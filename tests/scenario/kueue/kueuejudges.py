@@ -232,7 +232,7 @@ def victims(case: k.Case) -> str:
     world = World(snapshot)
     state, holdings = world.state(snapshot.admitted)
     before = [list(row) for row in state.quotas.usage]
-    roster = Roster(world, snapshot.admitted, holdings, k.time(case["now"]))
+    roster = Roster(world, snapshot.admitted, holdings, k.time(case["now"]), to_the_letter=True)
     need: Counter[int] = Counter()
     short = set()
     by_name = {s.name: s for s in pending.pod_sets}

@@ -115,7 +115,10 @@ def test_a_corner_in_which_fair_shares_alone_would_go_round_in_circles() -> None
 
     holders = (p.held(work("a", "owner", 2), 1), p.held(work("b", "owner", 4), 0))
     base = Snapshot(queues=queues, cohorts=(Cohort("all"),), fair_sharing=FairSharing())
-    assert not p.scene(replace(base, admitted=holders, pending=(work("in", "guest", 5),))).victims()
+    greedy = p.scene(replace(base, admitted=holders, pending=(work("in", "guest", 5),)))
+    assert not greedy.victims()
+    letter = Roster(greedy.world, holders, greedy.holdings, p.NOW, to_the_letter=True)
+    assert {v.key for v in victims(greedy.world, greedy.state, letter, greedy.want)} == {"a", "b"}, "as Kueue would"
     found = p.scene(replace(base, admitted=holders, pending=(work("in", "guest", 4),))).victims()
     assert [v.key for v in found] == ["b"], "what the owner has beyond its quota may be taken"
 

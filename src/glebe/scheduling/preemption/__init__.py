@@ -21,5 +21,5 @@ One search per preemptor, on the state as it is; it tries by ``release`` and ``h
 Classical preemption (KEP-1337, hierarchical cohorts by KEP-79) or fair sharing (KEP-1714, KEP-4136), whichever the
 preemptor's root cohort follows: ``fair_sharing(world, node)``. Victims are minimal: with any one of them left in place
 the workload would not fit. Ties in Kueue's order go to who loses fewer GPU-seconds. Nobody is among them who could
-preempt the preemptor in return (``cycles``).
+preempt the preemptor in return (``cycles``), unless the roster is ``to_the_letter``.
 """

@@ -45,8 +45,18 @@ class Holder:
 class Roster:
     """Holders by queue, for one moment ``now`` (seconds since the epoch); see the room's docstring."""
 
-    def __init__(self, world: World, admitted: Iterable[Admitted], holdings: Mapping[str, Holding], now: float) -> None:
+    def __init__(
+        self,
+        world: World,
+        admitted: Iterable[Admitted],
+        holdings: Mapping[str, Holding],
+        now: float,
+        *,
+        to_the_letter: bool = False,
+    ) -> None:
+        """``to_the_letter``: by Kueue's rules alone, which let two preempt each other in turn."""
         self.world = world
+        self.to_the_letter = to_the_letter
         self.now = now
         self._holdings = holdings
         self._absent: frozenset[str] = frozenset()
@@ -91,6 +101,7 @@ class Roster:
     def _twin(self) -> Roster:
         other = Roster.__new__(Roster)
         other.world, other.now, other._holdings = self.world, self.now, self._holdings
+        other.to_the_letter = self.to_the_letter
         other._by_queue, other._holders, other._known = self._by_queue, self._holders, self._known
         other.turns, other._least_lost = self.turns, self._least_lost
         other._absent, other._added, other._lineage = self._absent, self._added, self._lineage

@@ -35,6 +35,10 @@ def victims(world: World, state: State, roster: Roster, want: Want) -> tuple[Vic
 def _search(world: World, state: State, roster: Roster, want: Want) -> tuple[Victim, ...]:
     quotas, root = state.quotas, world.tree.top[want.node]
     version = quotas.version[root]
+    if roster.to_the_letter:
+        found = _by_rules(world, state, roster, want)
+        quotas.is_again(root, version)
+        return found
     if ahead := roster.preemptors_of(want.pending):
         roster = roster.without(ahead)
     while True:
