@@ -19,6 +19,7 @@ VERBS = (
     "cancel",
     "approve",
     "deny",
+    "plan",
     "nodes",
     "usage",
     "cluster",
