@@ -7,6 +7,7 @@ A generator is a function that returns the files it owns (path from the reposito
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +22,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def crds() -> dict[str, str]:
-    """One CRD per file below ``src/glebe/crds``, named GROUP_PLURAL.yaml."""
+    """One CRD per file below ``src/glebe/crds``, named GROUP_PLURAL.yaml; and all in one, to be read at each start."""
     files: dict[str, str] = {}
+    made = {}
     for kind in docs_kinds.kinds():
         name = f"src/glebe/crds/{kind.resource.group}_{kind.resource.plural}.yaml"
-        files[name] = to_yaml([custom_resource_definition(kind)])
+        made[name] = custom_resource_definition(kind)
+        files[name] = to_yaml([made[name]])
+    everything = [crd for _, crd in sorted(made.items())]
+    files["src/glebe/crds/all.json"] = json.dumps(everything, ensure_ascii=False, separators=(",", ":")) + "\n"
     return files
 
 

@@ -47,7 +47,6 @@ from glebe.queueing.admission import QueueAdmission
 from glebe.queueing.assembly import Queueing
 from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.kindadmission import KindAdmission
-from glebe.queueing.kinds import conversion_service
 from glebe.queueing.measures.assembly import Measures
 from glebe.queueing.planner import InlinePlanner, Planner
 from glebe.queueing.tenantguard import TenantGuard
@@ -116,7 +115,7 @@ class Platform:
             pod_logs=NodeLogs(self._runtime_of, self._simulated_names),
         )
         self._admission.read = self.server.read
-        self.server.converters[conversion_service()] = versions.convert
+        self.server.converters[versions.SERVICE] = versions.convert
         self._metrics = MetricsApi()
         self._metrics.serve(self.server)
         metrics = self.server.metrics

@@ -18,6 +18,7 @@ from glebe.queueing.types.flavor import ResourceFlavor, Topology
 from glebe.queueing.types.priority import WorkloadClass, WorkloadPriorityClass
 from glebe.queueing.types.queue import ClusterQueue, Cohort, LocalQueue
 from glebe.queueing.types.workload import Workload
+from glebe.queueing.versions import SERVICE
 
 _AGE = Column("Age", ".metadata.creationTimestamp", "date")
 _QUEUEING = ("kueue",)
@@ -28,15 +29,9 @@ CONVERSION: dict[str, Any] = {
     "strategy": "Webhook",
     "webhook": {
         "conversionReviewVersions": ["v1"],
-        "clientConfig": {"service": {"namespace": "glebe-system", "name": "glebe-conversion", "path": "/convert"}},
+        "clientConfig": {"service": {"namespace": SERVICE[0], "name": SERVICE[1], "path": "/convert"}},
     },
 }
-
-
-def conversion_service() -> tuple[str, str]:
-    """(namespace, name) of the service that the definitions name."""
-    service = CONVERSION["webhook"]["clientConfig"]["service"]
-    return service["namespace"], service["name"]
 
 
 def _older(schema: Callable[[dict[str, Any]], dict[str, Any]], *columns: Column) -> tuple[OlderVersion, ...]:

@@ -22,6 +22,8 @@ from glebe.queueing import labels, topology
 from glebe.queueing.keptfields import Kept, put_back, take_out
 
 GROUP = WORKLOADS.group
+#: (namespace, name) of the service that the definitions name: the embedded server itself is it.
+SERVICE = ("glebe-system", "glebe-conversion")
 OLD, NEW = f"{GROUP}/v1beta1", f"{GROUP}/v1beta2"
 
 _OLD_SOURCES = {
