@@ -15,6 +15,8 @@ from glebe.kube.resources import Resource
 
 CLUSTER_ROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False)
 _KUEUE, _VISIBILITY = "kueue.x-k8s.io", "visibility.kueue.x-k8s.io"
+#: Label of all of them but the two that collect.
+MARK = "rbac.kueue.x-k8s.io/role"
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "delete", "get", "list", "patch", "update", "watch"]
 _EVERYBODY = ("admin", "edit", "view")
@@ -63,7 +65,7 @@ def _role(row: _Row) -> Object:
         {"apiGroups": [row.group], "resources": [row.resource], "verbs": list(row.verbs)},
         *([{"apiGroups": [row.group], "resources": [f"{row.resource}/status"], "verbs": ["get"]}] * row.status),
     ]
-    marks = {"rbac.kueue.x-k8s.io/role": row.name, "rbac.kueue.x-k8s.io/batch-admin": "true"}
+    marks = {MARK: row.name, "rbac.kueue.x-k8s.io/batch-admin": "true"}
     if row.users:
         marks["rbac.kueue.x-k8s.io/batch-user"] = "true"
     marks |= {f"rbac.authorization.k8s.io/aggregate-to-{role}": "true" for role in row.part_of}
