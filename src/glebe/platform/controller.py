@@ -303,7 +303,7 @@ def _queueing(
     from glebe.queueing.assembly import Queueing
 
     made = Queueing(client, informers, env, measures.around(planner), _queue_config(config))
-    measures.observe(informers, env, made.builder.cluster_queue)
+    measures.observe(informers, env, made.builder.cluster_queue, made.builder.past)
     made.publisher.compare = measures.indicators.compare
     return [*made.controllers, *metering(client, informers, env, config.ledger)]
 
@@ -314,5 +314,5 @@ def _advising(
     from glebe.queueing.advisory import Advisory
 
     made = Advisory(client, informers, env, planner, _queue_config(config))
-    measures.observe(informers, env, made.builder.cluster_queue)
+    measures.observe(informers, env, made.builder.cluster_queue, made.builder.past)
     return [*made.controllers]

@@ -238,7 +238,7 @@ class Platform:
     def _queueing(self, wiring: Wiring) -> Sequence[Runnable]:
         made = Queueing(wiring.client, wiring.informers, wiring.env, self._planner(), self.config.queue)
         if self._measures is not None:
-            self._measures.observe(wiring.informers, wiring.env, made.builder.cluster_queue)
+            self._measures.observe(wiring.informers, wiring.env, made.builder.cluster_queue, made.builder.past)
             made.publisher.compare = self._measures.indicators.compare
         self._admission.oracle = made.never_starts
         self._visibility.visibility = Visibility(made.builder)

@@ -101,20 +101,22 @@ class PastUse:
             usage, weights = {}, {}
             for local in local_queues():
                 name = _name(local)
-                consumed, last = _past(local)
-                records = self._of.get(name, {}).values()
-                usage[name] = _added(consumed, self._penalty(r for r in records if last is None or r.at >= last))
+                usage[name] = self._used(local)
                 weights[name] = _weight(local)
             self._afs = m.Afs(usage, self.half_life, self.sampling, weights, dict(self._config.resource_weights))
         return self._afs
 
     def figure(self, local: Object) -> float:
         """The weighed use that orders a LocalQueue among others; ``inf`` for a weight of 0."""
-        afs = self.afs(lambda: (local,)) if self._config is not None else None
-        if afs is None or self._config is None:
+        if self._config is None:
             return 0.0
-        self._afs = None  # made for one queue only
-        return weighed(afs.usage[_name(local)], float(_weight(local)), self._config.resource_weights)
+        return weighed(self._used(local), float(_weight(local)), self._config.resource_weights)
+
+    def _used(self, local: Object) -> Amounts:
+        """As of the last sample, with the penalties of what was admitted since."""
+        consumed, last = _past(local)
+        records = self._of.get(_name(local), {}).values()
+        return _added(consumed, self._penalty(r for r in records if last is None or r.at >= last))
 
     def _penalty(self, records: Iterable[_Record]) -> Amounts:
         return _sum((r.amounts for r in records), alpha(self.sampling, self.half_life))

@@ -112,7 +112,7 @@ class SnapshotBuilder:
         self.host = tenancy.host_of(cluster)
         self.config = config
         self._policies = policies(config)
-        self._past = PastUse(config.admission_fair_sharing)
+        self.past = PastUse(config.admission_fair_sharing)
         self._surroundings: dict[tuple[str, str], Surroundings] = {}  # by cluster and namespace
         self.objects: dict[Resource, dict[ObjectKey, Object]] = {resource: {} for resource in WATCHED}
         self._tables = {
@@ -177,7 +177,7 @@ class SnapshotBuilder:
             self.fleet_version += 1
         else:
             if resource == r.LOCAL_QUEUES:
-                self._past.touch()
+                self.past.touch()
             if old is not None and new is not None and _matters(old) == _matters(new):
                 return  # a status: queues write theirs with every workload
             if resource in self._tables:
@@ -261,7 +261,7 @@ class SnapshotBuilder:
             cohorts=self._tables[r.COHORTS].items(),  # type: ignore[arg-type]
             admitted=self._admitted_tuple,
             pending=pending,
-            afs=self._past.afs(self.objects[r.LOCAL_QUEUES].values),
+            afs=self.past.afs(self.objects[r.LOCAL_QUEUES].values),
             **self._policies,
         )
 
@@ -283,7 +283,7 @@ class SnapshotBuilder:
         dirty, self._dirty = self._dirty, {}
         for key in dirty:
             workload = self.workload(key)
-            self._past.see(key, workload)
+            self.past.see(key, workload)
             entry = Entry() if workload is None else self.entry(key, workload)
             self._replace(key, entry)
             self._placed(key, workload, entry)

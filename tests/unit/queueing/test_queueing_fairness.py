@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 from test_queueing_story import Cluster, admitted, cluster, job, obj
 
+from glebe.apiserver.metrics.families import Families
 from glebe.kube import resources as r
 from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, condition_is_true, get_condition
 from glebe.queueing import convert, labels
 from glebe.queueing.configuration import DEFAULT, Configuration, parsed
 from glebe.queueing.corepolicies import policies
+from glebe.queueing.localshares import PastUse
+from glebe.queueing.measures.standing import Standing
 from glebe.scheduling.model import FairSharing, FairStrategy
 
 FAIR = parsed({"fairSharing": {}})
@@ -141,3 +144,26 @@ def test_the_configuration_reaches_the_core() -> None:
     asked = policies(parsed({"fairSharing": {"preemptionStrategies": one}, "glebe": {"victims": "LeastLostWork"}}))
     assert asked["fair_sharing"] == FairSharing((FairStrategy.INITIAL_SHARE,))
     assert asked["least_lost"] is True
+
+
+def test_past_use_is_measured_where_it_decides() -> None:
+    class Store:
+        def __init__(self, *objects: Object) -> None:
+            self.store = dict(enumerate(objects))
+
+    class Caches:
+        def get(self, resource: r.Resource) -> Store:
+            return Store(queue) if resource == r.LOCAL_QUEUES else Store()
+
+    known = {"consumedResources": {"nvidia.com/gpu": "3"}, "lastUpdate": "2026-01-01T00:00:00Z"}
+    queue = obj("LocalQueue", "busy", {"clusterQueue": "cq", "fairSharing": {"weight": "2"}})
+    queue["metadata"]["namespace"] = "team-a"
+    queue["status"] = {"fairSharing": {"admissionFairSharingStatus": known}}
+    caches: Any = Caches()
+    for config, lines in ((TURNS, 1), (DEFAULT, 0)):
+        families = Families()
+        Standing(families, caches, "standalone", "", PastUse(config.admission_fair_sharing))
+        name = "kueue_local_queue_admission_fair_sharing_usage{"
+        told = [line for line in families.text().decode().splitlines() if line.startswith(name)]
+        assert len(told) == lines
+        assert all('name="busy"' in line and line.endswith(" 1.5") for line in told)

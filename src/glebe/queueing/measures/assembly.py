@@ -9,6 +9,7 @@ from glebe.kube import resources as r
 from glebe.kube.clock import Env
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, cluster_of
+from glebe.queueing.localshares import PastUse
 from glebe.queueing.measures.attempts import Attempts
 from glebe.queueing.measures.indicators import Indicators
 from glebe.queueing.measures.moments import Moments
@@ -33,14 +34,17 @@ class Measures:
     def around(self, planner: Planner) -> Planner:
         return self._attempts.around(planner)
 
-    def observe(self, informers: Informers, env: Env, cluster_queue: Callable[[Object], str]) -> None:
+    def observe(
+        self, informers: Informers, env: Env, cluster_queue: Callable[[Object], str], past: PastUse | None = None
+    ) -> None:
         """Follow the caches of a queue that starts now.
 
         :param cluster_queue: of a workload that waits.
+        :param past: what LocalQueues have used, where they take turns by it.
         """
         seen = self.indicators
         seen.follow(informers, env)
-        Standing(self.families, informers, self._role, HOST)
+        Standing(self.families, informers, self._role, HOST, past)
 
         def change(old: Object | None, new: Object | None) -> None:
             if old is not None and new is not None:

@@ -16,6 +16,7 @@ from glebe.kube.objects import Object, cluster_of, get_condition
 from glebe.kube.quantity import parse
 from glebe.kube.resources import Resource
 from glebe.queueing import convert, labels
+from glebe.queueing.localshares import PastUse
 
 #: LocalQueues beyond this many have no metrics of their own: a series lives for ever in Prometheus.
 MOST_LOCAL_QUEUES = 1000
@@ -30,8 +31,11 @@ Rows = Iterator[tuple[tuple[str, ...], float]]
 class Standing:
     """Reads queues and workloads of the host from ``informers``; tenants' LocalQueues are left out."""
 
-    def __init__(self, families: Families, informers: Informers, role: str, host: str) -> None:
+    def __init__(
+        self, families: Families, informers: Informers, role: str, host: str, past: PastUse | None = None
+    ) -> None:
         self._informers = informers
+        self._past = past
         self._role = role
         self._host = host
         put = families.reading
@@ -101,6 +105,12 @@ class Standing:
                 "Share in the cohort, in thousandths; NaN for a borrower of weight 0.",
                 ("cluster_queue", "cohort", "replica_role"),
                 lambda: (((_name(q), _cohort(q), self._role), s) for q, s in _shares(own(r.CLUSTER_QUEUES))),
+            ),
+            (
+                "local_queue_admission_fair_sharing_usage",
+                "What the LocalQueue has used, weighed: who has used less goes first.",
+                ("name", "namespace", "cluster_queue", "replica_role"),
+                self._turns,
             ),
             (
                 "cohort_weighted_share",
@@ -195,6 +205,13 @@ class Standing:
             state = (get_condition(queue, "Active") or {}).get("status", "Unknown")
             for each in ("True", "False", "Unknown"):
                 yield (_name(queue), queue["metadata"]["namespace"], each, self._role), float(each == state)
+
+    def _turns(self) -> Rows:
+        if self._past is None or not self._past.on:
+            return
+        for queue in self._locals():
+            marks = (_name(queue), queue["metadata"]["namespace"], queue["spec"]["clusterQueue"], self._role)
+            yield marks, self._past.figure(queue)
 
     def _use(self, field: str) -> Callable[[], Rows]:
         def read() -> Rows:
