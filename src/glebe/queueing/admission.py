@@ -57,13 +57,13 @@ class QueueAdmission:
         if a.info.group in QUEUE_GROUPS:
             _warn_of_unused(a)
             return
-        if a.subresource or a.obj is None or not self.serves(a.cluster):
+        if a.subresource or a.obj is None:
             return
         if a.info.plural == CONFIGMAPS.plural and not a.info.group:
             _check_declaration(a)
             return
         kind = self._kind(a)
-        if kind is None:
+        if kind is None or not self.serves(a.cluster):
             return
         if kind.resource == PODS:
             self._pod(kind, a, a.obj)

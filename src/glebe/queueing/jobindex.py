@@ -1,14 +1,15 @@
-"""How workloads are found by the job that they stand for, and by the class that they wait for."""
+"""How workloads are found by the job that they stand for and by the class that they wait for; whether both agree."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from glebe.kube import resources as r
 from glebe.kube.controller import Controller
 from glebe.kube.informer import Informers
-from glebe.kube.objects import Object, ObjectKey, annotations_of, cluster_of, controller_of, labels_of
-from glebe.queueing import labels
+from glebe.kube.objects import Object, ObjectKey, annotations_of, cluster_of, controller_of, is_deleting, labels_of
+from glebe.queueing import convert, labels
 from glebe.queueing.construct import class_text
 from glebe.queueing.world import CLASSES
 
@@ -50,3 +51,19 @@ def watch_classes(
                 yield from to_keys(workload)
 
         controller.watch(informers.get(resource), waiting_for)
+
+
+#: All of a job and its workload that decides whether one says what the other says.
+Agreement = tuple[Any, ...]
+
+
+def agreement(job: Object, workload: Object) -> Agreement | None:
+    """None while it depends on more than the two: on a class that is missing."""
+    mine, its = job["metadata"], workload["metadata"]
+    notes = its.get("annotations") or {}
+    if is_deleting(workload) or convert.is_finished(workload) or labels.MISSING_CLASS in notes:
+        return None
+    if "generation" not in mine or "generation" not in its:
+        return None
+    own = mine["uid"], mine["generation"], mine.get("labels"), mine.get("annotations")
+    return *own, its["uid"], its["generation"], notes, convert.holds_quota(workload)

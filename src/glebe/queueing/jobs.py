@@ -40,7 +40,7 @@ from glebe.queueing.construct import (
     workload_name,
 )
 from glebe.queueing.integrations import Integration, JobKinds, read
-from glebe.queueing.jobindex import OWNER_INDEX, known_classes, owner_index, watch_classes
+from glebe.queueing.jobindex import OWNER_INDEX, Agreement, agreement, known_classes, owner_index, watch_classes
 from glebe.queueing.jobkinds.shapes import Unreadable
 from glebe.queueing.notices import Notices
 from glebe.queueing.podsetinfo import CannotStart, FlavorGone
@@ -74,6 +74,8 @@ class JobReconciler:
     ) -> None:
         self._integration = integration
         self._grace = grace
+        self._agreed: dict[ObjectKey, Agreement] = {}
+        """What jobs and their workloads were when they were last found to agree."""
         self._client = client
         self._env = env
         self._notices = notices
@@ -87,6 +89,7 @@ class JobReconciler:
         owned = self._owned(key)
         # 1. no job, or not a queued one: no workload
         if job is None or not integrations.is_queued(job, kind) or self._is_somebodys(job):
+            self._agreed.pop(key, None)
             for orphan in owned:
                 await self._delete(orphan)
             return None
@@ -102,6 +105,7 @@ class JobReconciler:
         workload = self._workloads.get(ObjectKey(key.cluster, key.namespace, name))
         # 3. the job has ended
         if (end := integrations.finished(kind, job)) is not None:
+            self._agreed.pop(key, None)
             if workload is not None and not convert.is_finished(workload):
                 await self._finish(workload, *end)
             return None
@@ -109,6 +113,10 @@ class JobReconciler:
 
     async def _accompany(self, job: Object, workload: Object | None) -> Result | None:
         """A job that goes on: there is one workload, it says what the job says, and the job runs while it may."""
+        key = key_of(job, self._client.cluster)
+        facts = agreement(job, workload) if workload is not None and not self._integration.needs else None
+        if workload is not None and facts is not None and self._agreed.get(key) == facts:
+            return await self._steer(job, workload)  # what they say of each other has not changed since
         try:
             desired = self._desired(job, workload)
         except Unreadable as why:
@@ -127,6 +135,8 @@ class JobReconciler:
         if not self._same(workload, desired):
             await self._sync(job, workload, desired)
             return None
+        if facts is not None:
+            self._agreed[key] = facts
         return await self._steer(job, workload)
 
     async def _slices(self, job: Object, owned: list[Object]) -> Result | None:
