@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import copyreg
 import io
 import logging
 import multiprocessing
+import os
 import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +24,7 @@ from glebe.scheduling.model import Decision, Forecast, Snapshot
 
 log = logging.getLogger("glebe.queueing.planner")
 
+_NICE = 15  # of the process that forecasts
 _CHUNK = 200  # answers unpacked between two turns of the event loop
 
 
@@ -83,7 +86,7 @@ class ProcessPlanner:
         self._threshold = threshold
         self._decide_threshold = decide_threshold
         self._inline = InlinePlanner()
-        self._forecasts = _Worker(forecast_work)
+        self._forecasts = _Worker(forecast_work, step_back)
         self._decisions = _Worker(decide_work)
 
     async def decide(self, snapshot: Snapshot, now: float) -> Sequence[Decision]:
@@ -110,8 +113,9 @@ class ProcessPlanner:
 class _Worker:
     """One process that follows the snapshots sent to it and does one kind of ``work`` on them."""
 
-    def __init__(self, work: Callable[[bytes, float], list[bytes]]) -> None:
+    def __init__(self, work: Callable[[bytes, float], list[bytes]], begin: Callable[[], None] | None = None) -> None:
         self._work = work
+        self._begin = begin
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
         self._sender = Sender()
         self._turn = asyncio.Lock()
@@ -135,7 +139,7 @@ class _Worker:
     async def _send(self, snapshot: Snapshot, now: float) -> list[bytes] | None:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context)
+            self._pool = concurrent.futures.ProcessPoolExecutor(1, context, self._begin)
             self._sender = Sender()
         done = False
         try:
@@ -162,6 +166,14 @@ class _Worker:
 
 _receiver = Receiver()
 _arrays = Arrays()
+
+
+def step_back() -> None:
+    """Forecasts take what others leave of the machine: the API server and decisions come first."""
+    os.nice(_NICE)
+    if hasattr(os, "sched_setscheduler"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def decide_work(packed: bytes, now: float) -> list[bytes]:
