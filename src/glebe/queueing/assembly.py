@@ -62,7 +62,7 @@ class Queueing:
         informers.get(r.WORKLOADS).add_handler(self.learning.change)
         self.cycle = cycle.AdmissionCycle(client, env, planner, self.builder, self.notices, self.publisher.poke)
         self._env = env
-        self.kinds = integrations.JobKinds()
+        self.kinds = integrations.JobKinds(copied_labels=configuration.integrations.label_keys_to_copy)
         self.kind_host = KindHost(client, informers, env, self.notices, self.kinds, self._controllers_of)
         self._wiring = client, informers, env
         own: list[Controller] = [

@@ -44,9 +44,12 @@ def name_for(integration: Integration, job: Object, name: str) -> str:
     return f"{prefix[:247]}-{digest}"
 
 
-def workload_for(integration: Integration, job: Object, priority: Priority, find: Find | None = None) -> Object:
+def workload_for(
+    integration: Integration, job: Object, priority: Priority, find: Find | None = None, copied: Sequence[str] = ()
+) -> Object:
     """The Workload that queues ``job``.
 
+    :param copied: labels of the job that it gets as well.
     :raises glebe.queueing.jobkinds.shapes.Unreadable: its pods cannot be told yet.
     """
     views = integrations.pod_sets(integration, job, find)
@@ -56,10 +59,10 @@ def workload_for(integration: Integration, job: Object, priority: Priority, find
         "priority": priority.value,
         "active": True,
     }
-    return workload_of(job, workload_name(integration, job), spec, priority)
+    return workload_of(job, workload_name(integration, job), spec, priority, copied)
 
 
-def workload_of(job: Object, name: str, spec: dict[str, Any], priority: Priority) -> Object:
+def workload_of(job: Object, name: str, spec: dict[str, Any], priority: Priority, copied: Sequence[str] = ()) -> Object:
     """A Workload that belongs to ``job``, with what labels and annotations of the job say of it."""
     meta = job["metadata"]
     if priority.ref:
@@ -67,7 +70,7 @@ def workload_of(job: Object, name: str, spec: dict[str, Any], priority: Priority
     bound = seconds_label(labels_of(job), labels.MAX_EXEC_TIME)
     if bound is not None:
         spec["maximumExecutionTimeSeconds"] = bound
-    kept = {k: v for k, v in labels_of(job).items() if k in (labels.CLASS, labels.QUEUE_NAME)}
+    kept = {k: v for k, v in labels_of(job).items() if k in (labels.CLASS, labels.QUEUE_NAME, *copied)}
     workload: Object = {
         "apiVersion": WORKLOADS.api_version,
         "kind": WORKLOADS.kind,
@@ -80,11 +83,11 @@ def workload_of(job: Object, name: str, spec: dict[str, Any], priority: Priority
         "spec": spec,
     }
     notes = annotations_of(job)
-    copied = {k: notes[k] for k in (*FOLLOWED, labels.SUBMITTED_BY) if k in notes}
+    told = {k: notes[k] for k in (*FOLLOWED, labels.SUBMITTED_BY) if k in notes}
     if priority.missing:
-        copied[labels.MISSING_CLASS] = priority.missing
-    if copied:
-        workload["metadata"]["annotations"] = copied
+        told[labels.MISSING_CLASS] = priority.missing
+    if told:
+        workload["metadata"]["annotations"] = told
     return workload
 
 

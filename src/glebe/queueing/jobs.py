@@ -79,7 +79,9 @@ class JobReconciler:
         self._client = client
         self._env = env
         self._notices = notices
-        self._world = World(client, informers, kinds or JobKinds(), integration.needs)
+        kinds = kinds or JobKinds()
+        self._copied_labels = kinds.copied_labels
+        self._world = World(client, informers, kinds, integration.needs)
         self._jobs = informers.get(integration.resource).store
         self._workloads = informers.get(r.WORKLOADS, indexers={OWNER_INDEX: owner_index}).store
 
@@ -189,7 +191,7 @@ class JobReconciler:
             missing = ""  # it was there once; and a typo in a label ends no run
         if missing or priority.missing:
             priority = Priority(0, missing=missing)
-        return workload_for(self._integration, job, priority, find)
+        return workload_for(self._integration, job, priority, find, self._copied_labels)
 
     def _same(self, workload: Object, desired: Object) -> bool:
         # A class may vanish or change its value later: its priority at creation stays until the job names another.

@@ -26,6 +26,7 @@ from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, condition_is_true, get_condition
 from glebe.kube.resources import Resource
 from glebe.queueing import integrations
+from glebe.queueing.construct import Priority, workload_for
 from glebe.queueing.jobkinds.declared import declared
 from glebe.queueing.jobkinds.parse import DeclarationError, parse_kinds
 from glebe.queueing.jobkinds.registry import shipped
@@ -379,3 +380,10 @@ def test_done_pods_are_given_back() -> None:
     status = {"replicatedJobsStatus": [{"name": "w", "succeeded": 2}]}
     jobset = {"metadata": {}, "spec": spec, "status": status}
     assert integrations.reclaimable(KINDS["JobSet"], jobset) == [{"name": "w", "count": 4}]
+
+
+def test_workloads_get_the_labels_of_their_jobs_that_the_configuration_names() -> None:
+    made = job(KINDS["JobSet"].resource, "a", {"replicatedJobs": []}, team="red", other="x")
+    made["metadata"]["uid"] = "u"
+    workload = workload_for(KINDS["JobSet"], made, Priority(0), copied=("team", "missing"))
+    assert {k: v for k, v in workload["metadata"]["labels"].items() if "/" not in k} == {"team": "red"}

@@ -20,7 +20,7 @@ NAMESPACE, NAME = "glebe-system", "glebe-job-kinds"
 
 def is_declaration(obj: Object) -> bool:
     meta = obj["metadata"]
-    return meta.get("namespace") == NAMESPACE and meta.get("name") == NAME
+    return bool(meta.get("namespace") == NAMESPACE and meta.get("name") == NAME)
 
 
 def declared(configmap: Object | None) -> tuple[tuple[JobKind, ...], list[str]]:

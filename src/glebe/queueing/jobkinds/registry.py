@@ -22,9 +22,13 @@ def shipped() -> tuple[JobKind, ...]:
 
 
 class JobKinds:
-    """All kinds by their addresses. A declared kind never replaces a shipped one."""
+    """All kinds by their addresses. A declared kind never replaces a shipped one.
 
-    def __init__(self, declared: Iterable[JobKind] = ()) -> None:
+    :param copied_labels: labels that workloads get from their jobs, whatever the kind.
+    """
+
+    def __init__(self, declared: Iterable[JobKind] = (), copied_labels: tuple[str, ...] = ()) -> None:
+        self.copied_labels = copied_labels
         self._declared: tuple[JobKind, ...] = ()
         self._by_kind: dict[tuple[str, str], JobKind] = {}
         self._by_resource: dict[tuple[str, str], JobKind] = {}

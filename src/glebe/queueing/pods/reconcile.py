@@ -63,6 +63,7 @@ class PodReconciler:
         self._env = env
         self._notices = notices
         self._grace = grace
+        self._copied_labels = kinds.copied_labels
         self._world = World(client, informers, kinds)
         self._lookup = Lookup(client, informers, kinds)
         self._workloads = informers.get(r.WORKLOADS).store
@@ -158,7 +159,7 @@ class PodReconciler:
         if missing:
             priority = Priority(0, missing=missing)
         spec["priority"] = priority.value
-        workload = construct.workload_of(about, name, spec, priority)
+        workload = construct.workload_of(about, name, spec, priority, self._copied_labels)
         meta = workload["metadata"]
         if hold.group and not hold.serving:
             meta["labels"].pop(labels.JOB_UID, None)
