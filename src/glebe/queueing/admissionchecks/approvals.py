@@ -17,7 +17,7 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, annotations_of, cluster_of, is_deleting, key_of
-from glebe.queueing import checks, convert, labels, transitions
+from glebe.queueing import checks, convert, labels, tenancy, transitions
 from glebe.queueing.admissionchecks.activity import APPROVAL, controller_name
 from glebe.queueing.notices import Notices
 
@@ -63,6 +63,7 @@ class Approvals:
         self._notices = notices
         self._workloads = informers.get(r.WORKLOADS, indexers={CHECK_INDEX: check_index}).store
         self._checks = informers.get(r.ADMISSION_CHECKS).store
+        self._host = tenancy.host_of(client.cluster)
 
     async def reconcile(self, key: ObjectKey) -> Result | None:
         workload = self._workloads.get(key)
@@ -80,7 +81,7 @@ class Approvals:
         return None
 
     def _is_mine(self, name: str) -> bool:
-        return any(c["metadata"]["name"] == name and controller_name(c) == APPROVAL for c in self._checks.values())
+        return controller_name(self._checks.get(ObjectKey(self._host, "", name))) == APPROVAL
 
     async def _remember(self, workload: Object, known: Mapping[str, str]) -> None:
         meta = workload["metadata"]

@@ -12,9 +12,9 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_already_exists, is_not_found
 from glebe.kube.informer import Informers
-from glebe.kube.objects import EVERY, Object, ObjectKey, cluster_of, condition_is_true, is_deleting, key_of
+from glebe.kube.objects import Object, ObjectKey, cluster_of, condition_is_true, is_deleting, key_of
 from glebe.kube.resources import Resource
-from glebe.queueing import checks, convert, labels, transitions
+from glebe.queueing import checks, convert, labels, tenancy, transitions
 from glebe.queueing.admissionchecks import provreqs
 from glebe.queueing.admissionchecks.activity import controller_name
 from glebe.queueing.admissionchecks.approvals import CHECK_INDEX, check_index
@@ -24,7 +24,6 @@ from glebe.queueing.notices import Notices
 
 #: Seconds between two looks at a request: while nodes are awaited, and while the workload runs on them.
 _SOON, _LATER = 2.0, 30.0
-_HOST = "root"
 
 
 class Provisioning:
@@ -34,7 +33,7 @@ class Provisioning:
         self._client = client
         self._env = env
         self._notices = notices
-        self._host = _HOST if client.cluster == EVERY else client.cluster
+        self._host = tenancy.host_of(client.cluster)
         self._workloads = informers.get(r.WORKLOADS, indexers={CHECK_INDEX: check_index}).store
         self._checks = informers.get(r.ADMISSION_CHECKS).store
         self._configs = informers.get(r.PROVISIONING_REQUEST_CONFIGS).store
