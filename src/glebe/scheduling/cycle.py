@@ -12,6 +12,7 @@ turn, unless the line is strict. A blocked StrictFIFO head claims quota (see ``c
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import NamedTuple
@@ -268,8 +269,10 @@ class Cycle:
 
     def _admit_nominated(self, entry: _Entry, found: Nomination) -> Admission | None:
         """As the full search said; anew if that no longer holds."""
-        old = self._nominator.holdings.get(found.pending.replaces) if found.pending.replaces else None
+        old = self._nominator.replaced(found.pending)
         projection = self._projection
+        if found.pending.replaces in projection.leaving:
+            return None
         gone = () if old is None else (old,)
         if not all(fits(self.state, found.holding(), gone)) or not all(projection.fits_then(found.holding(), gone)):
             found = self._nominator.nominate(found.pending, entry.group.plan, self.state)
@@ -280,6 +283,7 @@ class Cycle:
             return None
         if old is not None:
             projection.finish(old)
+            self._nominator.finish(found.pending.replaces)
         projection.admit(holding)
         fewer = found.plan if found.plan is not entry.group.plan else None
         admission = Admission(entry.line, entry.group, entry.group.head, found.fit, holding, fewer)
@@ -325,16 +329,20 @@ class Cycle:
         if pending.gated and (gates.orchestrated_preemption or gates.concurrent_admission):
             self.verdicts[pending.key] = Verdict(Reason.ADMISSION_GATED)
             return
+        rest = roster.beside(ChainMap(projection.leaving, self._nominator.finished))
         leaving = [roster.holding(v.key) for v in found.victims if v.key not in projection.leaving]
-        if entry.seen != len(self.preempting) or not all(projection.fits_then(found.holding(), leaving)):
-            rest = roster.beside(projection.leaving)
+        old = self._nominator.replaced(pending)
+        if old is not None:
+            leaving.append(old)
+        stale = entry.seen != len(self.preempting) or any(v.key in self._nominator.finished for v in found.victims)
+        if stale or not all(projection.fits_then(found.holding(), leaving)):
             found = self._nominator.nominate(pending, entry.group.plan, projection.then, rest)
             if found.mode is not Mode.FIT and not found.victims:
                 return
         projection.evict((v, roster.holding(v.key)) for v in found.victims)
         holding = found.holding()
         projection.keep(holding)
-        self._thorough.goes_on(projection.then, roster.beside(projection.leaving))
+        self._thorough.goes_on(projection.then, rest)
         self.verdicts[pending.key] = Verdict(Reason.WAITING_FOR_PREEMPTED, found.victims)
         self.preempting.append(Preempting(entry.line, entry.group, entry.group.head, found.victims, holding))
         if entry.line.strict:

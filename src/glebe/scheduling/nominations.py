@@ -7,7 +7,7 @@ that it replaces had left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -27,6 +27,7 @@ STANDINGS = {
     Possibility.PREEMPT: Standing.PREEMPT,
     Possibility.RECLAIM: Standing.RECLAIM,
 }
+NOTHING = Holding(-1, (), ())
 Pins = tuple[Mapping[str, str], ...]  # flavor by resource, by pod set
 
 
@@ -58,19 +59,33 @@ class Nomination:
 
 
 class Nominator:
-    """Nominates on states of one world. ``roster``: who could be preempted."""
+    """Nominates on states of one world. ``roster``: who could be preempted; ``holdings``: what runs, by key.
 
-    def __init__(self, world: World, roster: Roster, holdings: Mapping[str, Holding]) -> None:
+    ``finished`` are slices that have been replaced since: what they held is gone, and so are they.
+    """
+
+    def __init__(self, world: World, roster: Roster, holdings: MutableMapping[str, Holding]) -> None:
         self.world = world
-        self.roster = roster
+        self.finished: dict[str, Holding] = {}
+        self.roster = roster.beside(self.finished)
         self.holdings = holdings
+
+    def replaced(self, pending: Pending) -> Holding | None:
+        """What the slice holds that the workload replaces, if it still runs."""
+        key = pending.replaces
+        return self.holdings.get(key) if key and key not in self.finished else None
+
+    def finish(self, key: str) -> None:
+        """A slice has been replaced."""
+        self.finished[key] = NOTHING
+        self.holdings[key] = NOTHING
 
     def nominate(
         self, pending: Pending, plan: Plan, state: State, roster: Roster | None = None, pins: Pins | None = None
     ) -> Nomination:
         """On ``state``, which stays as it is; only with the flavors of ``pins``, if those are given."""
         roster = self.roster if roster is None else roster
-        old = self.holdings.get(pending.replaces) if pending.replaces else None
+        old = self.replaced(pending)
         if old is None:
             return self._nominate(pending, plan, state, roster, self._allowed(pending, plan, pins))
         with _absent(state, old):
@@ -79,7 +94,7 @@ class Nominator:
 
     def assigned(self, pending: Pending, plan: Plan, state: State, oracle: Oracle) -> Assignment:
         """Only the search for flavors, with what an oracle says of preemption."""
-        old = self.holdings.get(pending.replaces) if pending.replaces else None
+        old = self.replaced(pending)
         with _absent(state, *(() if old is None else (old,))):
             return assign(plan, state, self.world, oracle, self._allowed(pending, plan, None))
 

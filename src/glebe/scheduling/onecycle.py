@@ -14,7 +14,7 @@ from glebe.scheduling.assign import Mode
 from glebe.scheduling.model import PreemptionPolicy, Reason, Victim
 from glebe.scheduling.nominations import Nomination, Nominator, reserve
 from glebe.scheduling.order import Group, Line, head_key
-from glebe.scheduling.projection import Projection
+from glebe.scheduling.projection import Projection, fits
 from glebe.scheduling.tournament import Contender, Tournament
 from glebe.scheduling.world import Holding, State, World
 
@@ -155,14 +155,19 @@ class OneCycle:
             else:
                 self._park(head, Reason.PENDING_EVALUATION)
             return
-        old = self.nominator.holdings.get(pending.replaces) if pending.replaces else None
+        old = self.nominator.replaced(pending)
+        if pending.replaces in self.projection.leaving:
+            self._say(head, Reason.WAITING_FOR_PREEMPTED)
+            return
         if old is not None:
             self.projection.finish(old)
+            self.nominator.finish(pending.replaces)
         self.projection.admit(nomination.holding())
         self.outcomes.started.append(head)
 
     def _overlaps(self, nomination: Nomination) -> bool:
-        return any(v.key in self.projection.leaving for v in nomination.victims)
+        gone, finished = self.projection.leaving, self.nominator.finished
+        return any(v.key in gone or v.key in finished for v in nomination.victims)
 
     def _refresh(self, head: Head) -> bool:
         """Nominate anew what no longer holds after the heads before it; does it fit then?"""
@@ -192,11 +197,11 @@ class OneCycle:
         """Quota and nodes once its victims, those of others and the slice that it replaces are gone."""
         roster, leaving = self.nominator.roster, self.projection.leaving
         gone = [roster.holding(v.key) for v in nomination.victims if v.key not in leaving]
-        replaced = nomination.pending.replaces
-        if replaced in self.nominator.holdings:
-            gone.append(self.nominator.holdings[replaced])
+        old = self.nominator.replaced(nomination.pending)
+        if old is not None:
+            gone.append(old)
         holding = nomination.holding()
         quota, nodes = self.projection.fits_then(holding, gone)
-        if nomination.mode is Mode.FIT and quota and replaced not in self.nominator.holdings:
-            quota = self.projection.now.quotas.fits(holding.node, holding.need)  # victims are still there
+        if nomination.mode is Mode.FIT and quota:  # victims are still there
+            quota = fits(self.projection.now, holding, () if old is None else (old,))[0]
         return quota, nodes

@@ -107,6 +107,15 @@ class Course:
         self._asked[pending.key] = pending
         self.snapshot = replace(self.snapshot, pending=(*self.snapshot.pending, pending))
 
+    def grow(self, key: str) -> None:
+        """A running workload wants more pods: a slice that replaces it."""
+        old = next((a for a in self.snapshot.admitted if not a.evicted), None)
+        if old is not None and old.pod_sets[0].min_count is None:
+            larger = replace(old.pod_sets[0], count=old.pod_sets[0].count + 1)
+            self.arrive(
+                replace(self._asked[old.key], key=key, pod_sets=(larger,), queued_at=self.now, replaces=old.key)
+            )
+
     def end(self, key: str) -> None:
         left = tuple(a for a in self.snapshot.admitted if a.key != key)
         self.snapshot = replace(self.snapshot, admitted=left)
@@ -132,13 +141,16 @@ class Course:
             if d.outcome is Outcome.ADMIT:
                 p = waiting.pop(d.key)
                 admitted[p.key] = _started(p, d, self.now)
+                assert d.replaces == p.replaces
+                admitted.pop(d.replaces, None)
+                self._leaving.pop(d.replaces, None)
                 self.admissions += 1
         for d in decisions:
             if d.key in waiting:  # as the condition QuotaReserved tells the next decision
                 waits = d.reason is Reason.WAITING_FOR_PREEMPTED
                 waiting[d.key] = replace(waiting[d.key], preempting=waits)
             for victim in d.victims:
-                a = admitted[victim.key]
+                a = admitted[victim.key]  # KeyError: it was replaced in the same breath
                 if not a.evicted:
                     self._may_leave(a)
                     admitted[victim.key] = replace(a, evicted=True)

@@ -24,6 +24,9 @@ def test_books_balance_while_work_comes_and_goes(fair: bool, nodes: bool) -> Non
             for _ in range(rng.randint(0, 2)):
                 course.arrive(c.workload(rng, number, course.now, nodes=nodes))
                 number += 1
+            if rng.random() < 0.2:
+                course.grow(f"w{number:03}")
+                number += 1
             if course.snapshot.admitted and rng.random() < 0.3:
                 course.end(rng.choice(course.snapshot.admitted).key)
             course.step()
