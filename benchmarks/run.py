@@ -20,7 +20,14 @@ def main() -> int:
     options = parser.parse_args()
     size = ["--nodes", "250", "--jobs", "1000", "--starts", "2", "--idle", "5"] if options.quick else []
     quick = ["--quick"] if options.quick else []
-    runs = [["scheduling.py"], ["gangs.py"], ["binder.py"], ["apiserver.py", *quick], ["embedded.py", *size]]
+    runs = [
+        ["scheduling.py"],
+        ["gangs.py"],
+        ["preempting.py"],
+        ["binder.py"],
+        ["apiserver.py", *quick],
+        ["embedded.py", *size],
+    ]
     lines: list[str] = []
     failed = 0
     for name, *arguments in runs:
