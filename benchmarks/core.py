@@ -2,8 +2,8 @@
 
 The world is that of Kueue's ``BenchmarkSchedulerTAS``: blocks of 31 nodes in 8 groups, work of rising priority until
 the fleet is full, and one workload above all whose 200 pods want half a node each, all in one group of about 125 nodes,
-so that others must leave. Kueue's 203 ms were measured on 2 cores for its cycle, its snapshot included; ours are CPU milliseconds of
-one core, the best of a few runs: with the core's standing arrays and plans, and with everything built anew.
+so that others must leave. Kueue's 203 ms were measured on 2 cores for its cycle, its snapshot included; ours are CPU
+milliseconds of one core, the best of a few runs: with the core's arrays and plans kept, and with everything built anew.
 """
 
 from __future__ import annotations
