@@ -35,6 +35,7 @@ WRITTEN: tuple[Row, ...] = (
     ("annotation", labels.OWNER_NAME, "Workload", "The name of that set."),
     ("annotation", labels.COMPONENT_INDEX, "Workload", "Which group of a LeaderWorkerSet it stands for."),
     ("annotation", labels.BEFORE_START, "job", "What its pod templates said before it was started."),
+    ("label", labels.DECLARED_KIND, "admission policy", "It is of a kind of jobs that the ConfigMap declares."),
     ("resource", labels.GPU_SHARE, "Workload, quota", "Thousandths of GPUs, for pods that ask for fractions."),
     ("manager", trainjob.MANAGER, "TrainJob", "Of the runtime patch with what its admission adds."),
     ("label", gathering.LWS_NAME, "pod", "Its LeaderWorkerSet."),

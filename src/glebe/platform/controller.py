@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from glebe.apiserver.auth.requestheader import FrontProxy
 from glebe.apiserver.metrics.families import Families
 from glebe.kube import resources as r
 from glebe.kube.client import Client
@@ -33,8 +34,10 @@ from glebe.kube.transport import ConnectionLost
 from glebe.platform import bootstrap
 from glebe.platform.door import Door, open_door, point_conversion
 from glebe.platform.scraping import scraped
+from glebe.platform.visibilityserver import BASE, SERVICE, VisibilityServer, front_proxy, register
 from glebe.queueing.measures.assembly import Measures
 from glebe.queueing.planner import Planner
+from glebe.queueing.visibility import Visibility
 
 if TYPE_CHECKING:
     from glebe.queueing.configuration import Configuration
@@ -251,7 +254,12 @@ async def run(transport: HttpTransport, env: Env, config: ControllerConfig, *, w
     async with AsyncExitStack() as stack:
         measures = Measures(Families(), "leader")
         await stack.enter_async_context(scraped(measures.families, config.metrics_listen))
-        door = None if config.advisory else await stack.enter_async_context(open_door(env, config.webhook_listen))
+        door, proxy = None, None
+        if not config.advisory:
+            proxy = await front_proxy(Client(transport))
+            name = f"{SERVICE}.{config.namespace}.svc"
+            opening = open_door(env, config.webhook_listen, proxy.cas if proxy is not None else (), [name])
+            door = await stack.enter_async_context(opening)
         if webhook and door is not None:
             from glebe.platform.webhook import serve
 
@@ -260,7 +268,7 @@ async def run(transport: HttpTransport, env: Env, config: ControllerConfig, *, w
             elector = LeaderElector(Client(transport), env, LEASE, config.namespace, identity)
             fenced = FencedTransport(transport, elector.fence)
             try:
-                await elector.run(_leading(fenced, env, config, identity, door, measures))
+                await elector.run(_leading(fenced, env, config, identity, door, proxy, measures))
             except LeadershipLost as error:
                 log.warning("%s; standing for election again", error)
 
@@ -271,6 +279,7 @@ def _leading(
     config: ControllerConfig,
     identity: str,
     door: Door | None,
+    proxy: FrontProxy | None,
     measures: Measures,
 ) -> Callable[[], Awaitable[None]]:
     async def work() -> None:
@@ -284,7 +293,13 @@ def _leading(
             controllers = _advising(client, informers, env, planner, config, measures)
         else:
             await point_conversion(client, door)
-            controllers = _queueing(client, informers, env, planner, config, measures)
+            controllers, visibility = _queueing(client, informers, env, planner, config, measures)
+            if proxy is not None:
+                door.paths[BASE] = VisibilityServer(client, env, proxy, visibility).answer
+                try:
+                    await register(client, door, config.namespace)
+                except ApiError as error:  # everything else goes on without it
+                    log.warning("the visibility API is not served: %s", error)
         try:
             async with asyncio.TaskGroup() as group:
                 informers.start(group)
@@ -298,14 +313,16 @@ def _leading(
 
 def _queueing(
     client: Client, informers: Informers, env: Env, planner: Planner, config: ControllerConfig, measures: Measures
-) -> list[Named]:
+) -> tuple[list[Named], Visibility]:
     from glebe.metering.controller import controllers as metering
     from glebe.queueing.assembly import Queueing
+    from glebe.queueing.declaredpolicies import bringing
 
     made = Queueing(client, informers, env, measures.around(planner), _queue_config(config))
     measures.observe(informers, env, made.builder.cluster_queue, made.builder.past)
     made.publisher.compare = measures.indicators.compare
-    return [*made.controllers, *metering(client, informers, env, config.ledger)]
+    made.kind_host.announce = bringing(client, lambda: _policy_version(client))
+    return [*made.controllers, *metering(client, informers, env, config.ledger)], Visibility(made.builder)
 
 
 def _advising(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from glebe.kube import resources as r
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
+from glebe.kube.errors import ApiError
 from glebe.kube.informer import Informers
 from glebe.kube.objects import EVERY, Object, ObjectKey, condition_is_true
 from glebe.kube.resources import Resource
@@ -50,6 +51,9 @@ class KindHost:
         )
         self._running: dict[JobKind, list[asyncio.Task[None]]] = {}
         self._said: tuple[str, ...] = ()
+        self._announced: tuple[JobKind, ...] | None = None
+        self.announce: Callable[[Sequence[JobKind]], Awaitable[None]] | None = None
+        """Told which kinds are declared, when that changes: brings admission policies where they are needed."""
         self._group: asyncio.TaskGroup | None = None
         self._controller = Controller(self.name, self._reconcile, env)
         key = ObjectKey(client.cluster, "", self.name)
@@ -73,7 +77,15 @@ class KindHost:
         return list(self._running)
 
     async def _reconcile(self, key: ObjectKey) -> Result | None:
-        self._read_declarations()
+        declared_now = self._read_declarations()
+        if self.announce is not None and declared_now != self._announced:
+            try:
+                await self.announce(declared_now)
+            except ApiError as error:
+                if error.code != 403:
+                    raise
+                log.warning("no admission policies for declared kinds of jobs: %s", error.message)
+            self._announced = declared_now
         served = self._served()
         wanted = {kind: None for kind in self._kinds.all if not kind.crd or _address(kind.resource) in served}
         for kind in [kind for kind in self._running if kind not in wanted]:
@@ -108,7 +120,7 @@ class KindHost:
                     out.add((spec["group"], version["name"], spec["names"]["plural"]))
         return out
 
-    def _read_declarations(self) -> None:
+    def _read_declarations(self) -> tuple[JobKind, ...]:
         host = "root" if self._client.cluster == EVERY else self._client.cluster
         found = self._configmaps.store.get(ObjectKey(host, declared.NAMESPACE, declared.NAME))
         kinds, faults = declared.declared(found)
@@ -120,6 +132,7 @@ class KindHost:
             for kind in kinds if not faults else ():
                 self._notices.say_of(found, "Normal", "JobKindDeclared", f"{kind.name} is a kind of job now")
         self._said = tuple(faults)
+        return kinds
 
 
 def _address(resource: Resource) -> tuple[str, str, str]:

@@ -109,6 +109,8 @@ ON_HOLD = "OnHold"
 
 #: What a job said of its pods before it was started, to put it back when it is stopped.
 BEFORE_START = "glebe.dev/before-start"
+#: On admission policies: of a kind of job that somebody declared.
+DECLARED_KIND = "glebe.dev/declared-kind"
 
 # The words of other queues, understood on jobs and pods.
 KAI_QUEUE = "kai.scheduler/queue"

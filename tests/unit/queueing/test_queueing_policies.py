@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from jobkindworlds import CRDS, NAMESPACE, container, crd, job, queue_object, template
+from test_queueing_jobshapes import DECLARATION, SIMULATION
 
 from glebe.apiserver.server import ApiServer
 from glebe.apiserver.store import MemoryStore
@@ -19,6 +20,8 @@ from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.objects import Object
 from glebe.queueing import policy
 from glebe.queueing.admission import review
+from glebe.queueing.declaredpolicies import bringing
+from glebe.queueing.jobkinds.parse import parse_kinds
 from glebe.queueing.jobkinds.registry import shipped
 
 KINDS = {kind.resource.kind: kind for kind in shipped()}
@@ -144,3 +147,28 @@ def test_the_webhook_does_the_same() -> None:
     (op,) = [o for o in reviewed(job(jobset, "a", {}), "jobsets") or () if o["path"].startswith("/spec")]
     assert op == {"op": "add", "path": "/spec/suspend", "value": True}
     assert reviewed(unqueued(job(jobset, "a", {})), "jobsets") is None
+
+
+async def test_policies_of_declared_kinds_come_and_go() -> None:
+    client = await server()
+    kinds = parse_kinds(yaml.safe_load(DECLARATION))
+    await client.create(r.CUSTOM_RESOURCE_DEFINITIONS, crd(SIMULATION))
+
+    async def version() -> str | None:
+        return "v1"
+
+    bring = bringing(client, version)
+
+    async def is_suspended() -> bool:
+        made = await client.create(SIMULATION, job(SIMULATION, "one", {"ranks": []}), dry_run=True)
+        return bool(made["spec"].get("paused"))
+
+    known = len((await client.list(policy.mutating_policies())).items)
+    await bring(())
+    assert not await is_suspended()
+    for _ in range(2):
+        await bring(kinds)
+        assert await is_suspended()
+    await bring(())
+    assert not await is_suspended()
+    assert len((await client.list(policy.mutating_policies())).items) == known
