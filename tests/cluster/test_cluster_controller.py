@@ -36,9 +36,9 @@ GLEBE = [sys.executable, "-m", "glebe.cli.main"]
 
 
 @contextmanager
-def glebe_controller(kubeconfig: Path, data: Path) -> Iterator[subprocess.Popen[bytes]]:
+def glebe_controller(kubeconfig: Path, data: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
     """The process, from its first word to its clean end."""
-    command = [*GLEBE, "controller", "--kubeconfig", str(kubeconfig), "--ledger", str(data / "ledger.db")]
+    command = [*GLEBE, "controller", "--kubeconfig", str(kubeconfig), "--ledger", str(data / "ledger.db"), *more]
     with (data / "glebe.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,11 +55,14 @@ def own_address() -> str:
 
 
 @asynccontextmanager
-async def open_door(env: Env, listen: str, clients: tuple[x509.Certificate, ...] = ()) -> AsyncIterator[Door]:
+async def open_door(
+    env: Env, listen: str, clients: Sequence[x509.Certificate] = (), names: Sequence[str] = ()
+) -> AsyncIterator[Door]:
     """Listen while the block runs; conversion is answered from the first moment.
 
     :param listen: HOST:PORT at which the cluster reaches this process; empty: :func:`own_address` and any port.
     :param clients: authorities whose certificates callers may show.
+    :param names: further names by which the cluster knows it.
     :raises OSError: the address cannot be had.
     """
     host, _, port = listen.rpartition(":") if listen else (own_address(), "", "0")
@@ -67,7 +70,7 @@ async def open_door(env: Env, listen: str, clients: tuple[x509.Certificate, ...]
     door = Door("", host, 0, b"")
     with tempfile.TemporaryDirectory(prefix="glebe-door-") as directory:
         pki = Pki(Path(directory))
-        pki.ensure([host], env.clock.now())
+        pki.ensure([host, *names], env.clock.now())
         server = HttpServer(door.answer, host=host, port=int(port), tls=pki.server_context(clients))
         await server.start()
         door.url, door.port, door.ca = server.url, server.port, pki.ca_pem
