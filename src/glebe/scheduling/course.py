@@ -63,14 +63,15 @@ class Course:
         if cycle.reserves is not None:
             cycle.reserves.begin(now)
         started = []
-        for admission in cycle.run():
+        admissions = cycle.run()
+        self.reserved = starts(cycle.reserves)  # before ``_ends`` knows whom it knows of already
+        for admission in admissions:
             pending = admission.pending
             self.holdings[pending.key] = admission.holding
             self.waiting.pop(pending.key, None)
             self._ends[pending.key] = (now, pending.run_time)
             placed = assignments(admission.plan, admission.fit, self.world.fleet)
             started.append(Started(pending, admission.holding, placed))
-        self.reserved = starts(cycle.reserves)
         return started
 
     def _running(self) -> list[tuple[float, Holding]]:

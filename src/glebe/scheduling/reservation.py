@@ -82,8 +82,9 @@ class Reservations:
         self._new.append((self.now + quantile(pending.run_time, 0.5), held))
         if self._made is None:
             return
-        if any(r.pending.key == pending.key or not _later(line, key, r) for r in self._made):
-            self._made = None  # it goes first: what is left for others is worked out anew
+        first = any(r.pending.key == pending.key or not _later(line, key, r) for r in self._made)
+        if first or len(self._made) < len(self._lines):
+            self._made = None  # what is left for others, and whose head is blocked now, is worked out anew
             return
         for r in self._made:
             trusting = r.line.queue.backfill is Backfill.RESERVE_PREDICTED
