@@ -7,8 +7,8 @@ as soon as somebody new waits; each job is judged by the first one after its sub
 
 Baselines, at the same moments: submission plus the mean wait of the last 20 jobs that the queue started; and Slurm's
 way, the same plan with every job lasting as long as its declared limit. The trace has no limits, so they are made from
-the true run time (which favours this baseline): times 1 to 3, rounded up to what people write (10 min, 30 min, 1 h, 2 h,
-4 h, 8 h, 12 h, 1, 2, 3, 5, 7, 14, 30, 60, 120 days).
+the true run time (which favours this baseline): times 1 to 3, rounded up to what people write (10 min, 30 min, 1 h,
+2 h, 4 h, 8 h, 12 h, 1, 2, 3, 5, 7, 14, 30, 60, 120 days).
 """
 
 from __future__ import annotations
@@ -71,15 +71,11 @@ def show(name: str, lives: Sequence[Life], told: Sequence[Foretold], seconds: fl
     errors = [s[k] / HOUR for k in ("medianError", "medianErrorMovingAverage", "medianErrorDeclaredLimits")]
     holds = "holds" if 0.85 <= s["p90Held"] <= 0.95 else "outside 85-95 %"
     better = "better than both" if errors[0] < min(errors[1:]) else "NOT better than both"
-    said = (
-        f"moving average {errors[1]:6.2f} h",
-        f"declared limits {errors[2]:6.2f} h",
-        f"({better})",
-        f"{seconds:.0f} s",
-    )
+    names = ("median error", "moving average", "declared limits")
     held = (f"P50 held {s['p50Held']:4.0%}", f"P90 held {s['p90Held']:6.1%} ({holds})")
+    said = [f"{what} {hours:6.2f} h" for what, hours in zip(names, errors, strict=True)]
     print(
-        f"  {name:<14}", f"{s['told']:5} told", *held, f"median error {errors[0]:6.2f} h", *said, sep="   ", flush=True
+        f"  {name:<14}", f"{s['told']:5} told", *held, *said, f"({better})", f"{seconds:.0f} s", sep="   ", flush=True
     )
 
 
