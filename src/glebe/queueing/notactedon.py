@@ -31,9 +31,7 @@ class Unused:
 
 #: By kind. Fields of a status are only documented: nobody but controllers writes them.
 NOT_ACTED_ON: dict[str, tuple[Unused, ...]] = {
-    "ClusterQueue": (
-        Unused("spec.concurrentAdmissionPolicy"),
-    ),
+    "ClusterQueue": (Unused("spec.concurrentAdmissionPolicy"),),
     "Workload": (
         Unused("status.nominatedClusterNames"),
         Unused("status.clusterName"),
