@@ -366,7 +366,7 @@ def build(
     reconciler = JobReconciler(integration, client, informers, env, notices, kinds, grace)
     kind = integration.resource.kind
     name = f"queue-{integration.resource.plural}"
-    controller = Controller(name, reconciler.reconcile, env, workers=4)
+    controller = Controller(name, reconciler.reconcile, env, workers=16)
 
     def is_ours(old: Object | None, new: Object | None) -> bool:
         return any(job is not None and integrations.is_queued(job, integration) for job in (old, new))

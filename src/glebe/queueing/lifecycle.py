@@ -146,7 +146,7 @@ def build(
 ) -> Controller:
     """Woken by workloads, their nodes, their queues and their classes."""
     lifecycle = Lifecycle(client, informers, env, notices, config, kinds)
-    controller = Controller("queue-lifecycle", lifecycle.reconcile, env, workers=2)
+    controller = Controller("queue-lifecycle", lifecycle.reconcile, env, workers=8)
     store = informers.get(r.WORKLOADS).store
 
     def keys(index: str, value: str) -> list[ObjectKey]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
@@ -9,6 +11,8 @@ from glebe.kube.events import EventRecorder
 from glebe.kube.objects import Object, ObjectKey, controller_of, key_of
 from glebe.scheduling.model import Decision
 
+#: Events written per second, at most, after so many at once: in a flood, work comes before words about it.
+_RATE, _BURST = 100.0, 500
 _KEPT = 8  # unwritten events per workload; older ones are dropped
 
 
@@ -22,6 +26,8 @@ class Notices:
 
     def __init__(self, client: Client, env: Env) -> None:
         self._recorder = EventRecorder(client, env, "glebe-queue")
+        self._env = env
+        self._paid = float("-inf")  # until when the events written so far have used up the rate
         self._cluster = client.cluster
         self._waiting: dict[ObjectKey, list[tuple[Object, str, str, str]]] = {}
         self.controller = Controller("queue-events", self._reconcile, env, workers=2)
@@ -38,10 +44,18 @@ class Notices:
         """The same of an object that has no workload (yet)."""
         self.say(obj, kind, reason, message)
 
+    async def _pace(self) -> None:
+        now = self._env.clock.now()
+        self._paid = max(self._paid, now - _BURST / _RATE) + 1 / _RATE
+        if self._paid > now:
+            await asyncio.sleep(self._paid - now)
+
     async def _reconcile(self, key: ObjectKey) -> Result | None:
         for workload, kind, reason, message in self._waiting.pop(key, ()):
+            await self._pace()
             await self._recorder.event(workload, kind, reason, message)
             if (job := _owner(workload)) is not None:
+                await self._pace()
                 await self._recorder.event(job, kind, reason, message)
         return None
 

@@ -294,7 +294,7 @@ def may_run(workload: Object) -> bool:
 def build(client: Client, informers: Informers, env: Env, kinds: JobKinds | None = None) -> Controller:
     """Woken by workloads, by queued batch Jobs and by pods."""
     ungater = Ungater(client, informers, env, kinds)
-    controller = Controller("queue-ungate", ungater.reconcile, env, workers=4)
+    controller = Controller("queue-ungate", ungater.reconcile, env, workers=16)
     workloads = informers.get(r.WORKLOADS)
     pods = informers.get(r.PODS)
     by_job: dict[str, ObjectKey] = {}
