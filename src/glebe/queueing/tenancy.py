@@ -46,7 +46,9 @@ def own(objects: Iterable[Object]) -> list[Object]:
 
 def named(key: ObjectKey) -> str:
     """A workload's name in the core: ``namespace/name``, with its cluster if that is not the host."""
-    return str(key if is_foreign(key.cluster) else key._replace(cluster=""))
+    if is_foreign(key.cluster):
+        return str(key)
+    return f"{key.namespace}/{key.name}" if key.namespace else key.name
 
 
 def door(beside: Object, name: str) -> str:

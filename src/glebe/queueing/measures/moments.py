@@ -129,14 +129,14 @@ class Moments:
         """
         if old is None or new is None:
             return
-        became = {kind for kind in _TOLD if _is(new, kind) and not _is(old, kind)}
-        if not became and not (convert.holds_quota(old) and not convert.holds_quota(new)):
+        before, after = _true(old), _true(new)
+        became = [kind for kind in _TOLD if kind in after and kind not in before]
+        if not became and (not _holder(old) or _holder(new)):
             return
         door = Door(new, _holder(new) or _holder(old) or cluster_queue, self.role, own=own)
         mark = priority_class(new)
-        for kind, count in _TOLD.items():
-            if kind in became:
-                count(self, door, mark, old, new)
+        for kind in became:
+            _TOLD[kind](self, door, mark, old, new)
         if _is(new, labels.EVICTED) and _holder(old) and not _holder(new):
             reason = _said(new, labels.EVICTED)["reason"]
             now = _since(new, labels.QUOTA_RESERVED) or _since(new, labels.EVICTED)
@@ -205,6 +205,11 @@ def waited_from(workload: Object) -> float:
 
 def _said(workload: Object, kind: str) -> dict[str, Any]:
     return get_condition(workload, kind) or {}
+
+
+def _true(workload: Object) -> set[str]:
+    """The conditions that hold."""
+    return {c["type"] for c in (workload.get("status") or {}).get("conditions") or () if c["status"] == "True"}
 
 
 def _is(workload: Object, kind: str) -> bool:
