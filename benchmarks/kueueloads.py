@@ -44,8 +44,9 @@ class Load:
     nodes: int = 0
     scale: float = 1.0
 
-    def at_scale(self, scale: float) -> Load:
-        return replace(self, scale=scale)
+    def at_scale(self, scale: float, queues: int | None = None) -> Load:
+        """Part of the workloads, or another number of queues per cohort."""
+        return replace(self, scale=scale, queues_each=queues or self.queues_each)
 
     def scaled(self, count: int) -> int:
         return max(1, round(count * self.scale))

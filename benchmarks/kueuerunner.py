@@ -338,11 +338,12 @@ def main() -> None:
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--load", choices=sorted(LOADS), required=True)
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--queues", type=int)
     parser.add_argument("--timeout", type=float, default=900.0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--say", action="store_true")
     options = parser.parse_args()
-    load = LOADS[options.load].at_scale(options.scale)
+    load = LOADS[options.load].at_scale(options.scale, options.queues)
     work: Coroutine[Any, Any, dict[str, Any]] = run(options.kubeconfig, load, options.timeout, options.say)
     import uvloop
 
