@@ -8,6 +8,7 @@ from typing import Any
 from glebe.kube.client import Client
 from glebe.kube.errors import ApiError, is_conflict, is_not_found
 from glebe.kube.objects import Object
+from glebe.kube.pods import ENDED, has_ended
 from glebe.kube.resources import PODS
 
 _TRIES = 5
@@ -17,7 +18,8 @@ async def write_status(client: Client, pod: Object, make: Callable[[Object], dic
     """Write the status that ``make`` gives for the pod as it is now; ``False`` when this very pod is gone.
 
     ``make`` sees conditions that others wrote in the meantime, and keeps them: the write is locked by resourceVersion
-    and repeated on the newer pod after a conflict.
+    and repeated on the newer pod after a conflict. A pod that somebody else has ended (its node was thought dead) never
+    runs again: what its node, which may not have heard of it yet, says of containers that go on is not written.
 
     :raises ApiError: any other refusal.
     """
@@ -25,7 +27,10 @@ async def write_status(client: Client, pod: Object, make: Callable[[Object], dic
     name, namespace, uid = meta["name"], meta["namespace"], meta["uid"]
     for last in (False,) * (_TRIES - 1) + (True,):
         lock = {"uid": uid, "resourceVersion": pod["metadata"]["resourceVersion"]}
-        patch = {"metadata": lock, "status": make(pod)}
+        status = make(pod)
+        if has_ended(pod) and status["phase"] not in ENDED:
+            return True
+        patch = {"metadata": lock, "status": status}
         try:
             await client.patch(PODS, name, patch, namespace, kind="merge", subresource="status")
             return True

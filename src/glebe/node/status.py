@@ -13,6 +13,7 @@ from typing import Any
 
 from glebe.kube.clock import format_time
 from glebe.kube.objects import Object
+from glebe.kube.pods import ENDED, has_ended
 from glebe.node.conditions import conditions_of
 from glebe.node.conditions import phase_of as phase_of
 from glebe.node.restarts import Restarts
@@ -232,8 +233,10 @@ def phase(pod: Object, state: PodState) -> str:
 
 
 def pod_status(pod: Object, state: PodState, now: float) -> dict[str, Any]:
-    """The status to write, given the pod as last seen; conditions of others are kept."""
+    """The status to write, given the pod as last seen; conditions of others, and an end that they wrote, are kept."""
     at = phase(pod, state)
+    if at in ENDED and has_ended(pod):
+        at = pod["status"]["phase"]  # an end is final, and others have acted on it
     status: dict[str, Any] = {
         "phase": at,
         "conditions": conditions_of(pod, state, at, now),
