@@ -25,12 +25,18 @@ class Vanished:
     uid: str
     gpus: int
     bound_at: float
+    ended_at: float  # when its end was written; its removal, if there was no other
     removed_at: float
 
     @property
     def visible(self) -> float:
         """Seconds between its binding and its removal."""
         return self.removed_at - self.bound_at
+
+    @property
+    def held(self) -> float:
+        """Seconds for which it held its GPUs."""
+        return self.ended_at - self.bound_at
 
 
 class Checker:
@@ -46,6 +52,7 @@ class Checker:
         self.gpu_changes = 0  # GPUs that changed hands, summed: what whole-second times may be off by
         self._held_since = now()
         self._bound_at: dict[str, float] = {}
+        self._ended_at: dict[str, float] = {}
         self.vanished: list[Vanished] = []
 
     def observe(self, group_resource: str, namespace: str, name: str, new: Object | None, revision: int) -> None:
@@ -87,11 +94,13 @@ class Checker:
     def _follow_binding(self, old: Object | None, new: Object | None) -> None:
         if new is not None and new["spec"].get("nodeName"):
             self._bound_at.setdefault(new["metadata"]["uid"], self._now())
+            if w.phase(new) in w.TERMINAL:
+                self._ended_at.setdefault(new["metadata"]["uid"], self._now())
         elif new is None and old is not None:
             uid = old["metadata"]["uid"]
-            bound_at = self._bound_at.pop(uid, None)
+            bound_at, ended_at = self._bound_at.pop(uid, None), self._ended_at.pop(uid, self._now())
             if bound_at is not None:
-                self.vanished.append(Vanished(uid, w.gpus(old), bound_at, self._now()))
+                self.vanished.append(Vanished(uid, w.gpus(old), bound_at, ended_at, self._now()))
 
     def _allow_for_late_news(self, old: Object | None, new: Object) -> None:
         """A node that was cut off may say later that a container ended long ago; the ledger then corrects itself."""

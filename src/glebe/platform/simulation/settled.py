@@ -90,7 +90,8 @@ def ledger_disagrees(checker: Checker, recorded: Mapping[str, int | None], now: 
 
     Kubernetes' timestamps have whole seconds, so each change of a pod or node may be off by one second. ``recorded``
     are the uids of all pods in the ledger: whatever was visible for longer than a watch can be deaf must be there. Its
-    values are the ends that the ledger estimated, having found a pod gone: they may be late by as long, and no longer.
+    values are the ends that the ledger estimated, having found a pod gone: they may be later than the end that it never
+    heard of (the pod's own, before it was removed) by as long, and no longer.
     """
     reports = list(checker.world.all("usagereports.glebe.dev"))
     if not reports:
@@ -104,11 +105,11 @@ def ledger_disagrees(checker: Checker, recorded: Mapping[str, int | None], now: 
     missed = [pod.uid for pod in unseen if pod.visible > DEAF_SECONDS]
     if missed:
         return f"ledger: pods that held GPUs are not in it: {', '.join(missed)}"
-    late = {pod: (recorded.get(pod.uid) or 0) - pod.removed_at for pod in checker.vanished if pod.gpus}
+    late = {pod: (recorded.get(pod.uid) or 0) - pod.ended_at for pod in checker.vanished if pod.gpus}
     overdue = [pod.uid for pod, seconds in late.items() if seconds > DEAF_SECONDS]
     if overdue:
         return f"ledger: pods were charged long after their end: {', '.join(overdue)}"
-    slack = checker.gpu_changes * 2.0 + sum(pod.gpus * pod.visible for pod in unseen)
+    slack = checker.gpu_changes * 2.0 + sum(pod.gpus * pod.held for pod in unseen)
     slack += sum(pod.gpus * seconds for pod, seconds in late.items() if seconds > 0)
     if abs(usage.allocated_gpu_seconds - mine) > slack:
         return f"ledger: allocated {usage.allocated_gpu_seconds} GPU-s, independently {mine:.0f} (slack {slack:.0f})"
