@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from glebe.queueing.heads import FEW, certain, roots
+from glebe.queueing.heads import certain, roots
 from glebe.queueing.planner import Planner
 from glebe.queueing.snapshot import SnapshotBuilder
 from glebe.scheduling.model import Decision, Snapshot
@@ -29,17 +29,17 @@ class Deciding:
     def __init__(self, builder: SnapshotBuilder, planner: Planner) -> None:
         self._builder = builder
         self._planner = planner
-        self._each = FEW
+        self._more = 1
         self._roots: tuple[object, object, dict[str, str]] | None = None
 
     async def decide(self, now: float) -> Answer:
         """Decisions on the world as it is; those to wait may be missing."""
-        snapshot, last = self._builder.heads(self._each)
+        snapshot, last = self._builder.heads(self._more)
         if not snapshot.pending and not any(a.second_pass for a in snapshot.admitted):
             return Answer(snapshot, [], again=False)
         made = await self._planner.decide(snapshot, now)
         kept, again = certain(made, last, self._trees(snapshot))
-        self._each = self._each * _MORE if again else FEW
+        self._more = self._more * _MORE if again else 1
         return Answer(snapshot, kept, again)
 
     def _trees(self, snapshot: Snapshot) -> Callable[[str], str]:

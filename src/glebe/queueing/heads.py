@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields, replace
 
 from glebe.scheduling.model import Decision, Outcome, Pending, Snapshot
 
-#: How many of each class are shown to the core at first.
-FEW = 8
+#: How many of each class are shown to the core at first: this many, or as many as make so many in all.
+FEW, _IN_ALL = 8, 1500
 _OWN = ("key", "uid", "queued_at", "created_at", "variant_of")
 _SHARED = tuple(f.name for f in fields(Pending) if f.name not in _OWN)
 
@@ -49,6 +49,10 @@ class Heads:
 
     def __len__(self) -> int:
         return len(self._class_by_key)
+
+    def few(self) -> int:
+        """How many of each class to look at first."""
+        return max(1, min(FEW, _IN_ALL // max(1, len(self._classes))))
 
     def change(self, before: Pending | None, after: Pending | None) -> None:
         """A workload begins to wait (``before`` None), waits for something else, or ends waiting (``after`` None)."""

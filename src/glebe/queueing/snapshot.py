@@ -239,10 +239,10 @@ class SnapshotBuilder:
             self._pending_tuple = tuple(self._pending.values())
         return self._with(self._pending_tuple)
 
-    def heads(self, each: int) -> tuple[m.Snapshot, frozenset[str]]:
-        """The world now with the first ``each`` of every class of equals that wait; the rest as :meth:`Heads.first`."""
+    def heads(self, more: int = 1) -> tuple[m.Snapshot, frozenset[str]]:
+        """The world now with the first few (or ``more`` times as many) of every class of equals; as :meth:`Heads.first`."""
         self._refresh_workloads()
-        pending, last = self._heads.first(each)
+        pending, last = self._heads.first(self._heads.few() * more)
         return self._with(pending), last
 
     @property
