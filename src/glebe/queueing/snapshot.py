@@ -240,7 +240,7 @@ class SnapshotBuilder:
         return self._with(self._pending_tuple)
 
     def heads(self, more: int = 1) -> tuple[m.Snapshot, frozenset[str]]:
-        """The world now with the first few (``more``: times as many) of every class of equals; as :meth:`Heads.first`."""
+        """The world now with the first few (``more`` times) of every class of equals; as :meth:`Heads.first`."""
         self._refresh_workloads()
         pending, last = self._heads.first(self._heads.few() * more)
         return self._with(pending), last
