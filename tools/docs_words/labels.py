@@ -59,6 +59,12 @@ JOB_LABELS: tuple[Row, ...] = (
 QUEUES: tuple[Row, ...] = (
     (
         "annotation",
+        labels.BACKFILL,
+        "ClusterQueue",
+        "What may start behind its blocked head: `Greedy` (default), `Reserve`, `ReservePredicted`.",
+    ),
+    (
+        "annotation",
         labels.CLUSTERS,
         "ClusterQueue, classes",
         "Other logical clusters that may use it: names or patterns with `*`, separated by commas; without it none.",
