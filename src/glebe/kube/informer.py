@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
@@ -20,6 +20,10 @@ log = logging.getLogger("glebe.kube.informer")
 Handler: TypeAlias = Callable[[Object | None, Object | None], None]
 
 
+class LastKnown(dict[str, Any]):
+    """A vanished object as it was last seen, told when the deletion itself was not seen: it may be long gone."""
+
+
 def strip_managed_fields(obj: Object) -> Object:
     """Forget ``managedFields``: often half of an object, and no controller reads it (the server keeps its own)."""
     obj["metadata"].pop("managedFields", None)
@@ -30,9 +34,9 @@ class Informer:
     """A copy of one collection, kept by a reflector.
 
     Handlers are plain functions ``fn(old, new)``: ``(None, obj)`` for an object that is there at the start or
-    appears, ``(old, new)`` for a change, ``(old, None)`` for one that vanished (also when the deletion itself was not
-    seen). An object that was deleted and created anew is reported as both, never as a change. Handlers run when the
-    store already holds ``new``. What they raise is logged.
+    appears, ``(old, new)`` for a change, ``(old, None)`` for one that vanished (a :class:`LastKnown` when the deletion
+    itself was not seen). An object that was deleted and created anew is reported as both, never as a change. Handlers
+    run when the store already holds ``new``. What they raise is logged.
     """
 
     def __init__(
@@ -127,7 +131,7 @@ class Informer:
         for key, obj in self.store.items():
             if key not in seen:
                 self._delete(key)
-                self._notify(obj, None)
+                self._notify(LastKnown(obj), None)
         self._synced.set()
 
     def upsert(self, obj: Object) -> None:
@@ -143,7 +147,7 @@ class Informer:
         if before.get("resourceVersion") == after.get("resourceVersion") and before.get("uid") == after.get("uid"):
             return  # a repetition: relist or resumed watch
         if before.get("uid") != after.get("uid"):
-            self._notify(old, None)
+            self._notify(LastKnown(old), None)
             self._notify(None, new)
         else:
             self._notify(old, new)

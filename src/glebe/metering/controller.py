@@ -10,7 +10,7 @@ from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_already_exists, is_conflict, is_not_found
-from glebe.kube.informer import Informers
+from glebe.kube.informer import Informers, LastKnown
 from glebe.kube.objects import Object, ObjectKey, controller_of
 from glebe.kube.resources import JOBS, NODES, PODS, USAGE_REPORTS
 from glebe.metering import report
@@ -77,7 +77,7 @@ class Metering:
         if new is not None:
             news = self.recorder.pod(new, self._job_of(new), now)
         else:
-            news = old is not None and self.recorder.pod_gone(old, now)
+            news = old is not None and self.recorder.pod_gone(old, now, estimated=isinstance(old, LastKnown))
         if news:
             self._wake(now)
         return False

@@ -87,10 +87,10 @@ class Recorder:
             new = Allocation(uid, start, closed, gpus, facts.charge_of(pod, job))
         return self._allocation(node, pod["metadata"]["name"], new, now, end is not None and end.estimated)
 
-    def pod_gone(self, pod: Object, now: int) -> bool:
-        """A pod that was deleted: it held its GPUs until now at the latest."""
+    def pod_gone(self, pod: Object, now: int, *, estimated: bool = False) -> bool:
+        """A pod that was deleted: it held its GPUs until now, or ``estimated``, if that was not seen, at the latest."""
         self.pod(pod, None, now)
-        return self.end(pod["metadata"]["uid"], now, pod["metadata"]["name"], estimated=False)
+        return self.end(pod["metadata"]["uid"], now, pod["metadata"]["name"], estimated=estimated)
 
     def end(self, uid: str, now: int, pod: str = "", *, estimated: bool) -> bool:
         """End an allocation that nobody can say the true end of, unless it has ended."""

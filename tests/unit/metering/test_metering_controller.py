@@ -20,6 +20,7 @@ from glebe.kube.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, NODES,
 from glebe.metering import report
 from glebe.metering.intervals import DAY
 from glebe.metering.kinds import KINDS
+from glebe.metering.ledger import Ledger
 
 
 class World:
@@ -39,8 +40,9 @@ class World:
             await self.client.create(CUSTOM_RESOURCE_DEFINITIONS, custom_resource_definition(kind))
 
     def start(self) -> asyncio.Task[None]:
+        informers = self.informers = Informers(self.client, self.env)
+
         async def run() -> None:
-            informers = Informers(self.client, self.env)
             (controller,) = metering.controllers(self.client, informers, self.env, self.ledger)
             async with asyncio.TaskGroup() as group:
                 informers.start(group)
@@ -159,3 +161,22 @@ async def test_vanished_pods_and_nodes_end() -> None:
     usage = await w.usage()
     assert (usage.owned_gpu_seconds, usage.allocated_gpu_seconds, usage.owned_gpus) == (160, 30, 0)
     await stop(task)
+
+
+async def test_an_end_that_was_not_seen_is_estimated(tmp_path: Path) -> None:
+    w = World(tmp_path / "ledger.db")
+    await w.begin()
+    task = w.start()
+    await w.node("a", 8)
+    for name in ("seen", "missed"):
+        await w.pod(name, "a", 2)
+    await asyncio.sleep(10)
+    await w.client.delete(PODS, "seen", "default", grace_period=0)
+    await asyncio.sleep(10)
+    w.informers.get(PODS).replace([])  # the watch was deaf, and the next list does not have it
+    await asyncio.sleep(10)
+    await stop(task)
+    ledger = Ledger(tmp_path / "ledger.db")
+    found = {e.pod: (e.estimated, (e.allocation.end or 0) - e.allocation.start) for e in ledger.allocations(0)}
+    ledger.close()
+    assert found == {"seen": (False, 10), "missed": (True, 20)}
