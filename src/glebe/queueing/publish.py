@@ -19,11 +19,16 @@ from glebe.queueing.notices import Notices, in_full
 from glebe.queueing.parallel import in_parallel
 from glebe.queueing.planner import Planner
 from glebe.queueing.snapshot import SnapshotBuilder
-from glebe.scheduling.model import Admitted, Forecast, Outcome
+from glebe.scheduling.counterfactuals import counterfactuals
+from glebe.scheduling.model import Admitted, Forecast, Outcome, Snapshot
 
 log = logging.getLogger("glebe.queueing.forecast")
 
 _PARALLEL_WRITES = 16
+#: Counterfactuals are forecasts, too: in one pass of so few workloads, for so many, if they wait for longer than this.
+_SMALL = 50
+_EXPLAINED = 2
+_WORTHWHILE = 120.0
 #: While work starts and ends, each place moves all the time: starting the next ones comes before telling the others.
 _WHILE_MOVING = 50.0  # forecasts written per second, at most
 _SOON = 2.0  # seconds; who starts so soon learns it by starting
@@ -86,12 +91,23 @@ class ForecastPublisher:
         if self.learning is not None:
             forecasts = self.learning.calibrated(snapshot, forecasts, now)
         listed = self._to_tell(forecasts, now)
+        if len(snapshot.pending) + len(snapshot.admitted) <= _SMALL:
+            listed = [(key, self._with_sooner(snapshot, f, now, i)) for i, (key, f) in enumerate(listed)]
         limit = int(_WHILE_MOVING * min(max(since, self._interval), 10.0)) if self._moving else len(listed)
         await in_parallel((self._publish(key, f) for key, f in listed[:limit]), _PARALLEL_WRITES)
         self._last = self._env.clock.now()
         self._took = self._last - now
         self.passes += 1
         return Result(requeue_after=self._interval if limit < len(listed) else self._refresh)
+
+    @staticmethod
+    def _with_sooner(snapshot: Snapshot, forecast: Forecast, now: float, place: int) -> Forecast:
+        """What would start it sooner, for the first few that are told and wait for more than a moment."""
+        start = forecast.start_p50
+        soon = start is not None and start - now < _WORTHWHILE
+        if place >= _EXPLAINED or soon or forecast.decision.outcome is not Outcome.WAIT:
+            return forecast
+        return replace(forecast, counterfactuals=tuple(counterfactuals(snapshot, forecast.key, now)))
 
     def _declared(self, name: str) -> bool:
         """Did its owner, or its class, say how long it runs?"""

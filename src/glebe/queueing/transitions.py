@@ -13,7 +13,7 @@ from glebe.kube.objects import Object, condition_is_true, get_condition, set_con
 from glebe.kube.quantity import from_int
 from glebe.queueing import checks, labels, topology
 from glebe.queueing.integrations import read
-from glebe.scheduling.model import Decision, Forecast, PodSetAssignment, Reason
+from glebe.scheduling.model import Counterfactual, Decision, Forecast, PodSetAssignment, Reason
 
 _MESSAGE_LIMIT = 32000
 #: Reasons for which a workload is in no line until its queue takes it again: a place that it had is no place any more.
@@ -132,6 +132,10 @@ def wait(workload: Object, decision: Decision, forecast: Forecast | None, now: f
     published: dict[str, Any] = {} if forecast is not None else dict(read(workload, ("status", "forecast"), {}))
     if forecast is not None:
         published.update(position=forecast.position, gpusAhead=forecast.gpus_ahead, computedAt=format_time(now))
+        if forecast.counterfactuals is not None:
+            published["counterfactuals"] = [_sooner(c) for c in forecast.counterfactuals[:16]]
+            if not forecast.counterfactuals:
+                del published["counterfactuals"]
         starts = (forecast.start_p50, forecast.start_p90, forecast.reserved_start)
         for name, start in zip(("startP50", "startP90", "reservedStart"), starts, strict=True):
             if start is not None:
@@ -152,6 +156,11 @@ def wait(workload: Object, decision: Decision, forecast: Forecast | None, now: f
     conditions: list[Condition] = [(labels.QUOTA_RESERVED, False, str(decision.reason), decision.message)]
     waiting = with_status(workload, now, *conditions, forecast=published)
     return settle(waiting, now) if condition_is_true(workload, labels.ADMITTED) else waiting
+
+
+def _sooner(what: Counterfactual) -> dict[str, str]:
+    out = {"change": what.change, "startP50": format_time(what.start_p50)}
+    return out if what.start_p90 is None else out | {"startP90": format_time(what.start_p90)}
 
 
 def deactivate(workload: Object, now: float, why: str = "") -> Object:

@@ -48,7 +48,7 @@ def forecast(
             plan = plans.get(pending.key)
             waits_for = blockers.before(start, plan) if plan and decision.outcome is Outcome.WAIT else ()
             reserved = plateau.reserved.get(pending.key)
-            result.append(Forecast(pending.key, position, ahead, start, late, decision, waits_for, reserved))
+            result.append(Forecast(pending.key, position, ahead, start, late, decision, waits_for, None, reserved))
             if decision.outcome is not Outcome.NEVER:  # nobody waits for what never starts
                 ahead += gpus(pending)
     return result

@@ -46,6 +46,7 @@ __all__ = [
     "Backfill",
     "ClusterQueue",
     "Cohort",
+    "Counterfactual",
     "Decision",
     "Expression",
     "FairSharing",
@@ -376,6 +377,15 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """With this ``change`` (in words) the workload would start then."""
+
+    change: str
+    start_p50: float
+    start_p90: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Forecast:
     """When one pending workload is expected to start.
 
@@ -393,4 +403,5 @@ class Forecast:
     start_p90: float | None
     decision: Decision
     blockers: tuple[str, ...] = field(default=())
+    counterfactuals: tuple[Counterfactual, ...] | None = None  # not asked for: None
     reserved_start: float | None = None  # of a blocked head with a reservation: later work does not delay it
