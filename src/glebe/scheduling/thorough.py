@@ -31,7 +31,8 @@ class Thorough:
         self._nominator = nominator
         self._state = state
         self._ahead: tuple[State, Roster] | None = None  # what will be, and who is not leaving, once somebody preempts
-        self.lines = [line for line in lines if preempts(line.queue) or any(g.careful for g in line.groups)]
+        self._all = lines
+        self.lines = self._relevant()
         self._asked: set[tuple[int, int]] = set()  # (group, rank)
         self._refused: dict[object, list[Vector]] = {}  # by what is asked for: the least of those who found nobody
         self._done: set[int] = set()  # lines in which everybody has been asked
@@ -41,10 +42,16 @@ class Thorough:
         self._sequel: dict[int, int] = {}  # by line whose head preempts: how many may still be asked in vain after it
         self._bests: dict[tuple[int, int], State] = {}  # by queue and priority
 
+    def _relevant(self) -> list[Line]:
+        """Lines of which somebody may preempt or has to be asked in full; nobody preempts where nobody can be."""
+        anybody = not self._nominator.roster.empty
+        return [line for line in self._all if (anybody and preempts(line.queue)) or any(g.careful for g in line.groups)]
+
     def begin(self, nominator: Nominator | None = None) -> None:
         """A new run, after something was freed or somebody was admitted elsewhere."""
         if nominator is not None:
             self._nominator = nominator
+            self.lines = self._relevant()
         self._ahead = None
         for memory in (self._asked, self._refused, self._done, self._lowest, self._borrowers):
             memory.clear()

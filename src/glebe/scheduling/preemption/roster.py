@@ -82,6 +82,11 @@ class Roster:
         return other
 
     @property
+    def empty(self) -> bool:
+        """Is there nobody at all?"""
+        return not self._by_queue
+
+    @property
     def gone(self) -> int:
         """How many have left since this roster was made: it changes when they are more."""
         return len(self._leaving)
