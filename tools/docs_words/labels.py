@@ -77,6 +77,12 @@ QUEUES: tuple[Row, ...] = (
     ),
     (
         "annotation",
+        labels.BACKFILL,
+        "ClusterQueue",
+        "What may start behind its blocked head: `Greedy` (anything), `Reserve`, `ReservePredicted`.",
+    ),
+    (
+        "annotation",
         labels.FAIR_SHARING,
         "root Cohort",
         "`Enabled` or `Disabled`: whether its tree shares fairly, whatever the configuration says.",
