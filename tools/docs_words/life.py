@@ -40,7 +40,12 @@ WRITTEN: tuple[Row, ...] = (
 )
 #: (condition, status, reason, meaning)
 CONDITIONS: tuple[Row, ...] = (
-    ("QuotaReserved", "False", "PendingEvaluation", "It was evicted and is looked at again, now or when its time comes."),
+    (
+        "QuotaReserved",
+        "False",
+        "PendingEvaluation",
+        "It was evicted and is looked at again, now or when its time comes.",
+    ),
     ("QuotaReserved", "False", "Suspended", "It had quota, was not admitted yet, and its queue was stopped."),
     ("Admitted", "False", "UnsatisfiedAdmissionChecks", "It has quota; not all of its checks have passed."),
     ("Admitted", "False", "PendingDelayedTopologyRequests", "Its checks have passed; its nodes are being chosen."),
@@ -61,7 +66,12 @@ CONDITIONS: tuple[Row, ...] = (
     ("Requeued", "True", "Reactivated", "Somebody has set `spec.active` to true again."),
     ("DeactivationTarget", "True", "AdmissionCheck", "A check was rejected: `spec.active` becomes false."),
     ("DeactivationTarget", "True", "RequeuingLimitExceeded", "Its pods were not ready too often."),
-    ("BlockedOnPreemptionGates", "True or False", "the reason of the change", "A closed gate keeps it from preempting."),
+    (
+        "BlockedOnPreemptionGates",
+        "True or False",
+        "the reason of the change",
+        "A closed gate keeps it from preempting.",
+    ),
     ("Finished", "True", "WorkloadSliceReplaced", "Another slice of its elastic job has taken over."),
     ("Finished", "True", "OutOfSync", "A slice that its elastic job has no use for."),
 )

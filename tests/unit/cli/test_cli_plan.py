@@ -51,7 +51,9 @@ def fleet(api: Any) -> None:
         api.change(r.NODES, {**node, "spec": {"taints": []}}, status)
     spec: dict[str, Any] = {"levels": [{"nodeLabel": HOST}]}
     api.create(r.TOPOLOGIES, made(r.TOPOLOGIES, "hosts", spec))
-    api.create(r.RESOURCE_FLAVORS, made(r.RESOURCE_FLAVORS, "gpu", {"topologyName": "hosts", "nodeLabels": {"pool": "gpu"}}))
+    api.create(
+        r.RESOURCE_FLAVORS, made(r.RESOURCE_FLAVORS, "gpu", {"topologyName": "hosts", "nodeLabels": {"pool": "gpu"}})
+    )
     quotas = [{"name": GPU, "nominalQuota": "16"}]
     groups = [{"coveredResources": [GPU], "flavors": [{"name": "gpu", "resources": quotas}]}]
     spec = {"namespaceSelector": {}, "resourceGroups": groups}
