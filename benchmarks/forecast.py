@@ -11,8 +11,8 @@ import random
 from dataclasses import replace
 
 from glebe.scheduling import decide, forecast, prepare
+from glebe.scheduling.foresight.runtime import quantile
 from glebe.scheduling.model import Admitted, Outcome, Pending, RunTime, Snapshot, TopologyMode, TopologyRequest
-from glebe.scheduling.runtime import quantile
 from scheduling import BLOCK, QUEUES, RACK, best, job, queues, show, world
 
 SIZES = ((1, 56), (2, 15), (4, 13), (8, 11), (16, 3), (32, 1), (64, 1))  # GPUs, weight

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from glebe.scheduling import decide
-from glebe.scheduling.fleet import Fleet
+from glebe.scheduling.cycle.secondpass import second_pass
 from glebe.scheduling.model import (
     GPU,
     Admitted,
@@ -42,8 +42,8 @@ from glebe.scheduling.model import (
     TopologyMode,
     TopologyRequest,
 )
-from glebe.scheduling.placement import assignments, find, holding
-from glebe.scheduling.secondpass import second_pass
+from glebe.scheduling.placement.fleet import Fleet
+from glebe.scheduling.placement.placement import assignments, find, holding
 from glebe.scheduling.world import Holding, State, World
 
 BLOCK, RACK, HOST = "topology.glebe.dev/block", "topology.glebe.dev/rack", "kubernetes.io/hostname"

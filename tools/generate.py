@@ -16,7 +16,7 @@ import docs_cli
 import docs_kinds
 import docs_words
 from glebe.kube.crdgen import custom_resource_definition, to_yaml
-from glebe.queueing import kindpolicy, policy, roles
+from glebe.queueing.gatekeeping import kindpolicy, policy, roles
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,8 +14,8 @@ from glebe.kube import resources as r
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.objects import Object, condition_is_true, get_condition
-from glebe.queueing import checks
 from glebe.queueing.admissionchecks.approvals import decided, undecided
+from glebe.queueing.life import checks
 
 pytestmark = [pytest.mark.cluster, pytest.mark.realtime]
 

@@ -23,7 +23,7 @@ from glebe.kube.clock import Env, format_time
 from glebe.kube.errors import ApiError
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, condition_is_true
-from glebe.queueing import policy
+from glebe.queueing.gatekeeping import policy
 
 pytestmark = [pytest.mark.cluster, pytest.mark.realtime]
 

@@ -12,7 +12,7 @@ from glebe.kube import resources as r
 from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.objects import Object, is_deleting
-from glebe.queueing import topology
+from glebe.queueing.picture import topology
 
 pytestmark = [pytest.mark.cluster, pytest.mark.realtime]
 RANK = "batch.kubernetes.io/job-completion-index"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from docs_words.rows import Row
-from glebe.queueing import foreign, labels
+from glebe.queueing import labels
 from glebe.queueing.jobkinds import trainjob
+from glebe.queueing.jobs import foreign
 from glebe.queueing.pods import gathering
 
 #: (what, name, on, meaning)

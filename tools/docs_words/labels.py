@@ -6,7 +6,8 @@ from docs_page import NOTE, cell, code, table
 from docs_words import jobkinds, life
 from docs_words.rows import Row
 from glebe.kube import storage
-from glebe.queueing import labels, notactedon, tenancy
+from glebe.queueing import labels, notactedon
+from glebe.queueing.tenants import tenancy
 
 #: (what, name, on, meaning)
 JOB_LABELS: tuple[Row, ...] = (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from docs_words.rows import Row
-from glebe.queueing import corepolicies, labels
+from glebe.queueing import labels
 from glebe.queueing.admissionchecks import activity
+from glebe.queueing.picture import corepolicies
 
 #: (what, name, on, meaning)
 ASKED: tuple[Row, ...] = (

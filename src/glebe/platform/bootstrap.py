@@ -88,7 +88,7 @@ async def ensure_namespaces(client: Client) -> None:
 
 async def ensure_roles(client: Client) -> None:
     """Kueue's roles for people, once: where one of them is, all are left as they are."""
-    from glebe.queueing.roles import CLUSTER_ROLES, MARK, objects
+    from glebe.queueing.gatekeeping.roles import CLUSTER_ROLES, MARK, objects
 
     if (await client.list(CLUSTER_ROLES, label_selector=MARK)).items:
         return

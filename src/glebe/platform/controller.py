@@ -36,8 +36,8 @@ from glebe.platform.door import Door, open_door, point_conversion
 from glebe.platform.scraping import scraped
 from glebe.platform.visibilityserver import BASE, SERVICE, VisibilityServer, front_proxy, register
 from glebe.queueing.measures.assembly import Measures
-from glebe.queueing.planner import Planner
-from glebe.queueing.visibility import Visibility
+from glebe.queueing.round.planner import Planner
+from glebe.queueing.telling.visibility import Visibility
 
 if TYPE_CHECKING:
     from glebe.queueing.configuration import Configuration
@@ -173,7 +173,7 @@ async def install(client: Client, namespace: str) -> str:
             "kubectl describe crd says why; another owner of these names (an installed Kueue?) must go first",
         ) from error
     await _ensure_namespace(client, namespace)
-    from glebe.queueing import kindpolicy, policy
+    from glebe.queueing.gatekeeping import kindpolicy, policy
 
     judging = {resource.kind: resource for resource in (policy.VALIDATING_POLICIES, policy.VALIDATING_BINDINGS)}
     for obj in kindpolicy.objects():
@@ -231,7 +231,7 @@ async def _ensure_namespace(client: Client, name: str) -> None:
 
 async def _policy_version(client: Client) -> str | None:
     """The newest served version of MutatingAdmissionPolicy, if any."""
-    from glebe.queueing.policy import GROUP, VERSIONS
+    from glebe.queueing.gatekeeping.policy import GROUP, VERSIONS
 
     for version in VERSIONS:
         try:
@@ -283,7 +283,7 @@ def _leading(
     measures: Measures,
 ) -> Callable[[], Awaitable[None]]:
     async def work() -> None:
-        from glebe.queueing.planner import ProcessPlanner
+        from glebe.queueing.round.planner import ProcessPlanner
 
         print(f"{identity} leads: {'forecasts' if door is None else 'queue and ledger'} run", flush=True)
         client = Client(fenced, field_manager="glebe-controller")
@@ -316,7 +316,7 @@ def _queueing(
 ) -> tuple[list[Named], Visibility]:
     from glebe.metering.controller import controllers as metering
     from glebe.queueing.assembly import Queueing
-    from glebe.queueing.declaredpolicies import bringing
+    from glebe.queueing.gatekeeping.declaredpolicies import bringing
 
     made = Queueing(client, informers, env, measures.around(planner), _queue_config(config))
     measures.observe(informers, env, made.builder.cluster_queue, made.builder.past)
@@ -328,7 +328,7 @@ def _queueing(
 def _advising(
     client: Client, informers: Informers, env: Env, planner: Planner, config: ControllerConfig, measures: Measures
 ) -> list[Named]:
-    from glebe.queueing.advisory import Advisory
+    from glebe.queueing.round.advisory import Advisory
 
     made = Advisory(client, informers, env, planner, _queue_config(config))
     measures.observe(informers, env, made.builder.cluster_queue, made.builder.past)

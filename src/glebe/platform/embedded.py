@@ -43,14 +43,14 @@ from glebe.platform.parts import Part, Parts, Runnable, Wiring
 from glebe.platform.tenantqueues import TenantQueues
 from glebe.platform.visibilityapi import VisibilityApi
 from glebe.queueing import versions
-from glebe.queueing.admission import QueueAdmission
 from glebe.queueing.assembly import Queueing
 from glebe.queueing.configuration import DEFAULT, Configuration
-from glebe.queueing.kindadmission import KindAdmission
+from glebe.queueing.gatekeeping.admission import QueueAdmission
+from glebe.queueing.gatekeeping.kindadmission import KindAdmission
 from glebe.queueing.measures.assembly import Measures
-from glebe.queueing.planner import InlinePlanner, Planner
-from glebe.queueing.tenantguard import TenantGuard
-from glebe.queueing.visibility import Visibility
+from glebe.queueing.round.planner import InlinePlanner, Planner
+from glebe.queueing.telling.visibility import Visibility
+from glebe.queueing.tenants.tenantguard import TenantGuard
 from glebe.workloads import identity
 
 #: Puts something between a part and the server: ``(part, transport) -> transport``.

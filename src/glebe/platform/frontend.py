@@ -59,7 +59,7 @@ async def open_platform(
     from glebe.node.simulated.scenario import NO_SCENARIO
     from glebe.platform.embedded import Platform, PlatformConfig  # late: a server alone has neither queue nor nodes
     from glebe.queueing.configuration import DEFAULT
-    from glebe.queueing.planner import ProcessPlanner
+    from glebe.queueing.round.planner import ProcessPlanner
 
     flags = flags or ServerFlags()
     env = Env.system()

@@ -13,7 +13,7 @@ import yaml
 
 from glebe.kube.quantity import to_int
 from glebe.node.fleet import load_fleet
-from glebe.queueing import convert
+from glebe.queueing.picture import convert
 from glebe.scheduling.model import GPU, Backfill, ClusterQueue, Node, Snapshot, Taint, TopologyMode, TopologyRequest
 from glebe.scheduling.replay.engine import Life, Oracle, Replay, Truth
 from glebe.scheduling.replay.foretelling import Forecaster, Foretold

@@ -15,8 +15,8 @@ from glebe.kube.controller import Controller, Result
 from glebe.kube.errors import ApiError, is_not_found
 from glebe.kube.objects import ObjectKey, annotations_of
 from glebe.platform import bootstrap
-from glebe.queueing.opened import Opened
-from glebe.queueing.tenancy import HOST
+from glebe.queueing.tenants.opened import Opened
+from glebe.queueing.tenants.tenancy import HOST
 
 log = logging.getLogger("glebe.platform")
 

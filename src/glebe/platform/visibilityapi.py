@@ -16,7 +16,7 @@ from glebe.apiserver.types.registry import ResourceInfo, SubresourceInfo
 from glebe.kube import errors
 from glebe.kube.objects import EVERY, ObjectKey
 from glebe.kube.transport import Response
-from glebe.queueing.visibility import DEFAULT_LIMIT, GROUP, Visibility, bounded, summary
+from glebe.queueing.telling.visibility import DEFAULT_LIMIT, GROUP, Visibility, bounded, summary
 
 VERSIONS = ("v1beta2", "v1beta1")
 PENDING = "pendingworkloads"

@@ -24,8 +24,8 @@ from glebe.kube.resources import Resource
 from glebe.kube.transport import Request, Response, User
 from glebe.platform.door import Door
 from glebe.platform.visibilityapi import PENDING, VERSIONS
-from glebe.queueing.tenancy import HOST
-from glebe.queueing.visibility import DEFAULT_LIMIT, GROUP, Visibility, bounded, summary
+from glebe.queueing.telling.visibility import DEFAULT_LIMIT, GROUP, Visibility, bounded, summary
+from glebe.queueing.tenants.tenancy import HOST
 
 log = logging.getLogger("glebe.platform")
 

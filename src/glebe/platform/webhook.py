@@ -19,7 +19,7 @@ from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey
 from glebe.kube.resources import Resource
 from glebe.platform.door import Door, json_answer
-from glebe.queueing.admission import review
+from glebe.queueing.gatekeeping.admission import review
 from glebe.queueing.jobkinds.registry import shipped
 from glebe.queueing.labels import QUEUE_NAME
 

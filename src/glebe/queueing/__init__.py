@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glebe.queueing.assembly import Queueing, controllers
-    from glebe.queueing.planner import InlinePlanner, Planner, ProcessPlanner
+    from glebe.queueing.round.planner import InlinePlanner, Planner, ProcessPlanner
 
 __all__ = ["InlinePlanner", "Planner", "ProcessPlanner", "Queueing", "controllers"]
 

@@ -12,19 +12,22 @@ from glebe.kube.errors import ApiError
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, key_of
 from glebe.kube.resources import Resource
-from glebe.queueing import checkpoints, cycle, grace, integrations, jobs, lifecycle, queuestatus, recovery, ungate
 from glebe.queueing.admissionchecks import activity, approvals, provisioning
 from glebe.queueing.configuration import DEFAULT, Configuration
-from glebe.queueing.dryrun import hypothetical
-from glebe.queueing.kindhost import KindHost
-from glebe.queueing.learning import Learning
-from glebe.queueing.notices import Notices
-from glebe.queueing.opened import Opened
-from glebe.queueing.planner import Arrays, InlinePlanner, Planner
+from glebe.queueing.jobs import integrations, jobs, ungate
+from glebe.queueing.jobs.dryrun import hypothetical
+from glebe.queueing.jobs.kindhost import KindHost
+from glebe.queueing.life import checkpoints, grace, lifecycle, recovery
+from glebe.queueing.picture.learning import Learning
+from glebe.queueing.picture.snapshot import SnapshotBuilder
+from glebe.queueing.picture.world import CLASSES
 from glebe.queueing.pods import controller as pods
-from glebe.queueing.publish import ForecastPublisher
-from glebe.queueing.snapshot import SnapshotBuilder
-from glebe.queueing.world import CLASSES
+from glebe.queueing.round import cycle
+from glebe.queueing.round.notices import Notices
+from glebe.queueing.round.planner import Arrays, InlinePlanner, Planner
+from glebe.queueing.round.publish import ForecastPublisher
+from glebe.queueing.telling import queuestatus
+from glebe.queueing.tenants.opened import Opened
 from glebe.scheduling import decide
 from glebe.scheduling.model import Decision, Outcome
 
@@ -99,7 +102,8 @@ class Queueing:
         return made
 
     def never_starts(self, cluster: str, job: Object) -> Decision | None:
-        """For :class:`glebe.queueing.admission.QueueAdmission`: the verdict when ``job`` could not start even alone.
+        """For :class:`glebe.queueing.gatekeeping.admission.QueueAdmission`: the verdict when ``job`` could not start even
+        alone.
 
         Answers are kept by shape of the job until fleet or quotas change.
         """

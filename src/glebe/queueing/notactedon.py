@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glebe.kube.objects import Object, annotations_of, labels_of
-from glebe.queueing.integrations import Integration, pod_sets, read
 from glebe.queueing.jobkinds.paths import path_text
+from glebe.queueing.jobs.integrations import Integration, pod_sets, read
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ import orjson
 
 from glebe.kube.objects import Object
 from glebe.kube.resources import CLUSTER_QUEUES, LOCAL_QUEUES, WORKLOADS
-from glebe.queueing import labels, topology
-from glebe.queueing.keptfields import Kept, put_back, take_out
+from glebe.queueing import labels
+from glebe.queueing.jobs.keptfields import Kept, put_back, take_out
+from glebe.queueing.picture import topology
 
 GROUP = WORKLOADS.group
 #: (namespace, name) of the service that the definitions name: the embedded server itself is it.

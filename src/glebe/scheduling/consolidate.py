@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from glebe.scheduling.fleet import Fleet
+from glebe.scheduling.cycle.order import Line, lines
 from glebe.scheduling.model import GPU, Admitted, Pending, PodSet, Snapshot
-from glebe.scheduling.order import Line, lines
-from glebe.scheduling.placement import Fit, find, holding, possible
+from glebe.scheduling.placement.fleet import Fleet
+from glebe.scheduling.placement.placement import Fit, find, holding, possible
 from glebe.scheduling.world import Holding, Plan, World
 
 HOST = "kubernetes.io/hostname"

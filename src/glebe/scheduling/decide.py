@@ -6,19 +6,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from glebe.scheduling import explain
-from glebe.scheduling.cycle import Admission, Cycle, Preempting
-from glebe.scheduling.fleet import Fleet
-from glebe.scheduling.holders import running
+from glebe.scheduling.cycle.cycle import Admission, Cycle, Preempting
+from glebe.scheduling.cycle.nominations import Nominator
+from glebe.scheduling.cycle.onecycle import OneCycle, Verdict
+from glebe.scheduling.cycle.order import Line, fork, lines, queue_key
+from glebe.scheduling.cycle.reservation import Reservations, starts
+from glebe.scheduling.cycle.secondpass import second_pass
+from glebe.scheduling.foresight.holders import running
+from glebe.scheduling.foresight.runtime import predicted_end
 from glebe.scheduling.model import Decision, Outcome, Pending, Reason, Snapshot
 from glebe.scheduling.never import Why
-from glebe.scheduling.nominations import Nominator
-from glebe.scheduling.onecycle import OneCycle, Verdict
-from glebe.scheduling.order import Line, fork, lines, queue_key
-from glebe.scheduling.placement import assignments, possible
+from glebe.scheduling.placement.fleet import Fleet
+from glebe.scheduling.placement.placement import assignments, possible
 from glebe.scheduling.preemption.roster import Roster
-from glebe.scheduling.reservation import Reservations, starts
-from glebe.scheduling.runtime import predicted_end
-from glebe.scheduling.secondpass import second_pass
 from glebe.scheduling.world import Holding, State, World
 
 

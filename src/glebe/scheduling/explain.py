@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from glebe.scheduling import slices, words
-from glebe.scheduling.claims import claim
-from glebe.scheduling.cycle import Admission, Preempting
-from glebe.scheduling.fleet import Fleet
-from glebe.scheduling.holders import Holders, Release, Running
+from glebe.scheduling import words
+from glebe.scheduling.cycle.claims import claim
+from glebe.scheduling.cycle.cycle import Admission, Preempting
+from glebe.scheduling.cycle.onecycle import Verdict
+from glebe.scheduling.cycle.order import Line
+from glebe.scheduling.foresight.holders import Holders, Release, Running
 from glebe.scheduling.model import GPU, Decision, Outcome, Pending, Reason
 from glebe.scheduling.never import Why, choices, flavor_names, in_slices, never, of_pods
-from glebe.scheduling.onecycle import Verdict
-from glebe.scheduling.order import Line
-from glebe.scheduling.placement import Choice, nominate, placeable, possible
+from glebe.scheduling.placement import slices
+from glebe.scheduling.placement.fleet import Fleet
+from glebe.scheduling.placement.placement import Choice, nominate, placeable, possible
 from glebe.scheduling.world import Plan, State, World
 
 

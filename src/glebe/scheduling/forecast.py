@@ -10,13 +10,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from glebe.scheduling.ahead import spans
+from glebe.scheduling.cycle.order import queue_key
 from glebe.scheduling.decide import Plateau, decisions, settle
-from glebe.scheduling.fleet import Fleet
-from glebe.scheduling.holders import Running, running
+from glebe.scheduling.foresight.ahead import spans
+from glebe.scheduling.foresight.holders import Running, running
 from glebe.scheduling.model import GPU, Forecast, Outcome, Pending, Snapshot
-from glebe.scheduling.order import queue_key
-from glebe.scheduling.quota import Cell
+from glebe.scheduling.placement.fleet import Fleet
+from glebe.scheduling.quotas.quota import Cell
 from glebe.scheduling.world import Plan, World
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from glebe.scheduling import slices, words
-from glebe.scheduling.flavors import Option, SetPlan
+from glebe.scheduling import words
+from glebe.scheduling.flavoring.flavors import Option, SetPlan
 from glebe.scheduling.model import GPU, Outcome, Reason
-from glebe.scheduling.placement import Choice, placeable, total_need
-from glebe.scheduling.quota import Need
-from glebe.scheduling.topology import Ask
+from glebe.scheduling.placement import slices
+from glebe.scheduling.placement.placement import Choice, placeable, total_need
+from glebe.scheduling.placement.topology import Ask
+from glebe.scheduling.quotas.quota import Need
 from glebe.scheduling.world import Plan, World
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from glebe.scheduling.fleet import HOSTNAME
 from glebe.scheduling.model import GPU
+from glebe.scheduling.placement.fleet import HOSTNAME
 
 DAY = 86_400.0
 

@@ -10,16 +10,16 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from glebe.scheduling.asks import ANYTIME, Asks, Bits
-from glebe.scheduling.capacity import NodeState, Shape, Spot
-from glebe.scheduling.flavors import Option, SetPlan, plan_pod_set
-from glebe.scheduling.fleet import Fleet
+from glebe.scheduling.flavoring.flavors import Option, SetPlan, plan_pod_set
 from glebe.scheduling.model import Admitted, Backfill, ClusterQueue, PodSet, PodSetAssignment, Snapshot
-from glebe.scheduling.quota import Cell, Need, QuotaState, QuotaTree
-from glebe.scheduling.refine import refine
+from glebe.scheduling.placement.asks import ANYTIME, Asks, Bits
+from glebe.scheduling.placement.capacity import NodeState, Shape, Spot
+from glebe.scheduling.placement.fleet import Fleet
+from glebe.scheduling.placement.refine import refine
+from glebe.scheduling.quotas.quota import Cell, Need, QuotaState, QuotaTree
 
 if TYPE_CHECKING:
-    from glebe.scheduling.assigntable import UnitTable
+    from glebe.scheduling.flavoring.assigntable import UnitTable
 
 MAX_PLANS = 20_000  # that a world is kept with
 MAX_TOUCHED = 1_000_000

@@ -15,8 +15,10 @@ from typing import Any
 
 import kueueworlds as k
 
-from glebe.scheduling.assign import Mode, Rank, Standing
+from glebe.scheduling.cycle.nominations import Nominator
+from glebe.scheduling.cycle.turns import entry_penalty
 from glebe.scheduling.decide import decide_one_cycle
+from glebe.scheduling.flavoring.assign import Mode, Rank, Standing
 from glebe.scheduling.model import (
     Admitted,
     Decision,
@@ -27,13 +29,11 @@ from glebe.scheduling.model import (
     Snapshot,
     VictimReason,
 )
-from glebe.scheduling.nominations import Nominator
 from glebe.scheduling.preemption import search
 from glebe.scheduling.preemption.roster import Roster
 from glebe.scheduling.preemption.trial import Want
-from glebe.scheduling.quota import QuotaState, QuotaTree
-from glebe.scheduling.shares import MOST, share
-from glebe.scheduling.turns import entry_penalty
+from glebe.scheduling.quotas.quota import QuotaState, QuotaTree
+from glebe.scheduling.quotas.shares import MOST, share
 from glebe.scheduling.world import World
 
 sys.path.append(str(Path(__file__).parents[1] / "kueue_topology"))

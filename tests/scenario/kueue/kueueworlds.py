@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from glebe.kube.quantity import parse
-from glebe.queueing import convert, topology
 from glebe.queueing.configuration import DEFAULT, parsed
-from glebe.queueing.corepolicies import configured
-from glebe.queueing.lonepods import owned_by_pod
-from glebe.queueing.requests import PLAIN, Surroundings, problem, summarize
+from glebe.queueing.jobs.lonepods import owned_by_pod
+from glebe.queueing.picture import convert, topology
+from glebe.queueing.picture.corepolicies import configured
+from glebe.queueing.picture.requests import PLAIN, Surroundings, problem, summarize
 from glebe.scheduling.model import (
     Admitted,
     Afs,

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from glebe.kube.quantity import to_int
-from glebe.queueing import convert, topology
-from glebe.queueing.lonepods import owned_by_pod
-from glebe.queueing.nodeuse import NodeUse
+from glebe.queueing.jobs.lonepods import owned_by_pod
+from glebe.queueing.picture import convert, topology
+from glebe.queueing.picture.nodeuse import NodeUse
+from glebe.scheduling.cycle.secondpass import second_pass
 from glebe.scheduling.decide import decide_one_cycle
 from glebe.scheduling.model import (
     Admitted,
@@ -32,8 +33,7 @@ from glebe.scheduling.model import (
     TopologyMode,
     TopologyRequest,
 )
-from glebe.scheduling.placement import assignments, find
-from glebe.scheduling.secondpass import second_pass
+from glebe.scheduling.placement.placement import assignments, find
 from glebe.scheduling.world import Holding, World
 
 Case = dict[str, Any]

@@ -18,7 +18,7 @@ from glebe.kube.errors import ApiError
 from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.resources import CONFIGMAPS, CUSTOM_RESOURCE_DEFINITIONS, JOBS, NAMESPACES, Resource
 from glebe.kube.transport import PLATFORM, Request
-from glebe.queueing import policy as queue_policy
+from glebe.queueing.gatekeeping import policy as queue_policy
 
 GROUP = "admissionregistration.k8s.io"
 VALIDATING = Resource(GROUP, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", False)

@@ -8,7 +8,7 @@ from typing import Any
 
 from glebe.kube import resources as r
 from glebe.kube.clock import format_time
-from glebe.queueing import topology
+from glebe.queueing.picture import topology
 from glebe.scheduling.model import GPU
 
 HOST = "kubernetes.io/hostname"

@@ -15,7 +15,7 @@ from glebe.cli.main import app
 from glebe.kube import resources as r
 from glebe.kube.objects import Object
 from glebe.platform.jobspec import JobRequest, build
-from glebe.queueing.admission import QueueAdmission
+from glebe.queueing.gatekeeping.admission import QueueAdmission
 from glebe.scheduling.model import Decision, Outcome, Reason
 
 FORECAST = {

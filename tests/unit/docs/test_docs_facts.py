@@ -12,7 +12,7 @@ import pytest
 from glebe.node.simulated import scenario
 from glebe.platform.jobspec import JobRequest, build
 from glebe.platform.simulation.faults import FaultRates
-from glebe.queueing.runtimes import SPREAD, UNKNOWN
+from glebe.queueing.picture.runtimes import SPREAD, UNKNOWN
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = ROOT / "src" / "glebe"

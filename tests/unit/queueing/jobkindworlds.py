@@ -26,7 +26,7 @@ from glebe.kube.objects import Object, condition_is_true
 from glebe.kube.resources import Resource
 from glebe.node.simulated.nodes import SimulatedNodes
 from glebe.node.spec import NodeSpec
-from glebe.queueing.admission import QueueAdmission
+from glebe.queueing.gatekeeping.admission import QueueAdmission
 
 CRDS = Path(queueing.__file__).parent.parent / "crds"
 KUEUE = "kueue.x-k8s.io/v1beta2"

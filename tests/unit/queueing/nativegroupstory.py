@@ -9,7 +9,7 @@ from jobkindworlds import NAMESPACE, admitted, finished, job, kind_world, templa
 from glebe.apiserver.types import runtimeconfig
 from glebe.kube import resources as r
 from glebe.kube import virtualtime
-from glebe.queueing import foreign
+from glebe.queueing.jobs import foreign
 
 
 async def story() -> None:

@@ -9,9 +9,10 @@ from test_queueing_story import Cluster, admitted, cluster, job, obj
 
 from glebe.kube import resources as r
 from glebe.kube.objects import Object, condition_is_true, get_condition
-from glebe.queueing import checks, labels
+from glebe.queueing import labels
 from glebe.queueing.admissionchecks import provreqs
 from glebe.queueing.admissionchecks.approvals import decided, undecided
+from glebe.queueing.life import checks
 
 PROVISIONING = "kueue.x-k8s.io/provisioning-request"
 

@@ -17,12 +17,12 @@ from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, get_condition
 from glebe.kube.resources import Resource
 from glebe.kube.transport import ConnectionLost
-from glebe.queueing.cycle import AdmissionCycle
-from glebe.queueing.delta import Receiver, Sender
-from glebe.queueing.planner import InlinePlanner, ProcessPlanner, pack
-from glebe.queueing.podsetinfo import PodSetInfo
-from glebe.queueing.snapshot import SnapshotBuilder
-from glebe.queueing.ungate import Release, Ungater
+from glebe.queueing.jobs.podsetinfo import PodSetInfo
+from glebe.queueing.jobs.ungate import Release, Ungater
+from glebe.queueing.picture.delta import Receiver, Sender
+from glebe.queueing.picture.snapshot import SnapshotBuilder
+from glebe.queueing.round.cycle import AdmissionCycle
+from glebe.queueing.round.planner import InlinePlanner, ProcessPlanner, pack
 from glebe.scheduling import decide, forecast
 from glebe.scheduling.model import FairSharing, Outcome
 

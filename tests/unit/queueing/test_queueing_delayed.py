@@ -10,7 +10,7 @@ from test_queueing_story import Cluster, admitted, cluster, job
 
 from glebe.kube import resources as r
 from glebe.kube.objects import Object, condition_is_true, get_condition
-from glebe.queueing import topology
+from glebe.queueing.picture import topology
 
 
 def assigned(workload: Object) -> dict[str, Any]:

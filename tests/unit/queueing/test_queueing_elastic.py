@@ -9,7 +9,9 @@ from test_queueing_story import Cluster, admitted, cluster, job
 
 from glebe.kube import resources as r
 from glebe.kube.objects import Object, annotations_of, condition_is_true, get_condition
-from glebe.queueing import convert, elastic, labels
+from glebe.queueing import labels
+from glebe.queueing.jobs import elastic
+from glebe.queueing.picture import convert
 
 
 def growing(name: str, namespace: str, parallelism: int, seconds: int = 300) -> Object:

@@ -12,11 +12,12 @@ from glebe.apiserver.metrics.families import Families
 from glebe.kube import resources as r
 from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, condition_is_true, get_condition
-from glebe.queueing import convert, labels
+from glebe.queueing import labels
 from glebe.queueing.configuration import DEFAULT, Configuration, parsed
-from glebe.queueing.corepolicies import policies
-from glebe.queueing.localshares import PastUse
 from glebe.queueing.measures.standing import Standing
+from glebe.queueing.picture import convert
+from glebe.queueing.picture.corepolicies import policies
+from glebe.queueing.telling.localshares import PastUse
 from glebe.scheduling.model import FairSharing, FairStrategy
 
 FAIR = parsed({"fairSharing": {}})

@@ -16,8 +16,8 @@ from test_queueing_pods import pod, runs
 from glebe.kube import resources as r
 from glebe.kube.objects import Object, get_condition, owner_reference
 from glebe.kube.resources import Resource
-from glebe.queueing import foreign
 from glebe.queueing.jobkinds.registry import shipped
+from glebe.queueing.jobs import foreign
 
 KINDS = {kind.resource.kind: kind for kind in shipped()}
 GROUP = "kueue.x-k8s.io/pod-group-name"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glebe.queueing.heads import Heads, certain, roots, shown
+from glebe.queueing.picture.heads import Heads, certain, roots, shown
 from glebe.scheduling import decide
 from glebe.scheduling.model import (
     ClusterQueue,

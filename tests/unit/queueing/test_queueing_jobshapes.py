@@ -25,12 +25,12 @@ from glebe.kube import resources as r
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, condition_is_true, get_condition
 from glebe.kube.resources import Resource
-from glebe.queueing import integrations
-from glebe.queueing.construct import Priority, workload_for
 from glebe.queueing.jobkinds.declared import declared
 from glebe.queueing.jobkinds.parse import DeclarationError, parse_kinds
 from glebe.queueing.jobkinds.registry import shipped
 from glebe.queueing.jobkinds.trainjob import CLUSTER_RUNTIMES, RUNTIMES
+from glebe.queueing.jobs import integrations
+from glebe.queueing.jobs.construct import Priority, workload_for
 
 KINDS = {kind.resource.kind: kind for kind in shipped()}
 

@@ -8,9 +8,9 @@ import pytest
 
 from glebe.kube.clock import Env, format_time
 from glebe.kube.objects import Object
-from glebe.queueing import convert
-from glebe.queueing.learning import ENOUGH, Learning, facts
-from glebe.queueing.runtimes import UNKNOWN
+from glebe.queueing.picture import convert
+from glebe.queueing.picture.learning import ENOUGH, Learning, facts
+from glebe.queueing.picture.runtimes import UNKNOWN
 from glebe.scheduling.model import Admitted, Backfill, Decision, Forecast, Outcome, Pending, Reason, RunTime, Snapshot
 
 

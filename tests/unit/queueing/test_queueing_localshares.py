@@ -20,11 +20,11 @@ from glebe.kube.objects import CLUSTER, Object, ObjectKey
 from glebe.kube.quantity import parse
 from glebe.kube.resources import Resource
 from glebe.platform import bootstrap
-from glebe.queueing import queuestatus
 from glebe.queueing.configuration import AdmissionFairSharing, parsed
-from glebe.queueing.localshares import PastUse
+from glebe.queueing.telling import queuestatus
+from glebe.queueing.telling.localshares import PastUse
+from glebe.scheduling.cycle.turns import entry_penalty
 from glebe.scheduling.model import PodSet
-from glebe.scheduling.turns import entry_penalty
 
 T0 = 1_700_000_000.0
 CONFIG = AdmissionFairSharing(

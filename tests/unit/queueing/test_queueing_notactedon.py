@@ -16,10 +16,10 @@ from glebe.kube.informer import Informers
 from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.objects import Object, get_condition
 from glebe.platform import bootstrap
-from glebe.queueing.admission import QueueAdmission
-from glebe.queueing.integrations import for_kind
+from glebe.queueing.gatekeeping.admission import QueueAdmission
+from glebe.queueing.jobs.integrations import for_kind
 from glebe.queueing.notactedon import findings, job_findings
-from glebe.queueing.queuestatus import QueueStatus
+from glebe.queueing.telling.queuestatus import QueueStatus
 
 UNUSUAL = {
     "namespaceSelector": {},

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from glebe.kube.clock import Env
-from glebe.queueing.notices import _BURST, _RATE, Notices
+from glebe.queueing.round.notices import _BURST, _RATE, Notices
 
 
 class Client:

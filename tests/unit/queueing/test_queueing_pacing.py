@@ -11,8 +11,8 @@ from test_queueing_story import admitted, cluster, job
 from glebe.kube import resources as r
 from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, condition_is_true, get_condition
-from glebe.queueing import convert, requests
 from glebe.queueing.configuration import parsed
+from glebe.queueing.picture import convert, requests
 
 
 async def test_nobody_is_admitted_while_pods_of_another_one_are_not_ready() -> None:

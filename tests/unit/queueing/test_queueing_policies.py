@@ -18,9 +18,9 @@ from glebe.kube.client import Client
 from glebe.kube.clock import Env
 from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.objects import Object
-from glebe.queueing import policy
-from glebe.queueing.admission import review
-from glebe.queueing.declaredpolicies import bringing
+from glebe.queueing.gatekeeping import policy
+from glebe.queueing.gatekeeping.admission import review
+from glebe.queueing.gatekeeping.declaredpolicies import bringing
 from glebe.queueing.jobkinds.parse import parse_kinds
 from glebe.queueing.jobkinds.registry import shipped
 

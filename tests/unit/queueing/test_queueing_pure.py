@@ -15,14 +15,18 @@ from glebe.apiserver.patch import json_patch as apply_patch
 from glebe.kube.objects import Object, condition_is_true, get_condition
 from glebe.kube.pods import requests_of
 from glebe.kube.resources import WORKLOAD_CLASSES, Resource
-from glebe.queueing import construct, convert, evictions, integrations, jobadmission, labels, topology, transitions
-from glebe.queueing.admission import json_patch, review
-from glebe.queueing.construct import Priority, in_sync, priority_of, workload_for, workload_name
-from glebe.queueing.integrations import for_kind
-from glebe.queueing.jobadmission import check, suspend_and_gate
-from glebe.queueing.nodeuse import NodeUse
-from glebe.queueing.runtimes import UNKNOWN, parse_expected, predict
-from glebe.queueing.ungate import plan
+from glebe.queueing import labels
+from glebe.queueing.gatekeeping import jobadmission
+from glebe.queueing.gatekeeping.admission import json_patch, review
+from glebe.queueing.gatekeeping.jobadmission import check, suspend_and_gate
+from glebe.queueing.jobs import construct, integrations
+from glebe.queueing.jobs.construct import Priority, in_sync, priority_of, workload_for, workload_name
+from glebe.queueing.jobs.integrations import for_kind
+from glebe.queueing.jobs.ungate import plan
+from glebe.queueing.life import evictions, transitions
+from glebe.queueing.picture import convert, topology
+from glebe.queueing.picture.nodeuse import NodeUse
+from glebe.queueing.picture.runtimes import UNKNOWN, parse_expected, predict
 from glebe.scheduling.model import (
     Decision,
     Forecast,

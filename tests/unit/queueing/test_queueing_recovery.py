@@ -10,11 +10,12 @@ from test_queueing_story import Cluster, admitted, cluster, job
 
 from glebe.kube import resources as r
 from glebe.kube.objects import Object, condition_is_true, get_condition, is_deleting
-from glebe.queueing import labels, topology
+from glebe.queueing import labels
 from glebe.queueing.configuration import parsed
-from glebe.queueing.nodeuse import NodeUse
-from glebe.queueing.recovery import strays
-from glebe.queueing.steps import Facts, next_step
+from glebe.queueing.life.recovery import strays
+from glebe.queueing.life.steps import Facts, next_step
+from glebe.queueing.picture import topology
+from glebe.queueing.picture.nodeuse import NodeUse
 
 PREFIX, HOST = "kueue.x-k8s.io/", "kubernetes.io/hostname"
 STARTED = ("QuotaReserved", "Admitted", "PodsReady")

@@ -17,7 +17,7 @@ from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.objects import Object
 from glebe.kube.resources import Resource
 from glebe.platform import bootstrap
-from glebe.queueing import queuestatus
+from glebe.queueing.telling import queuestatus
 
 GPU = "nvidia.com/gpu"
 

@@ -8,9 +8,9 @@ import pytest
 
 from glebe.kube.clock import format_time
 from glebe.kube.objects import Object, get_condition
-from glebe.queueing import checks, evictions, transitions
 from glebe.queueing.configuration import DEFAULT, Configuration, parsed
-from glebe.queueing.steps import Facts, Step, next_step
+from glebe.queueing.life import checks, evictions, transitions
+from glebe.queueing.life.steps import Facts, Step, next_step
 from glebe.scheduling.model import Decision, Outcome, PodSetAssignment, Reason, VictimReason
 
 GIVEN = PodSetAssignment("main", 2, {"cpu": "spot"}, {"cpu": 2000})

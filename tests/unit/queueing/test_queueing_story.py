@@ -25,10 +25,11 @@ from glebe.kube.objects import Object, condition_is_true, get_condition, set_con
 from glebe.node.simulated.nodes import SimulatedNodes
 from glebe.node.spec import NodeSpec
 from glebe.platform.views import State, job_view
-from glebe.queueing import evictions, labels
-from glebe.queueing.admission import QueueAdmission
+from glebe.queueing import labels
 from glebe.queueing.configuration import DEFAULT, Configuration
-from glebe.queueing.dryrun import evaluate
+from glebe.queueing.gatekeeping.admission import QueueAdmission
+from glebe.queueing.jobs.dryrun import evaluate
+from glebe.queueing.life import evictions
 
 CRDS = Path(queueing.__file__).parent.parent / "crds"
 KUEUE = "kueue.x-k8s.io/v1beta2"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glebe.kube.objects import Object
-from glebe.queueing.tallies import Tallies, Tally, holds_in, local_queue_of, tally_of
+from glebe.queueing.picture.tallies import Tallies, Tally, holds_in, local_queue_of, tally_of
 
 STATES = ("waiting", "inactive", "reserving", "admitted", "finished")
 

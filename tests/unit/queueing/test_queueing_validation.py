@@ -19,9 +19,9 @@ from glebe.kube.inprocess import InProcessTransport
 from glebe.kube.objects import Object
 from glebe.kube.transport import User
 from glebe.platform import bootstrap
-from glebe.queueing import kindpolicy, policy
-from glebe.queueing.kindadmission import KindAdmission
-from glebe.queueing.validation import faults
+from glebe.queueing.gatekeeping import kindpolicy, policy
+from glebe.queueing.gatekeeping.kindadmission import KindAdmission
+from glebe.queueing.gatekeeping.validation import faults
 
 PERSON = User("alice", ("system:masters", "system:authenticated"))
 

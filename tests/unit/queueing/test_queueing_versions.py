@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from glebe.kube.crdgen import custom_resource_definition
-from glebe.queueing import labels, topology, versions
+from glebe.queueing import labels, versions
 from glebe.queueing.kinds import KINDS
+from glebe.queueing.picture import topology
 from glebe.queueing.versions import NEW, OLD, convert
 
 SCHEMAS: dict[tuple[str, str], dict[str, Any]] = {

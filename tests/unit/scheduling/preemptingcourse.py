@@ -36,7 +36,7 @@ from glebe.scheduling.model import (
     Strategy,
     TryNext,
 )
-from glebe.scheduling.quota import QuotaState, QuotaTree
+from glebe.scheduling.quotas.quota import QuotaState, QuotaTree
 from glebe.scheduling.world import World
 
 WITHIN = (PreemptionPolicy.NEVER, PreemptionPolicy.LOWER_PRIORITY, PreemptionPolicy.LOWER_OR_NEWER_EQUAL_PRIORITY)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from glebe.queueing import convert
-from glebe.scheduling.affinity import chosen_by
+from glebe.queueing.picture import convert
 from glebe.scheduling.decide import decide
+from glebe.scheduling.flavoring.affinity import chosen_by
 from glebe.scheduling.model import (
     ClusterQueue,
     Expression,

@@ -8,7 +8,7 @@ import pytest
 import schedulingworlds as w
 
 from glebe.scheduling import decide, forecast
-from glebe.scheduling.counterfactuals import counterfactuals
+from glebe.scheduling.foresight.counterfactuals import counterfactuals
 from glebe.scheduling.model import Outcome
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import schedulingworlds as w
 
 from glebe.scheduling import decide, forecast, prepare
+from glebe.scheduling.foresight.runtime import predicted_end
 from glebe.scheduling.model import Admitted, Outcome, PodSet, PodSetAssignment, Reason, RunTime, Snapshot
-from glebe.scheduling.runtime import predicted_end
 
 
 def test_empty_snapshot() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_scheduling_slices import KIND, asks, exists, fleets, table_of, valid
 
-from glebe.scheduling import decide, slices
+from glebe.scheduling import decide
 from glebe.scheduling.model import (
     GPU,
     Admitted,
@@ -29,7 +29,8 @@ from glebe.scheduling.model import (
     TopologyMode,
     TopologyRequest,
 )
-from glebe.scheduling.topology import Ask
+from glebe.scheduling.placement import slices
+from glebe.scheduling.placement.topology import Ask
 
 RACKS = [w.node(f"n{i}", "b", f"r{i // 2}", 4) for i in range(6)]
 

@@ -7,7 +7,8 @@ import random
 import preemptingcourse as c
 import pytest
 
-from glebe.scheduling import decide, thorough
+from glebe.scheduling import decide
+from glebe.scheduling.cycle import thorough
 
 SEEDS = range(30)
 

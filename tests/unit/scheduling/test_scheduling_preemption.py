@@ -29,7 +29,7 @@ from glebe.scheduling.model import (
 from glebe.scheduling.preemption.oracle import Possibility, possibility
 from glebe.scheduling.preemption.roster import Roster
 from glebe.scheduling.preemption.search import victims
-from glebe.scheduling.sharing import fair_sharing
+from glebe.scheduling.quotas.sharing import fair_sharing
 from glebe.scheduling.world import World
 
 CHECKED = settings(max_examples=150, deadline=None)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glebe.scheduling.model import ClusterQueue, Cohort, FlavorQuotas, Quota, ResourceGroup
-from glebe.scheduling.quota import QuotaState, QuotaTree
-from glebe.scheduling.shares import INFINITE, MOST, NO_SHARE, share
+from glebe.scheduling.quotas.quota import QuotaState, QuotaTree
+from glebe.scheduling.quotas.shares import INFINITE, MOST, NO_SHARE, share
 
 LIMIT = st.none() | st.integers(0, 12)
 QUOTA = st.builds(Quota, st.integers(0, 12), LIMIT, LIMIT)

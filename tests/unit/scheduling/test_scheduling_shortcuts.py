@@ -9,7 +9,7 @@ import schedulingworlds as w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glebe.scheduling import decide, topology
+from glebe.scheduling import decide
 from glebe.scheduling.decide import settle
 from glebe.scheduling.model import (
     GPU,
@@ -23,7 +23,8 @@ from glebe.scheduling.model import (
     Snapshot,
     TryNext,
 )
-from glebe.scheduling.placement import placeable
+from glebe.scheduling.placement import topology
+from glebe.scheduling.placement.placement import placeable
 
 rooms = st.lists(st.integers(0, 9), min_size=1, max_size=30).filter(any)
 

@@ -10,9 +10,7 @@ import schedulingworlds as w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glebe.scheduling import decide, slices, topology
-from glebe.scheduling.capacity import NodeState, SlotTable
-from glebe.scheduling.fleet import Fleet, PodKind
+from glebe.scheduling import decide
 from glebe.scheduling.model import (
     GPU,
     Expression,
@@ -25,8 +23,11 @@ from glebe.scheduling.model import (
     TopologyMode,
     TopologyRequest,
 )
-from glebe.scheduling.replacement import replacement
-from glebe.scheduling.topology import Ask
+from glebe.scheduling.placement import slices, topology
+from glebe.scheduling.placement.capacity import NodeState, SlotTable
+from glebe.scheduling.placement.fleet import Fleet, PodKind
+from glebe.scheduling.placement.replacement import replacement
+from glebe.scheduling.placement.topology import Ask
 
 LEVELS = (w.BLOCK, w.RACK, w.HOST)
 KIND = PodKind((), (), "default")

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glebe.scheduling import forecast
-from glebe.scheduling.calibration import Calibration
-from glebe.scheduling.course import Course
-from glebe.scheduling.history import Facts, History
+from glebe.scheduling.foresight.calibration import Calibration
+from glebe.scheduling.foresight.course import Course
+from glebe.scheduling.foresight.history import Facts, History
+from glebe.scheduling.foresight.runtime import quantile, remaining
 from glebe.scheduling.model import Backfill, RunTime, Strategy
 from glebe.scheduling.replay.engine import Replay, Truth
 from glebe.scheduling.replay.trace import Job
-from glebe.scheduling.runtime import quantile, remaining
 
 PRIOR = RunTime(3600.0, 14_400.0)
 CURVES = st.lists(st.floats(1.0, 1e6), min_size=20, max_size=20).map(sorted)

@@ -10,10 +10,10 @@ import preemptionworlds as p
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glebe.scheduling.cycle.tournament import Contender, Tournament
 from glebe.scheduling.model import Cohort, FairSharing, Snapshot
-from glebe.scheduling.quota import QuotaState
-from glebe.scheduling.shares import share
-from glebe.scheduling.tournament import Contender, Tournament
+from glebe.scheduling.quotas.quota import QuotaState
+from glebe.scheduling.quotas.shares import share
 from glebe.scheduling.world import World
 
 

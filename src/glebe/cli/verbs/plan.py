@@ -22,7 +22,7 @@ async def plan(
 ) -> int:
     """Show which preemptible jobs to move so that others start that have quota but no room; nothing is moved."""
     from glebe.kube.clock import Env
-    from glebe.queueing.consolidating import plans
+    from glebe.queueing.round.consolidating import plans
     from glebe.scheduling.consolidate import Bounds
 
     async with session.connect() as client:

@@ -152,7 +152,7 @@ async def _dry_run(session: Session, client: Client, objects: list[Object]) -> i
     from glebe.cli.words import count, start_interval
     from glebe.kube import resources as r
     from glebe.kube.clock import Env, format_time
-    from glebe.queueing.dryrun import evaluate
+    from glebe.queueing.jobs.dryrun import evaluate
     from glebe.scheduling.model import Outcome
 
     service, job = objects

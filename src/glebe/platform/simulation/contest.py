@@ -12,8 +12,8 @@ from glebe.kube.errors import ApiError
 from glebe.kube.objects import Object, condition_is_true, get_condition
 from glebe.platform.simulation import world as w
 from glebe.platform.simulation.world import World
-from glebe.queueing import checks
 from glebe.queueing.admissionchecks.approvals import decided, undecided
+from glebe.queueing.life import checks
 
 CHECK = "boss"
 _WORKLOADS = "workloads.kueue.x-k8s.io"

@@ -8,7 +8,7 @@ from glebe.kube.objects import Object
 from glebe.kube.quantity import parse
 from glebe.platform.simulation import world as w
 from glebe.platform.simulation.world import World
-from glebe.queueing import topology
+from glebe.queueing.picture import topology
 
 
 def by_node(workload: Object | None) -> dict[str, dict[str, Fraction]]:

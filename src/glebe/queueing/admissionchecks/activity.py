@@ -10,9 +10,10 @@ from glebe.kube.clock import Env, format_time
 from glebe.kube.controller import Controller, Result
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, cluster_of, get_condition, is_deleting, key_of, set_condition
-from glebe.queueing import checks, labels
-from glebe.queueing.corepolicies import PROVISIONING
-from glebe.queueing.integrations import read
+from glebe.queueing import labels
+from glebe.queueing.jobs.integrations import read
+from glebe.queueing.life import checks
+from glebe.queueing.picture.corepolicies import PROVISIONING
 
 #: Controller of the checks that a person decides.
 APPROVAL = "glebe.dev/approval"

@@ -17,9 +17,12 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, annotations_of, cluster_of, is_deleting, key_of
-from glebe.queueing import checks, convert, labels, tenancy, transitions
+from glebe.queueing import labels
 from glebe.queueing.admissionchecks.activity import APPROVAL, controller_name
-from glebe.queueing.notices import Notices
+from glebe.queueing.life import checks, transitions
+from glebe.queueing.picture import convert
+from glebe.queueing.round.notices import Notices
+from glebe.queueing.tenants import tenancy
 
 #: What an open check says.
 ASKED = "waits for a person's approval: glebe approve, or glebe deny"

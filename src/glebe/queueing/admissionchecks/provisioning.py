@@ -14,13 +14,16 @@ from glebe.kube.errors import ApiError, is_already_exists, is_not_found
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, cluster_of, condition_is_true, is_deleting, key_of
 from glebe.kube.resources import Resource
-from glebe.queueing import checks, convert, labels, tenancy, transitions
+from glebe.queueing import labels
 from glebe.queueing.admissionchecks import provreqs
 from glebe.queueing.admissionchecks.activity import controller_name
 from glebe.queueing.admissionchecks.approvals import CHECK_INDEX, check_index
-from glebe.queueing.corepolicies import PROVISIONING, usable
-from glebe.queueing.integrations import read
-from glebe.queueing.notices import Notices
+from glebe.queueing.jobs.integrations import read
+from glebe.queueing.life import checks, transitions
+from glebe.queueing.picture import convert
+from glebe.queueing.picture.corepolicies import PROVISIONING, usable
+from glebe.queueing.round.notices import Notices
+from glebe.queueing.tenants import tenancy
 
 #: Seconds between two looks at a request: while nodes are awaited, and while the workload runs on them.
 _SOON, _LATER = 2.0, 30.0

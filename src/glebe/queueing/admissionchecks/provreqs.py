@@ -14,9 +14,10 @@ from typing import Any
 
 from glebe.kube.objects import Object, annotations_of, condition_is_true, get_condition, owner_reference
 from glebe.kube.resources import Resource
-from glebe.queueing import checks, labels
-from glebe.queueing.integrations import read
-from glebe.queueing.podsetinfo import FlavorOf, infos, merge
+from glebe.queueing import labels
+from glebe.queueing.jobs.integrations import read
+from glebe.queueing.jobs.podsetinfo import FlavorOf, infos, merge
+from glebe.queueing.life import checks
 
 REQUESTS = Resource("autoscaling.x-k8s.io", "v1", "provisioningrequests", "ProvisioningRequest")
 POD_TEMPLATES = Resource("", "v1", "podtemplates", "PodTemplate")
@@ -127,7 +128,7 @@ def made(
 ) -> tuple[Object, list[Object]]:
     """The request, and the pod templates that it names; both belong to the workload.
 
-    :raises glebe.queueing.podsetinfo.CannotStart: the admission contradicts a template.
+    :raises glebe.queueing.jobs.podsetinfo.CannotStart: the admission contradicts a template.
     """
     meta, spec = workload["metadata"], config.get("spec") or {}
     name = request_name(meta["name"], check, attempt)

@@ -14,7 +14,7 @@ from glebe.queueing.jobkinds import registry
 from glebe.queueing.jobkinds.model import JobKind, PodSetView
 from glebe.queueing.jobkinds.paths import number, parse_path, read
 from glebe.queueing.jobkinds.shapes import Before, Find, Templates, Unreadable, shape_of
-from glebe.queueing.podsetinfo import CannotStart, PodSetInfo
+from glebe.queueing.jobs.podsetinfo import CannotStart, PodSetInfo
 
 _POD_INDEX = "workload.codeflare.dev.appwrapper/tas-pod-index-label"
 _GROUP_INDEX = "workload.codeflare.dev.appwrapper/tas-sub-group-index-label"

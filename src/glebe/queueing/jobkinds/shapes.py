@@ -14,7 +14,7 @@ from glebe.kube.objects import Object, annotations_of
 from glebe.kube.quantity import to_int
 from glebe.queueing.jobkinds.model import JobKind, PodSetRule, PodSetView, any_holds
 from glebe.queueing.jobkinds.paths import Place, put, read
-from glebe.queueing.podsetinfo import CannotStart, PodSetInfo, merge, originals, restore
+from glebe.queueing.jobs.podsetinfo import CannotStart, PodSetInfo, merge, originals, restore
 
 Find = Callable[..., Object | None]
 #: What a job said before it was started, by pod set: goes into an annotation of the job.

@@ -15,7 +15,7 @@ from glebe.kube.objects import Object
 from glebe.queueing.jobkinds.model import JobKind, PodSetView
 from glebe.queueing.jobkinds.paths import number, put, read
 from glebe.queueing.jobkinds.shapes import Find, Templates
-from glebe.queueing.podsetinfo import PodSetInfo, merge
+from glebe.queueing.jobs.podsetinfo import PodSetInfo, merge
 
 _ROLES = (("driver", "spark-kubernetes-driver"), ("executor", "spark-kubernetes-executor"))
 _JAVA = {

@@ -16,7 +16,7 @@ from glebe.kube.resources import Resource
 from glebe.queueing.jobkinds.model import JobKind, PodSetView
 from glebe.queueing.jobkinds.paths import number, read
 from glebe.queueing.jobkinds.shapes import Before, Find, Templates, Unreadable
-from glebe.queueing.podsetinfo import CannotStart, PodSetInfo
+from glebe.queueing.jobs.podsetinfo import CannotStart, PodSetInfo
 
 _GROUP, _VERSION = "trainer.kubeflow.org", "v1alpha1"
 CLUSTER_RUNTIMES = Resource(_GROUP, _VERSION, "clustertrainingruntimes", "ClusterTrainingRuntime", namespaced=False)

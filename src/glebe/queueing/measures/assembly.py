@@ -9,13 +9,13 @@ from glebe.kube import resources as r
 from glebe.kube.clock import Env
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, cluster_of
-from glebe.queueing.localshares import PastUse
 from glebe.queueing.measures.attempts import Attempts
 from glebe.queueing.measures.indicators import Indicators
 from glebe.queueing.measures.moments import Moments
 from glebe.queueing.measures.standing import Standing
-from glebe.queueing.planner import Planner
-from glebe.queueing.tenancy import HOST
+from glebe.queueing.round.planner import Planner
+from glebe.queueing.telling.localshares import PastUse
+from glebe.queueing.tenants.tenancy import HOST
 
 
 class Measures:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from glebe.apiserver.metrics.families import Families
-from glebe.queueing.planner import Planner
+from glebe.queueing.round.planner import Planner
 from glebe.scheduling.model import Decision, Outcome
 
 #: Prometheus' default buckets, as Kueue has them here.

@@ -15,7 +15,8 @@ from glebe.kube.clock import Env, parse_time
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, get_condition
 from glebe.kube.store import Store
-from glebe.queueing import convert, labels
+from glebe.queueing import labels
+from glebe.queueing.picture import convert
 from glebe.scheduling.model import Forecast, Outcome
 
 _ANSWERS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)

@@ -14,7 +14,8 @@ from typing import Any
 from glebe.apiserver.metrics.families import Families, Family, Histogram
 from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, get_condition
-from glebe.queueing import convert, labels
+from glebe.queueing import labels
+from glebe.queueing.picture import convert
 
 #: Seconds: 1, 2.5, 5, 10 ... as Kueue has them.
 WAITS = (1.0, *(2.5 * 2**n for n in range(13)))

@@ -15,8 +15,9 @@ from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, cluster_of, get_condition
 from glebe.kube.quantity import parse
 from glebe.kube.resources import Resource
-from glebe.queueing import convert, labels
-from glebe.queueing.localshares import PastUse
+from glebe.queueing import labels
+from glebe.queueing.picture import convert
+from glebe.queueing.telling.localshares import PastUse
 
 #: LocalQueues beyond this many have no metrics of their own: a series lives for ever in Prometheus.
 MOST_LOCAL_QUEUES = 1000

@@ -11,14 +11,14 @@ from glebe.kube.controller import Controller
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey, annotations_of, cluster_of, controller_of, key_of
 from glebe.queueing import labels
-from glebe.queueing.integrations import JobKinds, is_queued
-from glebe.queueing.jobindex import watch_classes
 from glebe.queueing.jobkinds.model import JobKind
-from glebe.queueing.jobs import Grace, no_grace
-from glebe.queueing.notices import Notices
+from glebe.queueing.jobs.integrations import JobKinds, is_queued
+from glebe.queueing.jobs.jobindex import watch_classes
+from glebe.queueing.jobs.jobs import Grace, no_grace
 from glebe.queueing.pods.holding import is_managed
 from glebe.queueing.pods.lookup import Lookup
 from glebe.queueing.pods.reconcile import PodReconciler
+from glebe.queueing.round.notices import Notices
 
 
 def build(

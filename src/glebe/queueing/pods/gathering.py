@@ -13,9 +13,9 @@ from glebe.kube.clock import parse_time
 from glebe.kube.objects import Object, annotations_of, condition_is_true, is_deleting, labels_of
 from glebe.kube.pods import has_ended, phase_of
 from glebe.queueing import labels
-from glebe.queueing.integrations import PodSetView
 from glebe.queueing.jobkinds.model import JobKind
 from glebe.queueing.jobkinds.paths import number, read
+from glebe.queueing.jobs.integrations import PodSetView
 from glebe.queueing.pods.holding import is_held, is_unretriable, role_of, total_of
 
 LWS_NAME = "leaderworkerset.sigs.k8s.io/name"

@@ -15,9 +15,9 @@ import orjson
 from glebe.kube.errors import Cause
 from glebe.kube.objects import Object, annotations_of, labels_of
 from glebe.queueing import labels
-from glebe.queueing.integrations import queue_of
 from glebe.queueing.jobkinds.model import JobKind
 from glebe.queueing.jobkinds.paths import number, path_text, read
+from glebe.queueing.jobs.integrations import queue_of
 
 _TOTAL = f"metadata.annotations[{labels.POD_GROUP_TOTAL}]"
 _GROUP = f"metadata.labels[{labels.POD_GROUP}]"

@@ -9,10 +9,10 @@ from glebe.kube.client import Client
 from glebe.kube.informer import Informers
 from glebe.kube.objects import EVERY, Object, ObjectKey, annotations_of, cluster_of, controller_of, key_of, labels_of
 from glebe.queueing import labels
-from glebe.queueing.construct import name_for, workload_name
-from glebe.queueing.integrations import JobKinds, is_queued
 from glebe.queueing.jobkinds.model import JobKind
 from glebe.queueing.jobkinds.paths import number, read
+from glebe.queueing.jobs.construct import name_for, workload_name
+from glebe.queueing.jobs.integrations import JobKinds, is_queued
 from glebe.queueing.pods import gathering
 from glebe.queueing.pods.gathering import Hold
 from glebe.queueing.pods.holding import group_of, is_managed, parent_of, parent_word

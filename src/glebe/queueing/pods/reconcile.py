@@ -30,18 +30,21 @@ from glebe.kube.objects import (
     set_condition,
 )
 from glebe.kube.pods import has_ended
-from glebe.queueing import construct, convert, labels, onhold, transitions
-from glebe.queueing.construct import Priority
-from glebe.queueing.integrations import JobKinds, read
-from glebe.queueing.jobs import FAILED_TO_START, Grace, no_grace
-from glebe.queueing.notices import Notices
+from glebe.queueing import labels
+from glebe.queueing.jobs import construct, onhold
+from glebe.queueing.jobs.construct import Priority
+from glebe.queueing.jobs.integrations import JobKinds, read
+from glebe.queueing.jobs.jobs import FAILED_TO_START, Grace, no_grace
+from glebe.queueing.jobs.podsetinfo import CannotStart, FlavorGone, PodSetInfo, infos
+from glebe.queueing.jobs.ungate import may_run, release_patch
+from glebe.queueing.life import transitions
+from glebe.queueing.picture import convert
+from glebe.queueing.picture.world import World
 from glebe.queueing.pods import gathering
 from glebe.queueing.pods.gathering import Hold
 from glebe.queueing.pods.holding import is_held, role_of
 from glebe.queueing.pods.lookup import Lookup
-from glebe.queueing.podsetinfo import CannotStart, FlavorGone, PodSetInfo, infos
-from glebe.queueing.ungate import may_run, release_patch
-from glebe.queueing.world import World
+from glebe.queueing.round.notices import Notices
 
 _RETRY = 5.0
 _PARALLEL = 16

@@ -17,7 +17,7 @@ from glebe.scheduling.model import ClusterQueue, Pending, Victim, VictimReason
 from glebe.scheduling.policies import PreemptionPolicy
 from glebe.scheduling.preemption.roster import Holder, Roster, may_take
 from glebe.scheduling.preemption.trial import Target, Trial, Want
-from glebe.scheduling.quota import Cell, Need, QuotaState
+from glebe.scheduling.quotas.quota import Cell, Need, QuotaState
 from glebe.scheduling.world import State, World
 
 

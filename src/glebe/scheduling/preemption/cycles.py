@@ -13,7 +13,7 @@ from glebe.scheduling.model import Pending, RunTime, Victim
 from glebe.scheduling.policies import PreemptionPolicy
 from glebe.scheduling.preemption.roster import Holder, Roster, may_take
 from glebe.scheduling.preemption.trial import Want
-from glebe.scheduling.quota import QuotaState
+from glebe.scheduling.quotas.quota import QuotaState
 from glebe.scheduling.world import Holding, State, World
 
 Search = Callable[[World, State, Roster, Want], tuple[Victim, ...]]

@@ -14,8 +14,8 @@ from glebe.scheduling.model import FairSharing, FairStrategy, Victim, VictimReas
 from glebe.scheduling.policies import PreemptionPolicy
 from glebe.scheduling.preemption.roster import Holder, Roster, may_take
 from glebe.scheduling.preemption.trial import Target, Trial, Want
-from glebe.scheduling.quota import Need, QuotaState
-from glebe.scheduling.shares import Rank, Share, share
+from glebe.scheduling.quotas.quota import Need, QuotaState
+from glebe.scheduling.quotas.shares import Rank, Share, share
 from glebe.scheduling.world import State, World
 
 Order = tuple[int, float, Fraction | float]

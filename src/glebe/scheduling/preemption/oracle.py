@@ -9,7 +9,7 @@ from glebe.scheduling.model import Pending
 from glebe.scheduling.preemption.roster import Roster
 from glebe.scheduling.preemption.search import victims
 from glebe.scheduling.preemption.trial import Want
-from glebe.scheduling.quota import Cell
+from glebe.scheduling.quotas.quota import Cell
 from glebe.scheduling.world import State, World
 
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from dataclasses import dataclass
 from operator import attrgetter
 
+from glebe.scheduling.cycle.turns import Turns
 from glebe.scheduling.model import GPU, Admitted, Pending, Victim
 from glebe.scheduling.policies import PreemptionPolicy
-from glebe.scheduling.quota import Cell, QuotaState
-from glebe.scheduling.shares import Share
-from glebe.scheduling.turns import Turns
+from glebe.scheduling.quotas.quota import Cell, QuotaState
+from glebe.scheduling.quotas.shares import Share
 from glebe.scheduling.world import Holding, World
 
 Place = tuple[bool, int, float, float, str]

@@ -8,7 +8,7 @@ from glebe.scheduling.preemption.cycles import returned
 from glebe.scheduling.preemption.fair import fair
 from glebe.scheduling.preemption.roster import Roster
 from glebe.scheduling.preemption.trial import Want
-from glebe.scheduling.sharing import fair_sharing
+from glebe.scheduling.quotas.sharing import fair_sharing
 from glebe.scheduling.world import State, World
 
 __all__ = ["Want", "fair_sharing", "victims"]

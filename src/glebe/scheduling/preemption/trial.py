@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from glebe.scheduling.model import Pending, Victim, VictimReason
 from glebe.scheduling.preemption.roster import Holder
-from glebe.scheduling.quota import Cell, Need
+from glebe.scheduling.quotas.quota import Cell, Need
 from glebe.scheduling.world import State
 
 Places = Callable[[State], bool]

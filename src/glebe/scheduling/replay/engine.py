@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from glebe.scheduling.course import Course, Started
-from glebe.scheduling.fleet import Fleet
+from glebe.scheduling.foresight.course import Course, Started
 from glebe.scheduling.model import GPU, Admitted, Pending, PodSet, RunTime, Snapshot, TopologyRequest
+from glebe.scheduling.placement.fleet import Fleet
 from glebe.scheduling.replay.trace import Job
 
 GPUS_PER_POD = 8

@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from glebe.scheduling.ahead import Same, Span, run_ahead, spans
-from glebe.scheduling.calibration import Calibration
-from glebe.scheduling.course import Started
 from glebe.scheduling.decide import settle
-from glebe.scheduling.fleet import Fleet
+from glebe.scheduling.foresight.ahead import Same, Span, run_ahead, spans
+from glebe.scheduling.foresight.calibration import Calibration
+from glebe.scheduling.foresight.course import Started
 from glebe.scheduling.model import Snapshot
+from glebe.scheduling.placement.fleet import Fleet
 from glebe.scheduling.replay.engine import Replay
 from glebe.scheduling.replay.learning import Declared, Learned
 

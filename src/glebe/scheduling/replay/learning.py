@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glebe.scheduling.history import Facts, History
+from glebe.scheduling.foresight.history import Facts, History
 from glebe.scheduling.model import RunTime
 from glebe.scheduling.replay.trace import Job
 

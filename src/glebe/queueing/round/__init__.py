@@ -1,0 +1,1 @@
+"""The admission cycle's shell: look, ask the core, write; forecasts and plans published."""

@@ -1,0 +1,1 @@
+"""What queues say of themselves: statuses, shares, who waits in which order."""

@@ -1,0 +1,1 @@
+"""Who starts when: run times as distributions, the cycle run forward, promises kept honest."""

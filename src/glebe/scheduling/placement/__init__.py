@@ -1,0 +1,1 @@
+"""Which nodes the pods of a gang get: the fleet as arrays, domains of topologies, slices, balance, replacement."""
