@@ -102,8 +102,8 @@ class Queueing:
         return made
 
     def never_starts(self, cluster: str, job: Object) -> Decision | None:
-        """For :class:`glebe.queueing.gatekeeping.admission.QueueAdmission`: the verdict when ``job`` could not start even
-        alone.
+        """For :class:`~glebe.queueing.gatekeeping.admission.QueueAdmission`: the verdict when ``job`` could not start
+        even alone.
 
         Answers are kept by shape of the job until fleet or quotas change.
         """
