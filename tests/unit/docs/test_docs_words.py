@@ -82,7 +82,10 @@ WRITERS = (
     "node/simulated/*.py",
     "node/volumes/*.py",
     "queueing/*.py",
-    "queueing/pods/*.py",
+    *(
+        f"queueing/{room}/*.py"
+        for room in ("gatekeeping", "jobs", "life", "picture", "pods", "round", "telling", "tenants")
+    ),
     "workloads/**/*.py",
 )
 #: Words of the API that look like reasons and are something else: types of conditions, plug-ins, codes of protocols.
@@ -169,7 +172,7 @@ def test_documented_reasons_exist() -> None:
 
 
 def test_what_is_said_at_submission_is_what_the_code_says() -> None:
-    code = " ".join(path.read_text(encoding="utf-8") for path in (SOURCE / "queueing").glob("*.py"))
+    code = " ".join(path.read_text(encoding="utf-8") for path in (SOURCE / "queueing").rglob("*.py"))
     for _, text, _ in docs_words.AT_SUBMISSION:
         said = text.replace("WorkloadPriorityClass", "{missing}").replace(
             "there is no {missing}", "there is no {missing}"

@@ -12,7 +12,12 @@ import glebe
 
 SOURCE = Path(glebe.__file__).parent
 #: What is told with a decision, a condition or an event.
-FILES = [*sorted((SOURCE / "queueing").glob("*.py")), *sorted((SOURCE / "scheduling").glob("*.py"))]
+FILES = [
+    path
+    for floor in ("queueing", "scheduling")
+    for path in sorted((SOURCE / floor).rglob("*.py"))
+    if path.parent.name not in ("types", "measures")  # fields and metrics are described in whole sentences
+]
 FILES.append(SOURCE / "platform" / "views.py")
 
 
@@ -33,5 +38,6 @@ def sentences(path: Path) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_no_sentence_ends_with_a_full_stop(path: Path) -> None:
-    wrong = [f"{path.name}:{line}: {text}" for line, text in sentences(path) if text.rstrip().endswith(".")]
+    ended = [(line, text) for line, text in sentences(path) if text.rstrip().endswith(".")]
+    wrong = [f"{path.name}:{line}: {text}" for line, text in ended if text != "."]  # but for Kueue's own "...: 2/2."
     assert not wrong
