@@ -13,7 +13,7 @@ import yaml
 
 from glebe.kube.quantity import to_int
 from glebe.node.fleet import load_fleet
-from glebe.queueing.picture import convert
+from glebe.queueing.picture import fleetobjects, queueobjects
 from glebe.scheduling.model import GPU, Backfill, ClusterQueue, Node, Snapshot, Taint, TopologyMode, TopologyRequest
 from glebe.scheduling.replay.engine import Life, Oracle, Replay, Truth
 from glebe.scheduling.replay.foretelling import Forecaster, Foretold
@@ -22,10 +22,10 @@ from glebe.scheduling.replay.scores import scores
 from glebe.scheduling.replay.trace import Trace, TraceError, of, read_csv, read_swf
 
 _KINDS = {
-    "ClusterQueue": ("queues", convert.cluster_queue),
-    "Cohort": ("cohorts", convert.cohort),
-    "ResourceFlavor": ("flavors", convert.flavor),
-    "Topology": ("topologies", convert.topology_levels),
+    "ClusterQueue": ("queues", queueobjects.cluster_queue),
+    "Cohort": ("cohorts", queueobjects.cohort),
+    "ResourceFlavor": ("flavors", fleetobjects.flavor),
+    "Topology": ("topologies", fleetobjects.topology_levels),
 }
 _HOST = "kubernetes.io/hostname"
 

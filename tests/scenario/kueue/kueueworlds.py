@@ -16,7 +16,7 @@ from typing import Any
 from glebe.kube.quantity import parse
 from glebe.queueing.configuration import DEFAULT, parsed
 from glebe.queueing.jobs.lonepods import owned_by_pod
-from glebe.queueing.picture import convert, topology
+from glebe.queueing.picture import podsets, queueobjects, topology
 from glebe.queueing.picture.corepolicies import configured
 from glebe.queueing.picture.requests import PLAIN, Surroundings, problem, summarize
 from glebe.scheduling.model import (
@@ -151,7 +151,7 @@ def node(obj: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> Node:
 
 def pod_set(p: Mapping[str, Any], around: Surroundings = PLAIN) -> PodSet:
     """By the queue's own conversion."""
-    (found,) = convert.pod_sets({"spec": {"podSets": [p]}}, around)
+    (found,) = podsets.pod_sets({"spec": {"podSets": [p]}}, around)
     return found
 
 
@@ -186,8 +186,8 @@ def base_snapshot(case: Case) -> Snapshot:
                 Strategy(q["spec"]["queueingStrategy"]),
                 q["spec"].get("stopPolicy", "None") != "None",
                 weight(q["spec"]),
-                convert.preemption(q["spec"].get("preemption")),
-                convert.fungibility(q["spec"].get("flavorFungibility")),
+                queueobjects.preemption(q["spec"].get("preemption")),
+                queueobjects.fungibility(q["spec"].get("flavorFungibility")),
                 afs=q["spec"].get("admissionScope", {}).get("admissionMode") == "UsageBasedAdmissionFairSharing",
                 checks=checks(q["spec"]),
                 migrate_from=q["spec"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from glebe.kube.quantity import to_int
 from glebe.queueing.jobs.lonepods import owned_by_pod
-from glebe.queueing.picture import convert, topology
+from glebe.queueing.picture import fleetobjects, podsets, topology
 from glebe.queueing.picture.nodeuse import NodeUse
 from glebe.scheduling.cycle.secondpass import second_pass
 from glebe.scheduling.decide import decide_one_cycle
@@ -111,7 +111,7 @@ def _snapshot(case: Case) -> Snapshot:
     use = NodeUse()
     for pod in _objects(case, "pods"):
         use.pod_changed(None, pod)
-    topologies = tuple(convert.topology_levels(t) for t in _objects(case, "topologies"))
+    topologies = tuple(fleetobjects.topology_levels(t) for t in _objects(case, "topologies"))
     nodes = tuple(_node(n, case, use, topologies[0].levels) for n in _objects(case, "nodes"))
     pod_sets = tuple(pod_set(p) for p in case["input"]["podSets"])
     resources = tuple(sorted({"pods", *(r for p in pod_sets for r in p.requests)}))
@@ -119,7 +119,7 @@ def _snapshot(case: Case) -> Snapshot:
     return Snapshot(
         nodes=nodes,
         topologies=topologies,
-        flavors=tuple(convert.flavor(f) for f in _objects(case, "resourceFlavors")),
+        flavors=tuple(fleetobjects.flavor(f) for f in _objects(case, "resourceFlavors")),
         queues=(ClusterQueue("q", (group,)),),
         pending=(Pending("w", "q", 0, 0.0, pod_sets, RunTime(1, 1)),),
         gates=Gates(**{GATES[name]: on for name, on in case["featureGates"].items() if name in GATES}),
@@ -135,7 +135,7 @@ def _node(obj: dict[str, Any], case: Case, use: NodeUse, levels: tuple[str, ...]
             other["pods"] += held["count"]
             for resource, amount in held["requests"].items():
                 other[resource] += to_int(amount, resource) * held["count"]
-    return convert.node(obj, other)
+    return fleetobjects.node(obj, other)
 
 
 def pod_set(item: dict[str, Any]) -> PodSet:
@@ -161,7 +161,7 @@ def pod_set(item: dict[str, Any]) -> PodSet:
             ]
         }
     }
-    (found,) = convert.pod_sets(workload)
+    (found,) = podsets.pod_sets(workload)
     return found if found.topology else _anywhere(found)
 
 

@@ -15,7 +15,7 @@ from glebe.kube.objects import Object, condition_is_true, get_condition
 from glebe.queueing import labels
 from glebe.queueing.configuration import DEFAULT, Configuration, parsed
 from glebe.queueing.measures.standing import Standing
-from glebe.queueing.picture import convert
+from glebe.queueing.picture import convert, queueobjects
 from glebe.queueing.picture.corepolicies import policies
 from glebe.queueing.telling.localshares import PastUse
 from glebe.scheduling.model import FairSharing, FairStrategy
@@ -134,7 +134,7 @@ def test_what_the_core_reads_of_preemption_in_a_workload() -> None:
 def test_the_switch_of_a_cohort(written: str | None, meant: bool | None) -> None:
     cohort = obj("Cohort", "root", {})
     cohort["metadata"]["annotations"] = {} if written is None else {labels.FAIR_SHARING: written}
-    assert convert.cohort(cohort).fair_sharing is meant
+    assert queueobjects.cohort(cohort).fair_sharing is meant
 
 
 def test_the_configuration_reaches_the_core() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from glebe.kube.clock import Env, format_time
 from glebe.kube.objects import Object
-from glebe.queueing.picture import convert
+from glebe.queueing.picture import convert, queueobjects
 from glebe.queueing.picture.learning import ENOUGH, Learning, facts
 from glebe.queueing.picture.runtimes import UNKNOWN
 from glebe.scheduling.model import Admitted, Backfill, Decision, Forecast, Outcome, Pending, Reason, RunTime, Snapshot
@@ -153,7 +153,7 @@ def test_forecasts_that_are_late_get_wider(env: Env) -> None:
 )
 def test_backfill_of_a_queue(text: str | None, mode: Backfill) -> None:
     notes = {} if text is None else {"glebe.dev/backfill": text}
-    assert convert.cluster_queue({"metadata": {"name": "q", "annotations": notes}}).backfill is mode
+    assert queueobjects.cluster_queue({"metadata": {"name": "q", "annotations": notes}}).backfill is mode
 
 
 def test_a_time_limit_bounds_what_is_predicted() -> None:

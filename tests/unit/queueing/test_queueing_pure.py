@@ -24,7 +24,7 @@ from glebe.queueing.jobs.construct import Priority, in_sync, priority_of, worklo
 from glebe.queueing.jobs.integrations import for_kind
 from glebe.queueing.jobs.ungate import plan
 from glebe.queueing.life import evictions, transitions
-from glebe.queueing.picture import convert, topology
+from glebe.queueing.picture import podsets, topology
 from glebe.queueing.picture.nodeuse import NodeUse
 from glebe.queueing.picture.runtimes import UNKNOWN, parse_expected, predict
 from glebe.scheduling.model import (
@@ -384,7 +384,7 @@ def test_slices_are_read_from_a_jobs_annotations() -> None:
     }
     request = construct.topology_request(nested)
     pod_set = {"name": "main", "count": 8, "template": {}, "topologyRequest": request}
-    (read,) = convert.pod_sets({"spec": {"podSets": [pod_set]}})
+    (read,) = podsets.pod_sets({"spec": {"podSets": [pod_set]}})
     slices = (Slice("rack", 4), Slice("host", 2))
     assert read.topology == TopologyRequest(TopologyMode.REQUIRED, "block", slices)
 

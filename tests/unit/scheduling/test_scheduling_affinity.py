@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glebe.queueing.picture import convert
+from glebe.queueing.picture import podsets
 from glebe.scheduling.decide import decide
 from glebe.scheduling.flavoring.affinity import chosen_by
 from glebe.scheduling.model import (
@@ -88,7 +88,7 @@ def test_it_is_read_from_pod_templates() -> None:
     terms = [{"matchExpressions": [expression]}, {"matchFields": [{"key": "metadata.name"}]}]
     affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
     workload = {"spec": {"podSets": [{"template": {"spec": {"containers": [], "affinity": affinity}}}]}}
-    (pods,) = convert.pod_sets(workload)
+    (pods,) = podsets.pod_sets(workload)
     assert pods.affinity == ((Expression("gpu", "In", ("h100",)),), ())
-    (plain,) = convert.pod_sets({"spec": {"podSets": [{"template": {"spec": {"containers": []}}}]}})
+    (plain,) = podsets.pod_sets({"spec": {"podSets": [{"template": {"spec": {"containers": []}}}]}})
     assert plain.affinity == ()

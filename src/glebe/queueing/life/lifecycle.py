@@ -16,7 +16,7 @@ from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.jobs.integrations import JobKinds
 from glebe.queueing.life.nodehealth import NODE_INDEX, NodeHealth, leaves, node_index
 from glebe.queueing.life.steps import Facts, Step, class_names, next_step
-from glebe.queueing.picture import convert
+from glebe.queueing.picture import convert, fleetobjects
 from glebe.queueing.round.notices import Notices
 from glebe.queueing.tenants import tenancy
 
@@ -170,7 +170,7 @@ def build(
         return list(found)
 
     controller.watch(informers.get(r.WORKLOADS))
-    controller.watch(informers.get(r.NODES), lambda n: keys(NODE_INDEX, convert.host_of(n)), when=_node_matters)
+    controller.watch(informers.get(r.NODES), lambda n: keys(NODE_INDEX, fleetobjects.host_of(n)), when=_node_matters)
     controller.watch(informers.get(r.PODS), of_pod, when=leaves)
     controller.watch(informers.get(r.LOCAL_QUEUES), of_local_queue, when=_spec_changed)
     controller.watch(informers.get(r.CLUSTER_QUEUES), of_cluster_queue, when=_spec_changed)
@@ -184,7 +184,7 @@ def build(
 
 
 def _node_matters(old: Object | None, new: Object | None) -> bool:
-    return old is None or new is None or convert.node_facts(old) != convert.node_facts(new)
+    return old is None or new is None or fleetobjects.node_facts(old) != fleetobjects.node_facts(new)
 
 
 def _spec_changed(old: Object | None, new: Object | None) -> bool:

@@ -29,7 +29,7 @@ from glebe.queueing import labels
 from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.jobs.lonepods import owned_by_pod
 from glebe.queueing.jobs.ungate import INDEXERS, is_live, pods_of
-from glebe.queueing.picture import convert, topology
+from glebe.queueing.picture import convert, fleetobjects, topology
 from glebe.queueing.picture.hosts import Nodes
 from glebe.scheduling.model import Toleration
 from glebe.scheduling.placement.fleet import tolerated
@@ -134,16 +134,16 @@ class NodeHealth:
             return False
         if spec.get("unschedulable") or is_deleting(node):
             return True
-        shut = [t for t in convert.taints(spec.get("taints")) if t.effect in ("NoSchedule", "NoExecute")]
+        shut = [t for t in fleetobjects.taints(spec.get("taints")) if t.effect in ("NoSchedule", "NoExecute")]
         if not shut:
             return False
-        name = convert.host_of(node)
+        name = fleetobjects.host_of(node)
         by_set = {s["name"]: s for s in workload["spec"]["podSets"] if "name" in s}
         for a in workload["status"]["admission"].get("podSetAssignments") or ():
             if all(host != name for host, _ in topology.decode(a.get("topologyAssignment"))):
                 continue
             template = (by_set.get(a.get("name", "")) or workload["spec"]["podSets"][0]).get("template") or {}
-            own = convert.tolerations((template.get("spec") or {}).get("tolerations"))
+            own = fleetobjects.tolerations((template.get("spec") or {}).get("tolerations"))
             if not tolerated(shut, own + self._of_flavors(a)):
                 return True
         return False
@@ -152,7 +152,7 @@ class NodeHealth:
         found: list[Toleration] = []
         for name in dict.fromkeys((assignment.get("flavors") or {}).values()):
             spec = (self._flavors.get(ObjectKey(self._nodes.host, "", name)) or {}).get("spec") or {}
-            found += convert.tolerations(spec.get("tolerations"))
+            found += fleetobjects.tolerations(spec.get("tolerations"))
         return tuple(found)
 
 

@@ -1,4 +1,4 @@
-"""From API objects to what the scheduling core sees: pure, one object at a time."""
+"""Workloads as what the scheduling core sees: pure, one object at a time."""
 
 from __future__ import annotations
 
@@ -6,267 +6,25 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from typing import Any
 
 from glebe.kube.clock import parse_time
-from glebe.kube.duration import parse_duration
 from glebe.kube.objects import Object, annotations_of, condition_is_true, get_condition, labels_of
-from glebe.kube.quantity import parse, to_int
 from glebe.queueing import labels
 from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.jobs.integrations import read
 from glebe.queueing.jobs.lonepods import owned_by_pod
 from glebe.queueing.life import checks
 from glebe.queueing.picture import requests, runtimes, topology
+from glebe.queueing.picture.fleetobjects import amounts
+from glebe.queueing.picture.podsets import pod_sets, reclaimable
 from glebe.queueing.picture.requests import PLAIN, Surroundings
 from glebe.queueing.tenants import tenancy
 from glebe.scheduling import model as m
 
-_GPU = "nvidia.com/gpu"
 #: Finds a WorkloadClass by name.
 ClassOf = Callable[[str], Object | None]
-
-
-def amounts(resources: Mapping[str, Any] | None) -> dict[str, int]:
-    return {name: to_int(value, name) for name, value in (resources or {}).items()}
-
-
-def node_facts(obj: Object) -> tuple[Any, ...]:
-    """What of a Node decides anything; heartbeats leave it as it is."""
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    ready = condition_is_true(obj, "Ready"), spec.get("unschedulable"), "deletionTimestamp" in obj["metadata"]
-    return obj["metadata"]["uid"], labels_of(obj), status.get("allocatable"), spec.get("taints"), ready
-
-
-def taints(items: list[dict[str, Any]] | None) -> tuple[m.Taint, ...]:
-    return tuple(m.Taint(t["key"], t.get("value", ""), t["effect"]) for t in items or ())
-
-
-def tolerations(items: list[dict[str, Any]] | None) -> tuple[m.Toleration, ...]:
-    return tuple(
-        m.Toleration(t.get("key", ""), t.get("operator") or "Equal", t.get("value", ""), t.get("effect") or "")
-        for t in items or ()
-    )
-
-
-def host_of(node: Object) -> str:
-    """What assignments and node selectors call a node: its label, which may differ from its name."""
-    return labels_of(node).get(labels.HOSTNAME) or str(node["metadata"]["name"])
-
-
-def node(obj: Object, other_use: Mapping[str, int]) -> m.Node:
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    return m.Node(
-        name=host_of(obj),
-        labels=labels_of(obj),
-        allocatable=with_gpu_shares(amounts(status.get("allocatable"))),
-        taints=taints(spec.get("taints")),
-        ready=condition_is_true(obj, "Ready")
-        and not spec.get("unschedulable")
-        and "deletionTimestamp" not in obj["metadata"],
-        other_use={k: v for k, v in sorted(other_use.items()) if v},
-    )
-
-
-def with_gpu_shares(allocatable: dict[str, int]) -> dict[str, int]:
-    """GPUs also in thousandths, for pods that ask for fractions: counted, not enforced (see docs/job-kinds.md)."""
-    if gpus := allocatable.get(_GPU):
-        allocatable.setdefault(labels.GPU_SHARE, 1000 * gpus)
-    return allocatable
-
-
-def topology_levels(obj: Object) -> m.Topology:
-    levels = read(obj, ("spec", "levels"), ())
-    return m.Topology(obj["metadata"]["name"], tuple(level["nodeLabel"] for level in levels))
-
-
-def flavor(obj: Object) -> m.Flavor:
-    spec = obj.get("spec") or {}
-    return m.Flavor(
-        name=obj["metadata"]["name"],
-        node_labels=spec.get("nodeLabels") or {},
-        node_taints=taints(spec.get("nodeTaints")),
-        tolerations=tolerations(spec.get("tolerations")),
-        topology=spec.get("topologyName"),
-    )
-
-
-def resource_groups(items: list[dict[str, Any]] | None) -> tuple[m.ResourceGroup, ...]:
-    return tuple(
-        m.ResourceGroup(
-            tuple(group["coveredResources"]),
-            tuple(m.FlavorQuotas(f["name"], {r["name"]: _quota(r) for r in f["resources"]}) for f in group["flavors"]),
-        )
-        for group in items or ()
-    )
-
-
-def _quota(item: dict[str, Any]) -> m.Quota:
-    def limit(name: str) -> int | None:
-        return None if item.get(name) is None else to_int(item[name], item["name"])
-
-    return m.Quota(to_int(item["nominalQuota"], item["name"]), limit("borrowingLimit"), limit("lendingLimit"))
-
-
-def cluster_queue(obj: Object) -> m.ClusterQueue:
-    spec = obj.get("spec") or {}
-    return m.ClusterQueue(
-        name=obj["metadata"]["name"],
-        resource_groups=resource_groups(spec.get("resourceGroups")),
-        cohort=spec.get("cohortName"),
-        strategy=m.Strategy(spec.get("queueingStrategy") or "BestEffortFIFO"),
-        stopped=(spec.get("stopPolicy") or "None") != "None" or "deletionTimestamp" in obj["metadata"],
-        weight=_weight(spec),
-        preemption=preemption(spec.get("preemption")),
-        fungibility=fungibility(spec.get("flavorFungibility")),
-        min_run_time=_seconds(annotations_of(obj).get(labels.MINIMUM_RUN_TIME)),
-        checks=tuple(sorted(checks.of_queue(obj).items())),
-        afs=(spec.get("admissionScope") or {}).get("admissionMode") == "UsageBasedAdmissionFairSharing",
-        backfill=_backfill(annotations_of(obj).get(labels.BACKFILL)),
-    )
-
-
-def _backfill(text: str | None) -> m.Backfill:
-    """What is not understood counts as missing."""
-    known = {str(mode): mode for mode in m.Backfill}
-    return known.get(text or "", m.Backfill.GREEDY)
-
-
-def _seconds(text: str | None) -> float:
-    """A duration in an annotation.
-
-    :raises ValueError: when it is none.
-    """
-    return max(0.0, parse_duration(text)) if text else 0.0
-
-
-def preemption(spec: Mapping[str, Any] | None) -> m.Preemption:
-    """``spec.preemption`` of a ClusterQueue; what is missing is Never."""
-    given = spec or {}
-    borrowing = given.get("borrowWithinCohort") or {}
-    return m.Preemption(
-        within=m.PreemptionPolicy(given.get("withinClusterQueue") or "Never"),
-        reclaim=m.PreemptionPolicy(given.get("reclaimWithinCohort") or "Never"),
-        borrow_within=m.PreemptionPolicy(borrowing.get("policy") or "Never"),
-        max_priority=borrowing.get("maxPriorityThreshold"),
-    )
-
-
-def fungibility(spec: Mapping[str, Any] | None) -> m.Fungibility:
-    """``spec.flavorFungibility`` of a ClusterQueue. v1beta1's names of the first choice are understood, too."""
-    given = spec or {}
-    return m.Fungibility(
-        when_can_borrow=m.TryNext.NEXT if given.get("whenCanBorrow") == "TryNextFlavor" else m.TryNext.STOP,
-        when_can_preempt=m.TryNext.NEXT
-        if given.get("whenCanPreempt", "TryNextFlavor") == "TryNextFlavor"
-        else m.TryNext.STOP,
-        preference=m.Preference(given.get("preference") or "BorrowingOverPreemption"),
-    )
-
-
 _PREEMPTOR = re.compile(r"\(UID: ([^,)]+)")
-_SWITCH = {"Enabled": True, "Disabled": False}
-
-
-def cohort(obj: Object) -> m.Cohort:
-    spec = obj.get("spec") or {}
-    groups = resource_groups(spec.get("resourceGroups"))
-    switch = _SWITCH.get(annotations_of(obj).get(labels.FAIR_SHARING, ""))
-    return m.Cohort(obj["metadata"]["name"], spec.get("parentName"), groups, _weight(spec), switch)
-
-
-def _weight(spec: Mapping[str, Any]) -> Fraction:
-    weight = (spec.get("fairSharing") or {}).get("weight")
-    return m.EVEN if weight is None else parse(weight)
-
-
-def pod_sets(workload: Object, around: Surroundings = PLAIN) -> tuple[m.PodSet, ...]:
-    """The pods that are still needed: those whose resources were given back (``reclaimablePods``) are left out."""
-    gone = dict(reclaimable(workload))
-    return tuple(_pod_set(_updated(p, workload), gone, around) for p in workload["spec"]["podSets"])
-
-
-def _updated(item: dict[str, Any], workload: Object) -> dict[str, Any]:
-    """The pod set with what its admission checks add (``podSetUpdates``), by which its pods are placed."""
-    name = item.get("name", labels.DEFAULT_POD_SET)
-    updates = [
-        u
-        for check in checks.in_state(workload, checks.READY)
-        for u in check.get("podSetUpdates") or ()
-        if u.get("name") == name
-    ]
-    if not updates:
-        return item
-    spec = dict(item["template"].get("spec") or {})
-    for update in updates:
-        if selector := update.get("nodeSelector"):
-            spec["nodeSelector"] = {**(spec.get("nodeSelector") or {}), **selector}
-        if more := update.get("tolerations"):
-            spec["tolerations"] = [*(spec.get("tolerations") or ()), *more]
-    return {**item, "template": {**item["template"], "spec": spec}}
-
-
-def reclaimable(workload: Object) -> tuple[tuple[str, int], ...]:
-    """Pods that are no longer needed, by pod set."""
-    listed = read(workload, ("status", "reclaimablePods"), ())
-    return tuple((p["name"], int(p.get("count") or 0)) for p in listed if p.get("count"))
-
-
-def _pod_set(item: dict[str, Any], gone: Mapping[str, int], around: Surroundings) -> m.PodSet:
-    spec = item["template"].get("spec") or {}
-    name, count = item.get("name", labels.DEFAULT_POD_SET), int(item.get("count", 1))
-    taken, counted = requests.on_node(spec, around), requests.counted(spec, around)
-    return m.PodSet(
-        name=name,
-        count=count - min(gone.get(name, 0), count),
-        requests=taken,  # zeros, too: they get a flavor
-        charged=None if counted == taken else counted,
-        node_selector=spec.get("nodeSelector") or {},
-        affinity=_affinity(spec),
-        preferred=_preferred(spec),
-        tolerations=tolerations(spec.get("tolerations")),
-        topology=_topology_request(item.get("topologyRequest") or {}),
-        min_count=item.get("minCount"),
-    )
-
-
-def _topology_request(request: Mapping[str, Any]) -> m.TopologyRequest | None:
-    slices = tuple(
-        m.Slice(s["topology"], int(s["size"])) for s in request.get("podsetSliceRequiredTopologyConstraints") or ()
-    )
-    if not slices and (level := request.get("podSetSliceRequiredTopology")):
-        slices = (m.Slice(level, int(request.get("podSetSliceSize") or 0)),)
-    group = request.get("podSetGroupName") or ""
-    if level := request.get("required"):
-        return m.TopologyRequest(m.TopologyMode.REQUIRED, level, slices, group)
-    if level := request.get("preferred"):
-        return m.TopologyRequest(m.TopologyMode.PREFERRED, level, slices, group)
-    if request.get("unconstrained") or slices:
-        return m.TopologyRequest(m.TopologyMode.UNCONSTRAINED, "", slices, group)
-    return None
-
-
-def _affinity(spec: Mapping[str, Any]) -> tuple[tuple[m.Expression, ...], ...]:
-    """The terms of the required node affinity; what a term says of node fields is left to the scheduler of pods."""
-    path = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
-    return tuple(_expressions(term) for term in read(spec, path, ()))
-
-
-def _preferred(spec: Mapping[str, Any]) -> tuple[m.Preferred, ...]:
-    """The terms of the preferred node affinity, but for those that speak of node fields."""
-    terms = read(spec, ("affinity", "nodeAffinity", "preferredDuringSchedulingIgnoredDuringExecution"), ())
-    return tuple(
-        m.Preferred(int(t.get("weight", 1)), _expressions(t["preference"]))
-        for t in terms
-        if not t["preference"].get("matchFields")
-    )
-
-
-def _expressions(term: Mapping[str, Any]) -> tuple[m.Expression, ...]:
-    return tuple(
-        m.Expression(e["key"], e["operator"], tuple(e.get("values") or ())) for e in term.get("matchExpressions") or ()
-    )
 
 
 def run_time(workload: Object, class_of: ClassOf) -> m.RunTime:

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from glebe.kube import resources as r
 from glebe.kube.informer import Informers
 from glebe.kube.objects import EVERY, Object, cluster_of, condition_is_true, is_deleting
-from glebe.queueing.picture import convert
+from glebe.queueing.picture import fleetobjects
 
 HOST_INDEX = "queueing/host"
 _HOST = "root"
 
 
 def host_index(node: Object) -> Iterable[str]:
-    return (convert.host_of(node),)
+    return (fleetobjects.host_of(node),)
 
 
 class Nodes:

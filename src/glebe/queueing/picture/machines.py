@@ -7,7 +7,7 @@ and a workload is placed on machines that its own cluster has (:mod:`glebe.queue
 from __future__ import annotations
 
 from glebe.kube.objects import Object, ObjectKey, condition_is_true, is_deleting
-from glebe.queueing.picture import convert
+from glebe.queueing.picture import fleetobjects
 from glebe.queueing.picture.nodeuse import NodeUse
 from glebe.queueing.tenants import tenancy
 from glebe.scheduling import model as m
@@ -58,7 +58,7 @@ class Machines:
 
     def _converted(self, name: str, places: dict[str, Object]) -> m.Node:
         own = places.get(self._host)
-        node = convert.node(own if own is not None else places[min(places)], self._use.other_use(name))
+        node = fleetobjects.node(own if own is not None else places[min(places)], self._use.other_use(name))
         if len(places) == 1 and own is not None:
             return node
         return tenancy.shared(node, [cluster for cluster, obj in sorted(places.items()) if _takes_pods(obj)])

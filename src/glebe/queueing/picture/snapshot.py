@@ -15,7 +15,7 @@ from glebe.queueing.configuration import DEFAULT, Configuration
 from glebe.queueing.jobs import doors
 from glebe.queueing.life import barriers, checks
 from glebe.queueing.life.steps import class_names
-from glebe.queueing.picture import convert
+from glebe.queueing.picture import convert, fleetobjects, queueobjects
 from glebe.queueing.picture.corepolicies import configured, policies
 from glebe.queueing.picture.heads import Heads
 from glebe.queueing.picture.machines import Machines
@@ -120,10 +120,10 @@ class SnapshotBuilder:
         self._surroundings: dict[tuple[str, str], Surroundings] = {}  # by cluster and namespace
         self.objects: dict[Resource, dict[ObjectKey, Object]] = {resource: {} for resource in WATCHED}
         self._tables = {
-            r.TOPOLOGIES: _Table(convert.topology_levels),
-            r.RESOURCE_FLAVORS: _Table(convert.flavor),
-            r.COHORTS: _Table(convert.cohort),
-            r.CLUSTER_QUEUES: _Table(convert.cluster_queue),
+            r.TOPOLOGIES: _Table(fleetobjects.topology_levels),
+            r.RESOURCE_FLAVORS: _Table(fleetobjects.flavor),
+            r.COHORTS: _Table(queueobjects.cohort),
+            r.CLUSTER_QUEUES: _Table(queueobjects.cluster_queue),
         }
         self._use = NodeUse()
         self._machines = Machines(self.host, self._use)
@@ -175,7 +175,7 @@ class SnapshotBuilder:
         elif resource == r.PODS:
             self._use.pod_changed(old, new)
         elif resource == r.NODES:
-            if old is not None and new is not None and convert.node_facts(old) == convert.node_facts(new):
+            if old is not None and new is not None and fleetobjects.node_facts(old) == fleetobjects.node_facts(new):
                 return
             self._machines.change(key, new)
             self.fleet_version += 1

@@ -37,7 +37,7 @@ from glebe.queueing.jobs import elastic
 from glebe.queueing.life import pacing, transitions
 from glebe.queueing.life.preempting import Preemptions
 from glebe.queueing.life.steps import admitted_event
-from glebe.queueing.picture import convert
+from glebe.queueing.picture import convert, fleetobjects
 from glebe.queueing.picture.snapshot import WATCHED, SnapshotBuilder
 from glebe.queueing.round.deciding import Deciding
 from glebe.queueing.round.notices import Notices, in_full
@@ -299,7 +299,7 @@ def build(cycle: AdmissionCycle, informers: Informers, env: Env, cluster: str) -
 
 
 def _node_matters(old: Object | None, new: Object | None) -> bool:
-    return old is None or new is None or convert.node_facts(old) != convert.node_facts(new)
+    return old is None or new is None or fleetobjects.node_facts(old) != fleetobjects.node_facts(new)
 
 
 def _pod_matters(old: Object | None, new: Object | None) -> bool:

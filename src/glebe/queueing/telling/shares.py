@@ -16,7 +16,7 @@ from glebe.kube.clock import Env
 from glebe.kube.controller import Controller, Result
 from glebe.kube.informer import Informers
 from glebe.kube.objects import Object, ObjectKey
-from glebe.queueing.picture import convert
+from glebe.queueing.picture import convert, queueobjects
 from glebe.queueing.picture.tallies import Tallies, Usage, holds_in
 from glebe.queueing.tenants import tenancy
 from glebe.scheduling.model import ClusterQueue, Cohort
@@ -47,8 +47,8 @@ class Shares:
         """Queues and cohorts as they are declared; those that cannot be understood are left out."""
         if self._tree is None:
             self._tree = QuotaTree(
-                _understood(convert.cluster_queue, tenancy.own(self._queues.store.values())),
-                _understood(convert.cohort, tenancy.own(self._cohorts.store.values())),
+                _understood(queueobjects.cluster_queue, tenancy.own(self._queues.store.values())),
+                _understood(queueobjects.cohort, tenancy.own(self._cohorts.store.values())),
             )
         return self._tree
 
