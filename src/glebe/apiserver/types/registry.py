@@ -207,6 +207,7 @@ class TypeRegistry:
         self._changed_at: dict[tuple[str, str], int] = {}
         self._together: dict[tuple[str, str, str], ResourceInfo] | None = None
         self._attached: dict[tuple[str, str, str], ResourceInfo] = {}
+        self._attached_mark = ""
 
     def attach(self, infos: Iterable[ResourceInfo]) -> None:
         """Serve further resources in every cluster, which somebody answers (``ApiServer.answered``) and nobody stores.
@@ -214,6 +215,7 @@ class TypeRegistry:
         They describe themselves by ``raw_schema`` and are marked as custom. Before the server starts.
         """
         self._attached |= {(info.group, info.version, info.plural): info for info in infos}
+        self._attached_mark = "".join("+" + "/".join(address) for address in self._attached)
 
     def _every(self) -> dict[tuple[str, str, str], ResourceInfo]:
         """The custom resources of all clusters (``*``): of several under one name any will do."""
@@ -260,11 +262,12 @@ class TypeRegistry:
         return next((k for k in self.custom_kinds(cluster) if k.name == name), None)
 
     def fingerprint(self, cluster: str) -> str:
-        """Of the content of the cluster's custom resources: a key for caches of discovery and OpenAPI; "" for none."""
+        """Of the cluster's custom resources and what is attached: a key for caches of discovery and OpenAPI that all
+        registries of a process share; "" for none."""
         own = self._clusters.get(cluster)
         if own is None and cluster == EVERY:
-            return str(sorted({t.fingerprint for t in self._clusters.values()}))
-        return own.fingerprint if own is not None else ""
+            return self._attached_mark + str(sorted({t.fingerprint for t in self._clusters.values()}))
+        return self._attached_mark + own.fingerprint if own is not None else self._attached_mark
 
     def changed_at(self, cluster: str, group_resource: str) -> int:
         """Objects of a custom resource with this revision or an older one may have been stored under another schema."""
