@@ -95,7 +95,10 @@ def _replay(
             for policy in (replays.read_policy(p) for p in policies)
             for fleet, nodes in known
         ]
-    except (TraceError, FleetError, OSError) as error:
+    except OSError as error:
+        typer.echo(f"error: cannot read {error.filename}: {error.strerror}", err=True)
+        return Exit.BAD_INPUT
+    except (TraceError, FleetError) as error:
         typer.echo(f"error: {error}", err=True)
         return Exit.BAD_INPUT
     rows = replays.table(outcomes)

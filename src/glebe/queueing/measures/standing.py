@@ -27,6 +27,8 @@ _LOCAL_USE = ("name", "namespace", "flavor", "resource", "replica_role")
 #: Above this Kueue's API means that there is no share to speak of.
 _NO_SHARE = 2**63 - 1
 Rows = Iterator[tuple[tuple[str, ...], float]]
+#: name without prefix, help, label names, what reads it
+Metric = tuple[str, str, tuple[str, ...], Callable[[], Rows]]
 
 
 class Standing:
@@ -40,11 +42,18 @@ class Standing:
         self._role = role
         self._host = host
         put = families.reading
-        for name, text, marks, read in self._table():
+        for name, text, marks, read in (
+            *self._counted(),
+            *self._stated(),
+            *self._quotas(),
+            *self._shared(),
+            *self._placed(),
+        ):
             put(f"kueue_{name}", text, marks, _reading(read))
 
-    def _table(self) -> tuple[tuple[str, str, tuple[str, ...], Callable[[], Rows]], ...]:
-        queue, own = ("cluster_queue", "replica_role"), self._own
+    def _counted(self) -> tuple[Metric, ...]:
+        """Workloads."""
+        queue = ("cluster_queue", "replica_role")
         return (
             (
                 "pending_workloads",
@@ -72,6 +81,11 @@ class Standing:
                 _LOCAL,
                 self._local_counts("admittedWorkloads"),
             ),
+        )
+
+    def _stated(self) -> tuple[Metric, ...]:
+        """States of queues."""
+        return (
             (
                 "cluster_queue_status",
                 "1 for the state that the queue is in: pending, active or terminated.",
@@ -84,6 +98,11 @@ class Standing:
                 ("name", "namespace", "active", "replica_role"),
                 self._local_states,
             ),
+        )
+
+    def _quotas(self) -> tuple[Metric, ...]:
+        """What is given, held and used."""
+        return (
             ("cluster_queue_resource_reservation", "Quota held.", _QUOTA, self._use("flavorsReservation")),
             ("cluster_queue_resource_usage", "Quota used by admitted workloads.", _QUOTA, self._use("flavorsUsage")),
             ("local_queue_resource_reservation", "Quota held.", _LOCAL_USE, self._local_use("flavorsReservation")),
@@ -101,6 +120,12 @@ class Standing:
                 _QUOTA,
                 self._quota("lendingLimit"),
             ),
+        )
+
+    def _shared(self) -> tuple[Metric, ...]:
+        """Shares."""
+        own = self._own
+        return (
             (
                 "cluster_queue_weighted_share",
                 "Share in the cohort, in thousandths; NaN for a borrower of weight 0.",
@@ -119,6 +144,12 @@ class Standing:
                 ("cohort", "replica_role"),
                 lambda: (((_name(c), self._role), s) for c, s in _shares(own(r.COHORTS))),
             ),
+        )
+
+    def _placed(self) -> tuple[Metric, ...]:
+        """Places in the tree of cohorts."""
+        own = self._own
+        return (
             (
                 "cluster_queue_info",
                 "1, with the queue's place in the cohorts.",

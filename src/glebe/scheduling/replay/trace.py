@@ -7,6 +7,7 @@ never ran or asked for nothing are left out, and counted.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -70,14 +71,15 @@ def read_csv(lines: Iterable[str], mapping: Mapping[str, str]) -> Trace:
     columns = rows.fieldnames or []
     for name in mapping:
         if name not in CSV_FIELDS:
-            raise TraceError(f"a trace has no field {name}: map {', '.join(CSV_FIELDS)}")
+            raise TraceError(f"a trace has no field {name}; those that can be mapped are {', '.join(CSV_FIELDS)}")
     used: dict[str, str] = {}
     for name, needed in CSV_FIELDS.items():
         column = mapping.get(name, name)
         if column in columns or column.startswith("="):
             used[name] = column
         elif needed or name in mapping:
-            raise TraceError(f"the trace has no column {column}; it has {', '.join(columns)}: map {name}=COLUMN")
+            here = ", ".join(columns)
+            raise TraceError(f"the trace has no column {column} for {name}; it has {here}: add --map {name}=COLUMN")
     jobs, left_out = [], 0
     for number, row in enumerate(rows, start=2):
         job = _csv_job(number, {n: c[1:] if c.startswith("=") else row[c] for n, c in used.items()})
@@ -88,31 +90,41 @@ def read_csv(lines: Iterable[str], mapping: Mapping[str, str]) -> Trace:
     return of(jobs, left_out)
 
 
-def _csv_job(number: int, row: dict[str, str]) -> Job | None:
-    try:
-        limit = row.get("limit") or ""
-        job = Job(
-            key=row.get("id") or f"job-{number}",
-            submitted=_time(row["submitted"]),
-            duration=float(row["duration"]),
-            gpus=round(float(row["gpus"])),
-            queue=row.get("queue") or "default",
-            user=row.get("user") or "",
-            image=row.get("image") or "",
-            limit=float(limit) if limit and float(limit) > 0 else None,
-            priority=int(row.get("priority") or 0),
-        )
-    except (ValueError, TypeError) as error:
-        raise TraceError(f"line {number} of the trace: {error}") from error
+def _csv_job(line: int, row: dict[str, str]) -> Job | None:
+    limit = _number(line, row, "limit") if row.get("limit") else 0.0
+    job = Job(
+        key=row.get("id") or f"job-{line}",
+        submitted=_time(line, row),
+        duration=_number(line, row, "duration"),
+        gpus=round(_number(line, row, "gpus")),
+        queue=row.get("queue") or "default",
+        user=row.get("user") or "",
+        image=row.get("image") or "",
+        limit=limit if limit > 0 else None,
+        priority=int(_number(line, row, "priority")) if row.get("priority") else 0,
+    )
     return job if job.duration > 0 and job.gpus > 0 else None
 
 
-def _time(text: str) -> float:
+def _number(line: int, row: dict[str, str], name: str) -> float:
     try:
-        return float(text)
+        found = float(row[name])
+    except (ValueError, TypeError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise TraceError(f"line {line} of the trace: {name}: {row[name]!r} is no number")
+    return found
+
+
+def _time(line: int, row: dict[str, str]) -> float:
+    text = (row["submitted"] or "").strip()
+    try:
+        moment = None if text.isdecimal() else datetime.fromisoformat(text)  # 20240101 are seconds
     except ValueError:
-        moment = datetime.fromisoformat(text.strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        moment = None
+    if moment is None:
+        return _number(line, row, "submitted")
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def read_swf(lines: Iterable[str]) -> Trace:
@@ -145,7 +157,7 @@ def read_swf(lines: Iterable[str]) -> Trace:
                     limit=f[8] if f[8] > 0 else None,
                 )
             )
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, OverflowError) as error:
             raise TraceError(f"line {number} is not in the Standard Workload Format: {error}") from error
     return of(jobs, left_out)
 
