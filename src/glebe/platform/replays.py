@@ -20,6 +20,7 @@ from glebe.scheduling.replay.foretelling import Forecaster, Foretold
 from glebe.scheduling.replay.learning import Declared, Learned
 from glebe.scheduling.replay.scores import scores
 from glebe.scheduling.replay.trace import Trace, TraceError, of, read_csv, read_swf
+from glebe.scheduling.world import World
 
 _KINDS = {
     "ClusterQueue": ("queues", queueobjects.cluster_queue),
@@ -114,8 +115,11 @@ def replay(
 
     :param run_times: what the engine knows of them: ``history``, ``limits`` (declared) or ``truth``.
     :param every: seconds between two forecasts, at least (None: 200 over the trace); only with ``history``.
+    :raises TraceError: for jobs of a queue that the policy lacks, and for a policy that is not whole.
     """
     world = replace(policy.world, nodes=nodes)
+    for queue, why in sorted(World(world).misconfigured.items()):
+        raise TraceError(f"policy {policy.name}: queue {queue}: {why}; its flavors and topologies belong into the file")
     jobs = of((replace(j, queue=_queue(j.queue, policy)) for j in trace.jobs), trace.left_out).jobs
     oracle = _ORACLES[run_times]()
     placed = nodes and any(f.topology for f in world.flavors)
@@ -156,7 +160,10 @@ def _queue(name: str, policy: Policy) -> str:
         return found
     if len(queues) == 1:
         return next(iter(queues))
-    raise TraceError(f"policy {policy.name} has no queue {name}: name a ClusterQueue or a LocalQueue so")
+    raise TraceError(
+        f"policy {policy.name} has no queue {name}: name a ClusterQueue or a LocalQueue so, "
+        "or give all jobs one of its queues: --map queue==NAME"
+    )
 
 
 def with_backfill(policy: Policy, mode: Backfill) -> Policy:

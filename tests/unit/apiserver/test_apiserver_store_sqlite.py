@@ -259,3 +259,16 @@ async def test_writes_of_one_moment_are_one_transaction(tmp_path: Path, number: 
         assert len(again.range("pods", "root").entries) == number
     finally:
         await again.close()
+
+
+async def test_a_row_that_cannot_be_made_leaves_nobody_waiting(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "db")
+    await store.start()
+    try:
+        async with asyncio.timeout(10):
+            with pytest.raises(StoreUnavailable):
+                await store.put(key("\ud800"), lambda _: b"{}", 0)
+            with pytest.raises(StoreUnavailable):
+                await store.put(key("a"), lambda _: b"{}", 0)
+    finally:
+        await store.close()

@@ -182,3 +182,20 @@ def test_what_is_missing_is_said(files: Path, more: tuple[str, ...], says: str) 
     code, said = run(files, *(str(files / m) if m.endswith(".yaml") else m for m in more))
     assert code == 2
     assert says in said
+
+
+def test_a_policy_without_its_flavors_is_refused(tmp_path: Path) -> None:
+    text = """
+apiVersion: kueue.x-k8s.io/v1beta2
+kind: ClusterQueue
+metadata: {name: q}
+spec:
+  resourceGroups:
+  - coveredResources: [nvidia.com/gpu]
+    flavors: [{name: h100, resources: [{name: nvidia.com/gpu, nominalQuota: 8}]}]
+"""
+    (tmp_path / "p.yaml").write_text(text)
+    (tmp_path / "t.csv").write_text("submitted,duration,gpus\n0,5,1\n")
+    jobs = replays.read_trace(tmp_path / "t.csv", {})
+    with pytest.raises(TraceError, match="policy p: queue q: flavor h100 does not exist; its flavors"):
+        replays.replay(jobs, replays.read_policy(tmp_path / "p.yaml"))

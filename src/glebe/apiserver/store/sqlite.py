@@ -315,9 +315,9 @@ class SQLiteStore(Mirror):
         connection, drops = self._connection, self._drops
         assert connection is not None
         drops.extend(operation for operation in batch if operation.drop)
-        rows = [file.row_of(o.key, o.entry.revision, o.row) for o in batch if o.row is not None]
         gone = 0
         try:
+            rows = [file.row_of(o.key, o.entry.revision, o.row) for o in batch if o.row is not None]
             if not drops and len(rows) == len(batch) <= file.TOGETHER:
                 file.put(connection, rows)  # one statement is a transaction of its own
             else:
